@@ -1,0 +1,56 @@
+"""Every model is a network, and every explanation is one pass through it.
+
+Importing this package loads neither torch nor scikit-learn: the public names arrive when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from backlight._version import __version__
+from backlight.errors import BacklightError
+
+if TYPE_CHECKING:
+    from backlight import rules as rules
+    from backlight._explain import explain as explain
+    from backlight.explanation import Explanation as Explanation
+    from backlight.explanation import Ledger as Ledger
+    from backlight.neural import NeuralizedModel as NeuralizedModel
+    from backlight.neural import neuralize as neuralize
+
+__all__ = [
+    "BacklightError",
+    "Explanation",
+    "Ledger",
+    "NeuralizedModel",
+    "__version__",
+    "errors",
+    "explain",
+    "neuralize",
+    "rules",
+]
+
+_HOME = {
+    "Explanation": "backlight.explanation",
+    "Ledger": "backlight.explanation",
+    "NeuralizedModel": "backlight.neural",
+    "explain": "backlight._explain",
+    "neuralize": "backlight.neural",
+}
+_ROOMS = ("errors", "rules")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"backlight.{name}")
+    else:
+        raise AttributeError(f"module 'backlight' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

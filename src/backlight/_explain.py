@@ -1,0 +1,198 @@
+"""`explain`: one call for every model."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from backlight._version import __version__
+from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.explanation import Explanation, Ledger
+from backlight.neural import NeuralizedModel, neuralize
+from backlight.rules import softmin_rule
+from backlight.tables import Frame, as_frame
+
+__all__ = ["explain", "versions"]
+
+Progress = Callable[[int, int], None]
+
+
+def explain(
+    model: Any,
+    X: Any,
+    target: Any = None,
+    *,
+    method: str = "lrp",
+    rules: Any = "auto",
+    score: str | None = None,
+    reference: Any = None,
+    layers: Any = None,
+    canonical: bool = False,
+    strict: bool = False,
+    batch_size: int | str = "auto",
+    device: Any = None,
+    feature_names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool | Progress | None = None,
+) -> Explanation:
+    """Explain a model's score: how much each feature contributed to it.
+
+    Parameters
+    ----------
+    model : fitted scikit-learn estimator or Pipeline, or a network that `neuralize` returned
+        See `neuralize` for what is supported.
+    X : table of shape (n, d), or an iterable of such tables
+        NumPy, pandas, polars, pyarrow, scipy sparse, torch.
+    target : None or 0
+        These models have one score.
+    method : {"lrp"}
+    rules : str or rule, default "auto"
+        ``"auto"`` is ``Stable(tau=0.01)``; see `backlight.rules`.
+    score : str, optional
+        Which score is explained; see `neuralize`.
+    reference : table, optional
+        Rows that count as usual, for scores that say how normal a row is ("inlierness").
+    strict : bool, default False
+        Raise where more than 1e-9 of a score is left unexplained.
+    batch_size : int or "auto"
+        Rows that are encoded at once.
+    feature_names : sequence of str, optional
+        For data that carry no names.
+    seed : int
+        Kept in the provenance; this method draws nothing at random.
+    progress : bool or callable, optional
+        ``True`` writes the count of rows to the terminal; a callable gets (rows done, rows in all).
+
+    Returns
+    -------
+    Explanation
+        In the original columns and units: one-hot blocks are summed, imputed cells marked.
+
+    Raises
+    ------
+    UnsupportedModel, ColumnsError, DataError, ArgumentError
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.neighbors import KernelDensity
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> import backlight
+    >>> wine = load_wine()
+    >>> model = make_pipeline(StandardScaler(), KernelDensity(bandwidth=0.8)).fit(wine.data)
+    >>> ex = backlight.explain(model, wine.data[:2], feature_names=wine.feature_names)
+    >>> ex[0].top(1)[0][0][0]
+    'magnesium'
+    >>> bool(abs(ex.residual).max() < 1e-9)
+    True
+    """
+    if method != "lrp":
+        raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
+    for name, value, default in (("layers", layers, None), ("canonical", canonical, False), ("device", device, None)):
+        if value is not default and str(value) != "cpu":
+            raise ArgumentError(f"{name}={value!r} does not apply to a neuralized model in this version: leave it out")
+    if not (target is None or (isinstance(target, int) and target == 0)):
+        raise ArgumentError(f"target={target!r}: the model has one score, so leave target out")
+    rule = softmin_rule(rules)
+    network = _network(model, score)
+    names = list(feature_names) if feature_names is not None else None
+
+    parts, frames, done = [], [], 0
+    total = len(X) if hasattr(X, "__len__") and not isinstance(X, list) else None
+    report = _reporter(progress)
+    for frame in _batches(X, names, batch_size):
+        parts.append(network.relevance(frame, rule, reference))
+        frames.append(network.front.align(frame))
+        done += len(frame)
+        report(done, max(done, total or 0))
+    if not parts:
+        raise DataError("the table has no rows: give at least one row to explain")
+
+    columns = tuple(frames[0].names) if frames[0].named or names else network.feature_names
+    entering = {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering}
+    flow = np.stack(list(entering.values()))
+    ledger = Ledger(tuple(entering)[:-1], (network.score.name, repr(rule), "squared differences")[: len(flow) - 1], flow[:-1], flow[1:])
+    ex = Explanation(
+        values=np.concatenate([part.values for part in parts]),
+        output=np.concatenate([part.output for part in parts]),
+        base_values=np.concatenate([part.base_values for part in parts]),
+        data=np.concatenate([frame.matrix() for frame in frames]),
+        feature_names=columns,
+        output_names=(network.score.name,),
+        target=network.score.name,
+        method=f"lrp ({rule.name})",
+        provenance={"model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions()},
+        ledger=ledger,
+        annotations={key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
+        labels=None if frames[0].labels is None else np.concatenate([f.labels for f in frames if f.labels is not None]),
+        kind=frames[0].kind,
+    )
+    if strict:
+        _require_conservation(ex)
+    return ex
+
+
+def _network(model: Any, score: str | None) -> NeuralizedModel:
+    if isinstance(model, NeuralizedModel):
+        if score is not None and score != model.score.name:
+            raise ArgumentError(
+                f"the network computes {model.score.name!r}, not {score!r}: neuralize(model, score={score!r}) first"
+            )
+        return model
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(model, torch.nn.Module):
+        raise UnsupportedModel(
+            f"{type(model).__name__} is a torch module of its own, which this version cannot explain: "
+            "give a fitted scikit-learn model, or a network that backlight.neuralize returned"
+        )
+    return neuralize(model, score=score)
+
+
+def _batches(X: Any, names: list[str] | None, batch_size: int | str) -> Any:
+    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
+        raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
+    if hasattr(X, "__iter__") and not hasattr(X, "__len__") or type(X).__name__ == "DataLoader":
+        for batch in X:
+            yield as_frame(batch[0] if isinstance(batch, tuple | list) else batch, names)
+        return
+    frame: Frame = as_frame(X, names)
+    step = 8192 if batch_size == "auto" else int(batch_size)
+    for start in range(0, len(frame), step):
+        yield frame.take(slice(start, start + step))
+
+
+def _reporter(progress: bool | Progress | None) -> Progress:
+    if callable(progress):
+        return progress
+    if progress:
+        return lambda done, total: print(f"\r{done} of {total} rows", end="\n" if done >= total else "", file=sys.stderr)  # noqa: T201
+    return lambda done, total: None
+
+
+def _require_conservation(ex: Explanation) -> None:
+    off = np.abs(ex.residual) / np.maximum(np.abs(np.asarray(ex.output)), 1e-300)
+    worst = int(np.argmax(off))
+    if off[worst] > 1e-9:
+        raise DataError(
+            f"row {worst}: {ex.residual[worst]:.3g} of the score {ex.output[worst]:.6g} is left unexplained "
+            "(more than 1e-9 of it): leave strict out to see it in ex.residual"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that the numbers depend on."""
+    import sklearn
+    import torch
+
+    return {
+        "backlight": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "scikit-learn": sklearn.__version__,
+        "numpy": np.__version__,
+    }

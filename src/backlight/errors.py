@@ -1,0 +1,114 @@
+"""Every error that backlight raises on purpose.
+
+::
+
+    BacklightError
+    ├─ DataError            (ValueError)         the table cannot be used as it is
+    │  └─ ColumnsError                           its columns are not those of the model
+    ├─ FileError            (ValueError)         a file cannot be read or written
+    │  ├─ MissingFileError  (FileNotFoundError)
+    │  └─ ExistingFileError (FileExistsError)
+    ├─ UntrustedModelError  (ValueError)         a model file that could run code
+    ├─ UnsupportedModel     (TypeError)          no exact network is known for this model
+    ├─ UnsupportedOption    (ValueError)         … for this option of a known model
+    ├─ NotFittedModel       (ValueError)         the model was not fitted
+    ├─ ArgumentError        (ValueError)         an argument of a public function
+    ├─ NameNotFound         (KeyError)           a feature or output of an explanation
+    └─ MissingDependency    (ImportError)        an extra is not installed
+
+A message says what was wrong, with which value, and what to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+__all__ = [
+    "ArgumentError",
+    "BacklightError",
+    "ColumnsError",
+    "DataError",
+    "ExistingFileError",
+    "FileError",
+    "MissingDependency",
+    "MissingFileError",
+    "NameNotFound",
+    "NotFittedModel",
+    "UnsupportedModel",
+    "UnsupportedOption",
+    "UntrustedModelError",
+]
+
+
+class BacklightError(Exception):
+    """The base of every error that backlight raises on purpose."""
+
+
+class DataError(BacklightError, ValueError):
+    """The data cannot be used as they are: infinite values, no rows, an unknown kind of table."""
+
+
+class ColumnsError(DataError):
+    """The columns of the data are not the ones that the model was fitted on."""
+
+
+class FileError(BacklightError, ValueError):
+    """A file cannot be read or written."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """The file is not there."""
+
+
+class ExistingFileError(FileError, FileExistsError):
+    """The output is there already, and nobody asked to replace it."""
+
+
+class UntrustedModelError(BacklightError, ValueError):
+    """Loading this model file could run code that its author chose."""
+
+
+class UnsupportedModel(BacklightError, TypeError):  # noqa: N818 - the public contract names it so
+    """No exact network is known for this model or transformer."""
+
+
+class UnsupportedOption(UnsupportedModel, ValueError):
+    """The model is known, but not with this option."""
+
+
+class NotFittedModel(BacklightError, ValueError):  # noqa: N818
+    """The model must be fitted first."""
+
+
+class ArgumentError(BacklightError, ValueError):
+    """An argument of a public function has a value that it cannot have."""
+
+
+class NameNotFound(BacklightError, KeyError):  # noqa: N818
+    """An explanation has no feature or output of this name."""
+
+    def __str__(self) -> str:  # KeyError would print the repr of the message
+        return str(self.args[0]) if self.args else ""
+
+
+class MissingDependency(BacklightError, ImportError):  # noqa: N818
+    """Something optional is asked for that is not installed."""
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition(".")[0]
+        raise MissingDependency(
+            f"{purpose} needs {name}, which is not installed: pip install 'backlight[{extra}]'"
+        ) from error
+
+
+def listed(names: object, limit: int = 8) -> str:
+    """Join names for a message, the first few of them when they are many."""
+    items = [str(name) for name in names]  # type: ignore[attr-defined]
+    rest = len(items) - limit
+    return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,14 @@
+"""`Explanation`: relevance with its names, its sum and its origin. What every method returns.
+
+``core``      the result itself: immutable, sliceable, NumPy inside
+``ledger``    what each layer received, passed on and kept
+``storage``   Parquet and safetensors files, never pickle
+``display``   the dozen lines of ``repr`` and the bars of a notebook
+
+Imports only ``errors`` and ``tables``.
+"""
+
+from backlight.explanation.core import Explanation
+from backlight.explanation.ledger import Ledger
+
+__all__ = ["Explanation", "Ledger"]

@@ -1,0 +1,287 @@
+"""The result of every explanation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from backlight.errors import ArgumentError, NameNotFound, listed, require
+from backlight.explanation.ledger import Ledger
+from backlight.tables import frame_like
+
+__all__ = ["Explanation"]
+
+
+class Output(np.ndarray):
+    """The explained scores; called with a name, the explanation of that output alone: ``ex.output("fraud")``."""
+
+    owner: Explanation | None
+
+    def __array_finalize__(self, obj: object) -> None:
+        self.owner = None
+
+    def __call__(self, name: str) -> Explanation:
+        if self.owner is None:
+            raise NameNotFound(f"no output {name!r} on a derived array: call ex.output({name!r}) on the explanation")
+        return self.owner._select_output(name)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Explanation:
+    """Relevance of each feature for each row, and everything needed to read it.
+
+    ``output = base_values + values.sum(axis=1) + residual`` holds row by row, and each term is reported: nothing is
+    rescaled to make it hold.
+
+    Attributes
+    ----------
+    values : array of shape (n, *features), or (n, *features, targets) for several targets
+        Relevance, in the units of ``output``.
+    output : array of shape (n,) or (n, targets)
+        The explained score, as the model gives it. ``ex.output("fraud")`` is the explanation of that target alone.
+    base_values : array like ``output``
+        The part of the score that belongs to no feature: offsets, a density's normaliser, entropy, what a row's own
+        membership of the training set takes off its score.
+    data : array of shape (n, *features), optional
+        The inputs, in the user's units.
+    feature_names : tuple of str
+    output_names : tuple of str
+    target, method : str
+        What was explained, and how.
+    dims : tuple of str
+        Names of the axes of ``values``.
+    provenance : mapping
+        Versions, seed, hashes, plan.
+    ledger : Ledger, optional
+        Relevance layer by layer.
+    annotations : mapping of str to arrays with leading axis n
+        Facts about rows or cells, for instance which cells were imputed.
+    labels : array of shape (n,), optional
+        What the user calls the rows.
+    kind : str
+        The kind of table that came in, and that ``to_frame`` gives back.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> ex = Explanation(np.array([[1.0, 2.0]]), output=[3.5], base_values=[0.5], feature_names=["a", "b"])
+    >>> ex["b"].values
+    array([[2.]])
+    >>> ex.residual
+    array([0.])
+    """
+
+    values: np.ndarray
+    output: np.ndarray
+    base_values: np.ndarray
+    data: np.ndarray | None = None
+    feature_names: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
+    target: str = ""
+    method: str = "lrp"
+    dims: tuple[str, ...] = ("row", "feature")
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    ledger: Ledger | None = None
+    annotations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    kind: str = "numpy"
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        for name in ("values", "output", "base_values"):
+            put(self, name, _frozen(np.asarray(getattr(self, name), dtype=np.float64)))
+        output = self.output.view(Output)
+        output.owner = self
+        put(self, "output", output)
+        if self.values.ndim < 2:
+            raise ArgumentError(f"values must have a row axis and a feature axis, not shape {self.values.shape}")
+        if self.output.shape != self.base_values.shape or len(self.output) != len(self.values):
+            raise ArgumentError(
+                f"values {self.values.shape}, output {self.output.shape} and base_values {self.base_values.shape} "
+                "must agree in their rows and targets"
+            )
+        if self.output.ndim == 2 and self.output.shape[1] != self.values.shape[-1]:
+            raise ArgumentError(
+                f"{self.output.shape[1]} targets in output, {self.values.shape[-1]} on the last axis of values"
+            )
+        names = tuple(self.feature_names)
+        if not names and self._tabular:
+            names = tuple(f"x{j}" for j in range(self.values.shape[1]))
+        if self._tabular and len(names) != self.values.shape[1]:
+            raise ArgumentError(f"{len(names)} feature names for {self.values.shape[1]} features")
+        put(self, "feature_names", names)
+        put(self, "output_names", tuple(self.output_names))
+        put(self, "dims", tuple(self.dims))
+        put(self, "data", None if self.data is None else _frozen(np.asarray(self.data)))
+        put(self, "provenance", MappingProxyType(dict(self.provenance)))
+        put(self, "annotations", MappingProxyType({k: _frozen(np.asarray(v)) for k, v in self.annotations.items()}))
+
+    @property
+    def _tabular(self) -> bool:
+        return self.values.ndim == (2 if self.output.ndim == 1 else 3)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of ``values``."""
+        return self.values.shape
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def residual(self) -> np.ndarray:
+        """``output − base_values − values.sum()``, like ``output``: what rules absorbed, and rounding."""
+        axes = tuple(range(1, self.values.ndim - (self.output.ndim - 1)))
+        return np.asarray(np.asarray(self.output) - self.base_values - self.values.sum(axis=axes))
+
+    # -- slicing -------------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: Any) -> Explanation:
+        if isinstance(key, tuple) and len(key) == 2:
+            rows, features = key
+            return self[rows][features] if not _is_everything(rows) else self[features]
+        if isinstance(key, str):
+            return self._features([key])
+        if isinstance(key, list) and key and all(isinstance(name, str) for name in key):
+            return self._features(key)
+        return self._rows(key)
+
+    def _rows(self, key: Any) -> Explanation:
+        if isinstance(key, int | np.integer):
+            n = len(self)
+            if not -n <= key < n:
+                raise IndexError(f"row {key} of an explanation of {n} rows")
+            key = slice(int(key) % n, int(key) % n + 1)
+        else:
+            key = key if isinstance(key, slice) else np.asarray(key)
+        return replace(
+            self,
+            values=self.values[key],
+            output=self.output[key],
+            base_values=self.base_values[key],
+            data=None if self.data is None else self.data[key],
+            ledger=None if self.ledger is None else self.ledger[key],
+            annotations={name: value[key] for name, value in self.annotations.items()},
+            labels=None if self.labels is None else self.labels[key],
+        )
+
+    def _features(self, names: Sequence[str]) -> Explanation:
+        """Some features; the relevance of the others moves into ``base_values``, so that the sum still holds."""
+        if not self._tabular:
+            raise NameNotFound(f"features of shape {self.values.shape[1:]} have no names: slice ex.values")
+        unknown = [name for name in names if name not in self.feature_names]
+        if unknown:
+            raise NameNotFound(f"no feature {unknown[0]!r}: the features are {listed(self.feature_names)}")
+        keep = [self.feature_names.index(name) for name in names]
+        gone = np.setdiff1d(np.arange(len(self.feature_names)), keep)
+        d = len(self.feature_names)
+        return replace(
+            self,
+            values=self.values[:, keep],
+            base_values=self.base_values + self.values[:, gone].sum(axis=1),
+            data=None if self.data is None else self.data[:, keep],
+            feature_names=tuple(names),
+            annotations={
+                k: v[:, keep] if v.ndim > 1 and v.shape[1] == d else v for k, v in self.annotations.items()
+            },
+        )
+
+    def _select_output(self, name: str) -> Explanation:
+        """Only the target of this name."""
+        if name not in self.output_names:
+            raise NameNotFound(f"no output {name!r}: the outputs are {listed(self.output_names) or 'not named'}")
+        k = self.output_names.index(name)
+        if self.output.ndim == 1:
+            return self
+        return replace(
+            self,
+            values=self.values[..., k],
+            output=self.output[:, k],
+            base_values=self.base_values[:, k],
+            output_names=(name,),
+            target=name,
+        )
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    def top(self, k: int = 3, row: int | None = None) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
+        """The k features of largest absolute relevance, as (name, relevance), for each row or for one row."""
+        if not self._tabular or self.output.ndim != 1:
+            raise ArgumentError("top needs one relevance a feature: choose an output, or look at ex.values")
+        rows = range(len(self)) if row is None else [row]
+        order = np.argsort(-np.abs(self.values), axis=1, kind="stable")[:, :k]
+        found = [[(self.feature_names[j], float(self.values[i, j])) for j in order[i]] for i in rows]
+        return found if row is None else found[0]
+
+    def to_columns(self) -> dict[str, np.ndarray]:
+        """Relevance of each feature, then output, base value and residual, as columns by name."""
+        if not self._tabular or self.output.ndim != 1:
+            raise ArgumentError("a table needs one relevance a feature: choose an output, or save as .safetensors")
+        columns = {name: self.values[:, j] for j, name in enumerate(self.feature_names)}
+        for name, column in (
+            ("output", np.asarray(self.output)), ("base_value", self.base_values), ("residual", self.residual)
+        ):  # fmt: skip
+            columns[name if name not in columns else f"backlight_{name}"] = column
+        return columns
+
+    def to_frame(self) -> Any:
+        """The relevances as the kind of table that came in.
+
+        One column a feature, then ``output``, ``base_value`` and ``residual``. For arrays: a pandas, polars or
+        pyarrow table, the first that is installed.
+        """
+        return frame_like(self.to_columns(), self.kind, self.labels)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        pyarrow = require("pyarrow", "cli", "the Arrow stream of an explanation")
+        table = pyarrow.table({name: np.ascontiguousarray(column) for name, column in self.to_columns().items()})
+        return table.__arrow_c_stream__(requested_schema)
+
+    def to_shap(self) -> Any:
+        """A genuine `shap.Explanation`, for SHAP's plots."""
+        shap = require("shap", "shap", "to_shap")
+        return shap.Explanation(
+            values=self.values.copy(),
+            base_values=self.base_values.copy(),
+            data=None if self.data is None else self.data.copy(),
+            feature_names=list(self.feature_names) or None,
+            output_names=list(self.output_names) if self.output.ndim > 1 else None,
+        )
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write to ``.parquet`` (tables) or ``.safetensors`` (any shape). Never pickle; see `load`."""
+        from backlight.explanation.storage import save
+
+        save(self, Path(path), force=force)
+
+    @staticmethod
+    def load(path: str | Path) -> Explanation:
+        """Read what `save` wrote."""
+        from backlight.explanation.storage import load
+
+        return load(Path(path))
+
+    def __repr__(self) -> str:
+        from backlight.explanation.display import as_text
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        from backlight.explanation.display import as_html
+
+        return as_html(self)
+
+
+def _is_everything(key: Any) -> bool:
+    return key is Ellipsis or (isinstance(key, slice) and key == slice(None))
+
+
+def _frozen(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

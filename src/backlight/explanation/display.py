@@ -1,0 +1,71 @@
+"""How an explanation shows itself: a dozen lines of text, and bars in a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from backlight.explanation.core import Explanation
+
+__all__ = ["as_html", "as_text", "number"]
+
+_LINES = 6
+
+
+def number(value: float) -> str:
+    """A number for people: four significant digits."""
+    return "0" if value == 0 else f"{value:.4g}"
+
+
+def as_text(ex: Explanation) -> str:
+    """At most a dozen lines."""
+    what = f"{len(ex)} rows × {' × '.join(str(s) for s in ex.values.shape[1:])}"
+    lines = [f"Explanation of {ex.target or 'the output'} by {ex.method}: {what}"]
+    if len(ex) and ex.output.ndim == 1 and len(ex.feature_names) == ex.values.shape[1]:
+        for i in range(min(len(ex), _LINES)):
+            label = i if ex.labels is None else ex.labels[i]
+            because = ", ".join(f"{name} {value:+.3g}" for name, value in ex.top(3, row=i))
+            lines.append(f"  row {label}: {number(ex.output[i])} = base {number(ex.base_values[i])}, {because}, …")
+        if len(ex) > _LINES:
+            lines.append(f"  … {len(ex) - _LINES} more rows")
+    if len(ex):
+        lines.append(f"largest |residual| {np.abs(ex.residual).max():.1e}")
+    return "\n".join(lines)
+
+
+def as_html(ex: Explanation) -> str:
+    """Bars for the first rows: relevance in order of size, centred at zero, all text escaped."""
+    if not len(ex) or ex.output.ndim != 1 or len(ex.feature_names) != ex.values.shape[1]:
+        return f"<pre>{escape(as_text(ex))}</pre>"
+    blocks = [_row_html(ex, i) for i in range(min(3, len(ex)))]
+    head = f"<b>{escape(ex.target or 'output')}</b> explained by {escape(ex.method)}, {len(ex)} rows"
+    return f'<div style="font:13px system-ui,sans-serif">{head}{"".join(blocks)}</div>'
+
+
+def _row_html(ex: Explanation, i: int) -> str:
+    top = ex.top(8, row=i)
+    most = max((abs(value) for _, value in top), default=0.0) or 1.0
+    rows = []
+    for name, value in top:
+        width = 50 * abs(value) / most
+        left = 50 if value >= 0 else 50 - width
+        color = "#c8402e" if value >= 0 else "#3d6fb4"
+        cell = "" if ex.data is None else escape(_cell(ex.data[i, ex.feature_names.index(name)]))
+        rows.append(
+            f'<tr><td style="text-align:right;padding-right:8px">{escape(name)}</td><td style="opacity:.7">{cell}</td>'
+            f'<td style="width:220px"><svg width="220" height="12" role="img" aria-label="{value:+.4g}">'
+            f'<rect x="{left * 2.2:.1f}" width="{max(width * 2.2, 0.5):.1f}" height="12" fill="{color}"/></svg></td>'
+            f"<td>{value:+.4g}</td></tr>"
+        )
+    label = i if ex.labels is None else ex.labels[i]
+    total = f"{number(ex.output[i])} = base {number(ex.base_values[i])} + Σ {number(float(ex.values[i].sum()))}"
+    return f"<p>row {escape(str(label))}: {escape(total)}</p><table>{''.join(rows)}</table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float | np.floating):
+        return "missing" if np.isnan(value) else number(float(value))
+    return "missing" if value is None else str(value)

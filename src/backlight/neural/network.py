@@ -1,0 +1,256 @@
+"""`NeuralizedModel`: a classical model, rewritten as a network with the same score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.errors import ArgumentError, DataError
+from backlight.neural.frontend import FrontEnd
+from backlight.neural.softmin_distance import SoftMinDistance
+from backlight.rules.softmin import SoftMinRule
+from backlight.tables import Frame, as_frame
+
+__all__ = ["Head", "NeuralizedModel", "Relevance", "Score"]
+
+# Rows that are encoded at once; the pool cuts them further for the cache.
+_BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One score of a model, as a function of its outlierness.
+
+    Attributes
+    ----------
+    name : str
+    value : function of the pool's output o, shape (n,)
+        The score.
+    slope : function of the pool's output o, shape (n,)
+        What one nat of relevance counts in this score. Negative where the score says how *normal* a row is: then
+        every column has a budget, its share of what is usual, and its relevance is what the row leaves of it.
+    reference : function of the original library's arguments
+        The same score from the estimator itself: ``reference(estimator, z)`` of transformed rows z.
+    budget : float, optional
+        What the budgets of a normality score add up to; ``None`` for the mean outlierness of the reference rows.
+    """
+
+    name: str
+    value: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor], Tensor]
+    reference: Callable[[Any, Any], np.ndarray]
+    budget: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """What `neuralize` needs to know of a fitted model that is a soft-min pool over distances.
+
+    Attributes
+    ----------
+    anchors : array of shape (M, K)
+    log_weights : array of shape (M,)
+    gamma : float
+    scores : mapping of str to Score
+        The first one is the default.
+    threshold : float, optional
+        The model's own alarm line, in the units of the score "outlierness".
+    kind : str
+        What the model is, for people: "one-class SVM (RBF), 78 support vectors".
+    """
+
+    anchors: np.ndarray
+    log_weights: np.ndarray
+    gamma: float
+    scores: Mapping[str, Score]
+    threshold: float | None
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relevance:
+    """Relevance of the columns of a table, as arrays; what `backlight.explain` dresses.
+
+    Attributes
+    ----------
+    values : (n, d); output, base_values : (n,)
+    annotations : mapping of str to arrays with leading axis n
+        ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
+        anchors and was left out. ``no_distance`` (n,): the row sits on its anchors, so that no column carries
+        relevance. ``discarded`` (n,): share of the row's squared distance from the mean that a PCA discards
+        and no explanation can see.
+    entering : mapping of layer name to (n,)
+        Relevance that enters each layer, output first; the last entry is what the columns receive.
+    """
+
+    values: np.ndarray
+    output: np.ndarray
+    base_values: np.ndarray
+    annotations: dict[str, np.ndarray]
+    entering: dict[str, np.ndarray]
+
+
+class ExplainableNetwork(nn.Module, ABC):
+    """What every network that `neuralize` returns can do."""
+
+    @abstractmethod
+    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None) -> Relevance:
+        """Relevance of every column for every row."""
+
+
+class NeuralizedModel(ExplainableNetwork):
+    """A classical model as a network: front end, distances, soft-min pool, score.
+
+    Calling it gives the same score as the original library, to rounding. It takes a table of any kind, or a
+    tensor of shape (n, columns) as `encode` makes it (for numeric tables: the numbers themselves).
+
+    Attributes
+    ----------
+    front : FrontEnd
+        From columns to the space of the distances.
+    pool : SoftMinDistance
+    score : Score
+    feature_names : tuple of str
+    threshold : float or None
+        The model's own alarm line, in the units of the score "outlierness".
+    """
+
+    def __init__(
+        self, estimator: Any, transform: Callable[[Any], Any], front: FrontEnd, head: Head, score: str | None, dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        name = next(iter(head.scores)) if score is None else score
+        if name not in head.scores:
+            known = ", ".join(repr(known) for known in head.scores)
+            raise ArgumentError(f"score={score!r} is not a score of this {head.kind}: choose from {known}")
+        self.front = front
+        self.pool = SoftMinDistance(head.anchors, head.log_weights, head.gamma, front.pullback, dtype)
+        self.score = head.scores[name]
+        self.threshold = head.threshold
+        self.kind = head.kind
+        self.dtype = dtype
+        self._estimator = estimator
+        self._transform = transform
+        self._usual: np.ndarray | None = None
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The table's columns."""
+        return self.front.names
+
+    def extra_repr(self) -> str:
+        """What the module says of itself when printed."""
+        return f"{self.kind}, score={self.score.name!r}, columns={len(self.feature_names)}"
+
+    def forward(self, x: Any) -> Tensor:
+        """The score of each row, shape (n,)."""
+        coded = x.to(self.dtype) if isinstance(x, Tensor) else self.encode(x)
+        return self.score.value(self.pool(self._embed(coded)))
+
+    def encode(self, X: Any) -> Tensor:
+        """A table as the numbers that the network takes, shape (n, columns).
+
+        Numbers stay as they are, missing cells become NaN, categories become codes.
+        """
+        return self.front.encode(as_frame(X)).to(self.dtype)
+
+    def _embed(self, coded: Tensor) -> Tensor:
+        if coded.ndim != 2 or coded.shape[1] != len(self.feature_names):
+            raise DataError(
+                f"the network takes a tensor of shape (rows, {len(self.feature_names)}), not {tuple(coded.shape)}"
+            )
+        z = self.front(coded)
+        far = ~torch.isfinite((z.detach() - self.pool.center).square().sum(1) * self.pool.gamma)
+        if bool(far.any()):
+            row = int(torch.nonzero(far)[0])
+            self.front.check_finite(coded[row], row)
+            raise DataError(
+                f"row {row} is so far from the data that its squared distance overflows {self.dtype}: "
+                "check its values, or scale the columns first"
+            )
+        return z
+
+    def reference_score(self, X: Any) -> np.ndarray:
+        """The same score, computed by the original library: what calling the network must equal.
+
+        Scikit-learn is given float64, whatever the precision of X. Where its own score underflows to zero, the
+        logarithm is taken of the same sum in extended range (SciPy's distances and log-sum-exp).
+        """
+        return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
+
+    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None) -> Relevance:
+        """Relevance of every column for every row.
+
+        Parameters
+        ----------
+        X : table of shape (n, d)
+        rule : SoftMinRule
+        reference : table, optional
+            Rows that count as usual, for scores that say how normal a row is; by default the model's own anchors.
+        """
+        frame = as_frame(X)
+        parts = [self._relevance(frame.take(slice(i, i + _BATCH)), rule) for i in range(0, len(frame), _BATCH)]
+        if not parts:
+            raise DataError("the table has no rows: give at least one row to explain")
+        out = Relevance(
+            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "output", "base_values")),
+            {key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
+            {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering},
+        )
+        slope = out.entering.pop("slope")
+        return out if slope[0] > 0 else self._against_budget(out, -slope, rule, reference)
+
+    @torch.no_grad()
+    def _relevance(self, frame: Frame, rule: SoftMinRule) -> Relevance:
+        coded = self.encode(frame)
+        z = self._embed(coded)
+        got = self.pool.relevance(z, rule)
+        output, slope = self.score.value(got.score), self.score.slope(got.score)
+        base = output - slope * got.carried
+        annotations = {
+            "self_anchor": got.self_anchor.numpy(),
+            "no_distance": got.no_distance.numpy(),
+            "imputed": torch.isnan(coded).numpy(),
+        }
+        discarded = self.front.discarded(coded)
+        if discarded is not None:
+            annotations["discarded"] = discarded.numpy()
+        entering = {
+            f"score: {self.score.name}": output.numpy(),
+            "soft-min pool": (slope * got.score).numpy(),
+            "distance": (slope * got.carried).numpy(),
+            "columns": (slope * got.values.sum(1)).numpy(),
+            "slope": slope.numpy(),
+        }
+        return Relevance((slope[:, None] * got.values).numpy(), output.numpy(), base.numpy(), annotations, entering)
+
+    def _against_budget(self, out: Relevance, slope: np.ndarray, rule: SoftMinRule, reference: Any) -> Relevance:
+        """Turn "how far" into "what is left of the usual": R = slope · (budget − outlier relevance)."""
+        usual = self._usual_relevance(rule) if reference is None else self._mean_relevance(as_frame(reference), rule)
+        budget = usual
+        if self.score.budget is not None:
+            total = float(usual.sum())
+            even = np.full_like(usual, self.score.budget / len(usual))
+            budget = usual * (self.score.budget / total) if total > 0 else even
+        given = slope * budget.sum()
+        entering = {key: value + given * (index > 0) for index, (key, value) in enumerate(out.entering.items())}
+        values = out.values + slope[:, None] * budget
+        return Relevance(values, out.output, out.base_values - given, out.annotations, entering)
+
+    @torch.no_grad()
+    def _mean_relevance(self, frame: Frame, rule: SoftMinRule) -> np.ndarray:
+        z = self._embed(self.encode(frame))
+        return np.asarray(self.pool.relevance(z, rule).values.mean(0))
+
+    @torch.no_grad()
+    def _usual_relevance(self, rule: SoftMinRule) -> np.ndarray:
+        if self._usual is None:
+            z = self.pool.anchors + self.pool.center
+            self._usual = np.asarray(self.pool.relevance(z, rule).values.mean(0))
+        return self._usual

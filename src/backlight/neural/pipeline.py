@@ -1,0 +1,100 @@
+"""Pipelines and column transformers: which layers a table goes through, with every column kept track of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from backlight.errors import NotFittedModel, UnsupportedModel
+from backlight.neural.frontend import Features, MultiplyAdd, Vocabulary
+from backlight.neural.preprocessing import transformers
+from backlight.neural.registry import public_name
+
+__all__ = ["Parts", "carry", "front_features", "unwrap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model taken apart: transformers, the estimator at the end, and the whole."""
+
+    model: Any
+    steps: tuple[Any, ...]
+    estimator: Any
+    transform: Callable[[Any], Any]
+
+
+def unwrap(model: Any) -> Parts:
+    """Split a pipeline into its transformers and its last estimator; a lone estimator has no transformers."""
+    if public_name(type(model)) != "sklearn.pipeline.Pipeline":
+        return Parts(model, (), model, lambda X: X)
+    *before, (_, last) = model.steps
+    steps = tuple(step for _, step in before if step is not None and step != "passthrough")
+    inner = unwrap(last)
+
+    def transform(X: Any) -> Any:
+        for step in steps:
+            X = step.transform(X)
+        return inner.transform(X)
+
+    return Parts(model, (*steps, *inner.steps), inner.estimator, transform)
+
+
+def front_features(parts: Parts) -> tuple[tuple[str, ...], bool, Features]:
+    """Names of the table's columns, whether they are the user's, and the features that reach the estimator."""
+    first = parts.steps[0] if parts.steps else parts.estimator
+    width = getattr(first, "n_features_in_", None)
+    if width is None:
+        raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
+    given = getattr(first, "feature_names_in_", None)
+    names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
+    features = Features((), np.arange(width), Vocabulary())
+    for step in parts.steps:
+        features = carry(step, features)
+    return names, given is not None, features
+
+
+def carry(step: Any, features: Features) -> Features:
+    """Carry features through one fitted transformer."""
+    if step is None or (isinstance(step, str) and step == "passthrough"):
+        return features
+    function = transformers.find(step)
+    if function is None:
+        known = ", ".join(name.rpartition(".")[2] for name in transformers.names)
+        raise UnsupportedModel(
+            f"relevance cannot be carried back through {public_name(type(step))}: "
+            f"this version knows {known}; apply the transformer to the table before fitting, and explain that table"
+        )
+    return function(step, features)
+
+
+@transformers.register("sklearn.pipeline.Pipeline")
+def _pipeline(step: Any, features: Features) -> Features:
+    for _, inner in step.steps:
+        features = carry(inner, features)
+    return features
+
+
+@transformers.register("sklearn.compose.ColumnTransformer")
+def _column_transformer(step: Any, features: Features) -> Features:
+    # Private: which input columns each transformer takes, names, masks and callables resolved at fit time.
+    positions = step._transformer_to_input_indices
+    weights = step.transformer_weights or {}
+    blocks = []
+    for name, inner, _ in step.transformers_:
+        columns = np.asarray(positions[name], dtype=int)
+        if (isinstance(inner, str) and inner == "drop") or not len(columns):
+            continue
+        block = carry(inner, features.pick(columns))
+        if name in weights:
+            width = block.width
+            factor = np.full(width, float(weights[name]))
+            block = (
+                block.then(MultiplyAdd(factor, np.zeros(width)))
+                if block.linear is None
+                else block.scaled(np.zeros(width), 1 / factor)
+            )
+        blocks.append(block)
+    return Features.side_by_side(blocks, features.vocabulary)

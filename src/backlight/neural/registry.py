@@ -1,0 +1,51 @@
+"""Functions by class: which one neuralizes an estimator, which one carries features through a transformer.
+
+Registries are keyed by qualified class names, so that registering imports nothing; a class is found by its
+method resolution order, private module parts left out (``sklearn.svm._classes.OneClassSVM`` is
+``sklearn.svm.OneClassSVM``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+__all__ = ["ClassRegistry", "public_name"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def public_name(cls: type) -> str:
+    """``package.Class`` without private modules."""
+    parts = [part for part in cls.__module__.split(".") if not part.startswith("_")]
+    return ".".join([*parts, cls.__qualname__])
+
+
+class ClassRegistry(Generic[F]):
+    """Functions by class, found by method resolution order."""
+
+    def __init__(self) -> None:
+        self._functions: dict[str, F] = {}
+
+    def register(self, *classes: type | str) -> Callable[[F], F]:
+        """Register a function for one or several classes (or their public qualified names)."""
+
+        def keep(function: F) -> F:
+            for cls in classes:
+                self._functions[cls if isinstance(cls, str) else public_name(cls)] = function
+            return function
+
+        return keep
+
+    def find(self, value: object) -> F | None:
+        """The function of the nearest class, or None."""
+        for cls in type(value).__mro__:
+            function = self._functions.get(public_name(cls))
+            if function is not None:
+                return function
+        return None
+
+    @property
+    def names(self) -> list[str]:
+        """What is registered, sorted."""
+        return sorted(self._functions)

@@ -1,0 +1,377 @@
+r"""The layer pair "distance, then soft-min pool": the network inside one-class SVMs and kernel densities.
+
+.. math::  o(z) = -\log \sum_j \alpha_j e^{-D_j(z)}, \qquad D_j(z) = \gamma \lVert z - u_j \rVert^2,
+           \qquad \sum_j \alpha_j = 1
+
+so :math:`o \ge 0`, in nats: how far :math:`z` is from the anchors, counted in kernel widths.
+
+Evaluation. The squared distance is expanded into a matrix product, and so is the relevance: for weights
+:math:`w_j` with :math:`s=\sum_j w_j`,
+
+.. math::  \sum_j w_j (z-u_j)_i^2 = s z_i^2 - 2 z_i (wU)_i + (wU^2)_i .
+
+Rows go through in chunks that stay in the processor's cache; an (n, M, d) tensor is never formed. The expansion
+cancels when the row is close to an anchor in comparison with the spread of the data. Data are therefore centred
+first, the rounding error of each row is bounded from its norms, and the few rows whose bound is too large are
+computed again from explicit differences to the anchors that carry weight.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.neural.pullback import Pullback
+from backlight.rules.softmin import SoftMinRule
+
+__all__ = ["PoolRelevance", "SoftMinDistance"]
+
+# A chunk's (rows, anchors) block: 2^17 doubles are 1 MiB, which a core's cache holds beside the anchors.
+_CHUNK_ENTRIES = 1 << 17
+# Anchors whose weight is below e^-46 = 1e-20 of the heaviest one cannot change a double.
+_NEGLIGIBLE = 46.0
+# Explicit differences are formed for at most this many numbers at once (32 MiB of doubles).
+_PAIR_ENTRIES = 1 << 22
+# Below this score the log-sum-exp loses relative accuracy and the log1p form takes over.
+_SMALL_SCORE = 1e-2
+# Below this share of distance in the score there is nothing that features could be given.
+_NO_DISTANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRelevance:
+    """What `SoftMinDistance.relevance` returns.
+
+    Attributes
+    ----------
+    values : (n, columns) relevance of each column, in nats
+    score : (n,) the pool's output
+    carried : (n,) what the rule gives to features: ``values.sum(1)`` but for rounding
+    self_anchor : (n,) whether the row was itself an anchor and left out
+    no_distance : (n,) whether the row sits on its anchors, so that no feature carries relevance
+    """
+
+    values: Tensor
+    score: Tensor
+    carried: Tensor
+    self_anchor: Tensor
+    no_distance: Tensor
+
+
+class SoftMinDistance(nn.Module):
+    """Scaled squared distances to anchors, then a soft-min pool with log-weights.
+
+    Parameters
+    ----------
+    anchors : array of shape (M, K)
+        Support vectors or training rows.
+    log_weights : array of shape (M,)
+        Logarithms of positive weights; they are normalised here so that the weights sum to one.
+    gamma : float
+        Kernel coefficient, in 1 / (unit of z)².
+    pullback : Pullback
+        How a squared difference in z is shared among the columns of the table.
+    dtype : torch.dtype
+
+    References
+    ----------
+    Kauffmann, Müller, Montavon (2020), Pattern Recognition 101; log-sum-exp after Blanchard, Higham, Higham (2021).
+    """
+
+    anchors: Tensor
+    center: Tensor
+    log_weights: Tensor
+    keys: Tensor
+    key_bias: Tensor
+    payload: Tensor
+    projections: Tensor
+    projection_order: Tensor
+    direction: Tensor
+
+    def __init__(
+        self,
+        anchors: np.ndarray,
+        log_weights: np.ndarray,
+        gamma: float,
+        pullback: Pullback,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        self.gamma = float(gamma)
+        self.pullback = pullback
+        center = torch.as_tensor(anchors.mean(axis=0), dtype=dtype)
+        # The centre is rounded to the working precision first, so that rows and anchors lose the same number.
+        U = torch.as_tensor(anchors, dtype=torch.float64) - center.double()
+        log_w = torch.as_tensor(log_weights, dtype=torch.float64)
+        log_w = log_w - torch.logsumexp(log_w, 0)
+        squared = U.square().sum(1)
+        self.uniform = bool((log_w.max() - log_w.min()) <= 1e-15 * abs(float(log_w[0])))
+        self.radius = float(squared.max())
+        self.register_buffer("center", center)
+        self.register_buffer("anchors", U.to(dtype))
+        self.register_buffer("log_weights", log_w.to(dtype))
+        self.register_buffer("keys", (2 * self.gamma * U).T.contiguous().to(dtype))
+        self.register_buffer("key_bias", (log_w - self.gamma * squared).to(dtype))
+        # What the weights multiply, in one product: the anchors, what they carry for each column, and ones.
+        ones = torch.ones((len(U), 1), dtype=torch.float64)
+        self.register_buffer("payload", torch.cat([U, pullback.carried(U), ones], 1).to(dtype))
+        # One projection finds a row that is itself an anchor without comparing it with all of them.
+        direction = torch.as_tensor(np.random.default_rng(0).standard_normal(U.shape[1]), dtype=torch.float64)
+        projections, order = torch.sort((U.to(dtype) @ direction.to(dtype)))
+        self.register_buffer("direction", direction.to(dtype))
+        self.register_buffer("projections", projections)
+        self.register_buffer("projection_order", order)
+
+    def extra_repr(self) -> str:
+        """Sizes, for the module's printed form."""
+        return f"anchors={len(self.anchors)}, features={self.anchors.shape[1]}, gamma={self.gamma:.6g}"
+
+    @property
+    def chunk(self) -> int:
+        """Rows that go through at once."""
+        return max(16, min(1024, _CHUNK_ENTRIES // max(1, len(self.anchors))))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Outlierness o(z) in nats, shape (n,), from z of shape (n, K)."""
+        if not len(z):
+            return z.new_zeros(0)
+        centred = z - self.center
+        return torch.cat([self._score(rows) for rows in centred.split(self.chunk)])
+
+    def relevance(self, z: Tensor, rule: SoftMinRule) -> PoolRelevance:
+        """Share the score of each row among the columns of the table by the given rule."""
+        n = len(z)
+        values = z.new_zeros((n, self.pullback.n_columns))
+        score, carried = z.new_zeros(n), z.new_zeros(n)
+        no_distance = torch.zeros(n, dtype=torch.bool, device=z.device)
+        centred = z - self.center
+        own = self.self_index(centred) if rule.leave_self_out else torch.full((n,), -1, device=z.device)
+        for start in range(0, n, self.chunk):
+            rows = slice(start, start + self.chunk)
+            values[rows], score[rows], carried[rows], no_distance[rows] = self._share(
+                centred[rows], own[rows], rule
+            )
+        return PoolRelevance(values, score, carried, own >= 0, no_distance)
+
+    def soft_reference(self, z: Tensor) -> Tensor:
+        """Index of the anchor with most weight for each row, its own one left out; -1 where there is no other."""
+        centred = z - self.center
+        own = self.self_index(centred)
+        found = []
+        for start in range(0, len(z), self.chunk):
+            rows = slice(start, start + self.chunk)
+            logits = torch.addmm(self.key_bias, centred[rows], self.keys)
+            self._mask(logits, own[rows])
+            top, index = logits.max(1)
+            found.append(torch.where(top > -math.inf, index, -1))
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+
+    def self_index(self, centred: Tensor) -> Tensor:
+        """Index of the anchor that each centred row is, or -1.
+
+        Equal means equal to the rounding of the transformations before the pool. Of several equal anchors the
+        first is taken: the row is one of them, the others are its true neighbours.
+        """
+        eps = torch.finfo(centred.dtype).eps
+        projected = centred @ self.direction
+        size = centred.abs().amax(1) + self.center.abs().amax()
+        width = 64 * eps * size * self.direction.abs().sum()
+        low = torch.searchsorted(self.projections, projected - width)
+        high = torch.searchsorted(self.projections, projected + width, right=True)
+        index = torch.full((len(centred),), -1, dtype=torch.long, device=centred.device)
+        open_rows = torch.nonzero(high > low).squeeze(1)
+        step = 0
+        while len(open_rows):
+            candidate = self.projection_order[low[open_rows] + step]
+            gap = (centred[open_rows] - self.anchors[candidate]).abs().amax(1)
+            equal = gap <= 64 * eps * size[open_rows]
+            index[open_rows[equal]] = candidate[equal]
+            step += 1
+            open_rows = open_rows[~equal & (low[open_rows] + step < high[open_rows])]
+        return index
+
+    # -- the score -----------------------------------------------------------------------------------------------
+
+    def _score(self, z: Tensor) -> Tensor:
+        norm = z.square().sum(1)
+        logits = torch.addmm(self.key_bias, z, self.keys)
+        score = self.gamma * norm - torch.logsumexp(logits, 1)
+        rough = self._cancels(norm, score)
+        if bool(rough.any()):
+            score = score.clone()
+            pairs = _Pairs(self, z, logits, rough)
+            score[pairs.rows] = -pairs.log_sum
+        small = (score < _SMALL_SCORE) & ~rough
+        if bool(small.any()):
+            score = score.clone()
+            distances = self.gamma * norm[small, None] + self.log_weights - logits[small]
+            score[small] = _small_soft_min(distances, self.log_weights.exp().expand_as(distances))
+        return score.clamp_min(0)
+
+    def _cancels(self, norm: Tensor, score: Tensor) -> Tensor:
+        """Rows whose expanded distances could move the score by more than about 10⁴ roundings of max(1, score)."""
+        return 8 * self.gamma * (norm + self.radius) > 1e4 * score.clamp_min(1)
+
+    def _mask(self, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        rows = torch.nonzero(own >= 0).squeeze(1)
+        taken = logits[rows, own[rows]]
+        logits[rows, own[rows]] = -math.inf
+        return rows, taken
+
+    # -- the relevance ---------------------------------------------------------------------------------------------
+
+    def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One chunk: relevance, score, what features carry of it, and the rows that no distance explains."""
+        norm = z.square().sum(1)
+        scaled_norm = self.gamma * norm
+        logits = torch.addmm(self.key_bias, z, self.keys)
+        selves, own_logit = self._mask(logits, own)
+
+        top = logits.amax(1)
+        alone = top == -math.inf
+        top = torch.where(alone, 0.0, top)
+        p = logits.sub(top[:, None]).exp_()
+        total = p.sum(1)
+        log_sum = top + total.log()
+        others = scaled_norm - log_sum
+        others[selves] += torch.log1p(-self.log_weights[own[selves]].exp())
+
+        # D is recovered from the logits in place: D_j = γ‖z‖² + log α_j − logit_j.
+        shift: Tensor | float = scaled_norm[:, None] + self.log_weights[0] if self.uniform else scaled_norm[:, None]
+        D = (logits if self.uniform else torch.sub(logits, self.log_weights, out=logits)).neg_().add_(shift)
+        D[selves, own[selves]] = 1.0  # its weight p is zero; infinity times zero would not be
+        mean = torch.linalg.vecdot(p, D) / total
+
+        rough = self._cancels(norm, others) & ~alone
+        small = (others < _SMALL_SCORE) & ~rough & ~alone
+        if bool(small.any()):
+            weights = self.log_weights.exp().expand(int(small.sum()), -1).clone()
+            left_out = own[small]
+            kept = torch.nonzero(left_out >= 0).squeeze(1)
+            weights[kept, left_out[kept]] = 0
+            weights /= weights.sum(1, keepdim=True)
+            others[small] = _small_soft_min(D[small], weights)
+
+        tau = rule.stabiliser
+        if tau is None:
+            weight = p
+        elif tau == 0:
+            weight = torch.where(D > 0, p / D, 0.0)
+        else:
+            weight = p.div_(D.add_((tau * mean)[:, None]))
+        K = self.anchors.shape[1]
+        wu, wv, weight_sum = (weight @ self.payload / total[:, None]).tensor_split((K, -1), dim=1)
+        weight_sum = weight_sum.squeeze(1)
+        values = self.gamma * self.pullback.share(z, weight_sum, wu, wv)
+        if tau is None:
+            mass = mean.clone()
+        elif tau == 0:
+            mass = torch.linalg.vecdot(weight, D) / total
+        else:  # Σ_j w_j D_j, from Σ_j p_j = 1
+            mass = 1 - tau * mean * weight_sum
+
+        # Bound of the cancellation in the products above, against the mass that they should add up to.
+        eps = torch.finfo(z.dtype).eps
+        error = 8 * eps * self.gamma * weight_sum * (norm + self.radius)
+        rough |= ~(error <= 1e5 * eps * mass) & ~alone
+        if bool(rough.any()):
+            logits = torch.addmm(self.key_bias, z[rough], self.keys)
+            self._mask(logits, own[rough])
+            everything = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+            everything[torch.nonzero(rough).squeeze(1)] = True
+            pairs = _Pairs(self, z, logits, everything, own)
+            values[rough], mass[rough], mean[rough] = pairs.share(rule)
+            others[rough] = -pairs.log_sum + torch.log1p(-pairs.own_weight)
+
+        others = others.clamp_min(0)
+        no_distance = ~(mean >= _NO_DISTANCE * others) | (mean <= 0) | alone
+        factor = torch.ones_like(others)
+        if rule.conserves:
+            # The published rule (τ = 0) gives p_j·o to every anchor, also to one at distance zero that cannot
+            # pass it on; the others divide by what arrives.
+            factor = others if tau == 0 else others / mass
+        if tau is not None or rule.conserves:
+            factor = torch.where(no_distance, 0.0, factor)
+        values = torch.where(alone[:, None], 0.0, values * factor[:, None])
+        carried = torch.where(alone, 0.0, mass * factor)
+
+        score = torch.where(alone, math.inf, others)
+        own_log_weight = self.log_weights[own[selves]]
+        own_distance = scaled_norm[selves] + own_log_weight - own_logit
+        score[selves] = -torch.logaddexp(
+            own_log_weight - own_distance.clamp_min(0), torch.log1p(-own_log_weight.exp()) - score[selves]
+        )
+        return values, score.clamp_min(0), carried, no_distance
+
+
+class _Pairs:
+    """Rows against the anchors that carry weight for them, from explicit differences.
+
+    The order is that of the flagged rows; ``log_sum`` is log Σ_j α_j e^(−D_j) without the row's own anchor, the
+    weights not renormalised.
+    """
+
+    def __init__(
+        self, pool: SoftMinDistance, z: Tensor, logits: Tensor, flagged: Tensor, own: Tensor | None = None
+    ) -> None:
+        self.pool = pool
+        self.rows = torch.nonzero(flagged).squeeze(1)
+        self.z = z[self.rows]
+        if len(logits) != len(self.rows):
+            logits = logits[self.rows]
+        norm = self.z.square().sum(1)
+        slack = 16 * torch.finfo(z.dtype).eps * pool.gamma * (norm + pool.radius)
+        active = logits >= (logits.amax(1) - _NEGLIGIBLE - slack)[:, None]
+        active &= logits > -math.inf
+        self.row, self.anchor = torch.nonzero(active, as_tuple=True)
+        self.n = len(self.rows)
+        self.own_weight = z.new_zeros(self.n)
+        if own is not None:
+            mine = own[self.rows]
+            self.own_weight = torch.where(mine >= 0, pool.log_weights[mine.clamp_min(0)].exp(), 0.0)
+        self.step = max(1, _PAIR_ENTRIES // max(1, z.shape[1]))
+        self.D = torch.cat([delta.square().sum(1) for _, delta in self._differences()]) * pool.gamma
+        logit = pool.log_weights[self.anchor] - self.D
+        top = torch.full((self.n,), -math.inf, dtype=z.dtype, device=z.device)
+        top = top.scatter_reduce(0, self.row, logit, "amax")
+        p = (logit - top[self.row]).exp()
+        total = self._sum(p)
+        self.p = p / total[self.row]
+        self.log_sum = top + total.log()
+
+    def _differences(self) -> Iterator[tuple[slice, Tensor]]:
+        """z_row − u_anchor, in parts of bounded size."""
+        for start in range(0, len(self.row), self.step):
+            part = slice(start, start + self.step)
+            yield part, self.z[self.row[part]] - self.pool.anchors[self.anchor[part]]
+
+    def _sum(self, per_pair: Tensor) -> Tensor:
+        return per_pair.new_zeros(self.n).index_add_(0, self.row, per_pair)
+
+    def share(self, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor]:
+        """Unscaled relevance, its mass Σ w D, and E_p[D]."""
+        mean = self._sum(self.p * self.D)
+        tau = rule.stabiliser
+        if tau is None:
+            weight = self.p
+        else:
+            bottom = self.D + tau * mean[self.row]
+            weight = torch.where(bottom > 0, self.p / bottom, 0.0)
+        values = self.z.new_zeros((self.n, self.pool.pullback.n_columns))
+        for part, delta in self._differences():
+            shared = self.pool.pullback.squares(delta) * (self.pool.gamma * weight[part, None])
+            values.index_add_(0, self.row[part], shared)
+        return values, self._sum(weight * self.D), mean
+
+
+def _small_soft_min(distances: Tensor, weights: Tensor) -> Tensor:
+    """D_min − log1p(Σ α_j expm1(−(D_j − D_min))): full relative accuracy where all D_j are small."""
+    # Distances come from an expansion: a row on its anchor may show −1e-17 there.
+    D = distances.clamp_min(0)
+    least = torch.where(weights > 0, D, math.inf).amin(1)
+    return least - torch.log1p((weights * torch.expm1(-(D - least[:, None]))).sum(1))

@@ -1,0 +1,194 @@
+"""Any table in memory, read once into one plain shape."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from backlight.errors import ColumnsError, DataError, MissingDependency, listed
+
+__all__ = ["Frame", "as_frame", "frame_like"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """A table in memory: named columns, each a float64 array (missing is NaN) or an object array.
+
+    Attributes
+    ----------
+    names : tuple of str, length d
+    columns : tuple of arrays of shape (n,)
+        float64 where the column holds numbers or booleans, otherwise object with ``None`` for missing cells.
+    kind : str
+        "numpy", "torch", "scipy" or the data frame library that it came from.
+    named : bool
+        Whether the names are the user's own; otherwise they are ``x0, x1, …`` as in scikit-learn.
+    labels : array of shape (n,), optional
+        What the user calls the rows (a pandas index), where that is more than their position.
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[np.ndarray, ...]
+    kind: str
+    named: bool
+    labels: np.ndarray | None = None
+    empty_rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.columns[0]) if self.columns else self.empty_rows
+
+    def column(self, name: str) -> np.ndarray:
+        """One column by its name."""
+        return self.columns[self.names.index(name)]
+
+    def select(self, names: Sequence[str]) -> Frame:
+        """Only these columns, in this order."""
+        return Frame(
+            tuple(names), tuple(self.column(n) for n in names), self.kind, self.named, self.labels, len(self)
+        )
+
+    def take(self, rows: Any) -> Frame:
+        """Only these rows: a slice, a mask or positions."""
+        columns = tuple(column[rows] for column in self.columns)
+        labels = None if self.labels is None else self.labels[rows]
+        return Frame(self.names, columns, self.kind, self.named, labels)
+
+    def is_number(self, position: int) -> bool:
+        """Whether this column holds numbers."""
+        return self.columns[position].dtype == np.float64
+
+    def matrix(self) -> np.ndarray:
+        """All columns side by side, (n, d): float64 if every column is numeric, otherwise object."""
+        dtype = np.float64 if all(c.dtype == np.float64 for c in self.columns) else object
+        out = np.empty((len(self), len(self.names)), dtype=dtype)
+        for j, column in enumerate(self.columns):
+            out[:, j] = column
+        return out
+
+
+def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
+    """Read a table of any kind.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, d)
+        NumPy array, nested list, torch tensor, scipy sparse matrix, or anything that narwhals reads (pandas,
+        polars, pyarrow, modin, cuDF). Sparse matrices become dense: their relevance is dense as well.
+    names : sequence of str, optional
+        Column names for data that carry none.
+
+    Raises
+    ------
+    DataError
+        When it is no table: a single row or column, more than two axes, or an unknown type.
+    """
+    if isinstance(X, Frame):
+        return X
+    module = type(X).__module__.partition(".")[0]
+    if module == "torch":
+        return _from_array(X.detach().cpu().numpy(), "torch", names)
+    if module == "scipy" and hasattr(X, "toarray"):
+        return _from_array(X.toarray(), "scipy", names)
+    if isinstance(X, np.ndarray | list | tuple):
+        return _from_array(_array_of(X), "numpy", names)
+    native = nw.from_native(X, eager_only=True, pass_through=True)
+    if isinstance(native, nw.DataFrame):
+        return _from_dataframe(native)
+    raise DataError(
+        f"cannot read a table from {type(X).__module__}.{type(X).__name__}: "
+        "give a NumPy array, a pandas, polars or pyarrow table, a scipy sparse matrix or a torch tensor"
+    )
+
+
+def _array_of(X: Any) -> np.ndarray:
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise DataError(f"the rows of the data have different lengths ({error}): give a rectangular table") from error
+
+
+def _from_array(array: np.ndarray, kind: str, names: Sequence[str] | None) -> Frame:
+    if array.ndim != 2:
+        hint = "a single row is X.reshape(1, -1)" if array.ndim == 1 else "one row a sample, one column a feature"
+        raise DataError(f"the data must have two axes (rows, columns), not shape {array.shape}: {hint}")
+    d = array.shape[1]
+    if names is not None and len(names) != d:
+        raise ColumnsError(f"{len(names)} feature names for {d} columns: give one name a column")
+    labels = tuple(names) if names is not None else tuple(f"x{j}" for j in range(d))
+    if array.dtype.kind in "fiub":
+        wide = np.asfortranarray(array, dtype=np.float64)
+        columns = tuple(wide[:, j] for j in range(d))
+    elif array.dtype.kind in "OUSM":
+        columns = tuple(_plain(array[:, j].tolist()) for j in range(d))
+    else:
+        raise DataError(f"cannot read numbers of type {array.dtype}: convert them to float64")
+    return Frame(labels, columns, kind, names is not None, None, len(array))
+
+
+def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
+    names = [str(name) for name in frame.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ColumnsError(f"column names occur twice: {listed(twice)}: rename them")
+    columns = tuple(_series(frame[name]) for name in frame.columns)
+    kind = str(frame.implementation.value if hasattr(frame.implementation, "value") else frame.implementation)
+    labels = None
+    if frame.implementation.is_pandas_like():
+        index = frame.to_native().index
+        if type(index).__name__ != "RangeIndex" or index.start != 0 or index.step != 1:
+            labels = np.asarray(index)
+    return Frame(tuple(names), columns, kind, True, labels, len(frame))
+
+
+def _series(series: nw.Series[Any]) -> np.ndarray:
+    dtype = series.dtype
+    if dtype.is_numeric():
+        return np.array(series.cast(nw.Float64()).to_numpy(), dtype=np.float64)
+    if dtype == nw.Boolean():
+        return _plain(series.to_list())
+    return _plain(series.to_list())
+
+
+def _plain(values: list[Any]) -> np.ndarray:
+    """Turn a list into float64 where every cell is a number, a boolean or missing; otherwise into objects."""
+    missing = [v is None or v != v or str(v) in ("<NA>", "NaT") for v in values]
+    present = [v for v, gone in zip(values, missing, strict=True) if not gone]
+    if present and all(isinstance(v, bool | int | float | np.number | np.bool_) for v in present):
+        return np.array([np.nan if gone else float(v) for v, gone in zip(values, missing, strict=True)])
+    if not present:
+        return np.full(len(values), np.nan)
+    out = np.empty(len(values), dtype=object)
+    for i, (value, gone) in enumerate(zip(values, missing, strict=True)):
+        out[i] = None if gone else value
+    return out
+
+
+def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | None = None) -> Any:
+    """Build a data frame of the given kind; for arrays, of the first data frame library that is installed."""
+    library = kind
+    if kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
+        library = next((name for name in ("pandas", "polars", "pyarrow") if _installed(name)), "")
+        if not library:
+            raise MissingDependency(
+                "a data frame needs pandas, polars or pyarrow, and none is installed: pip install pyarrow"
+            )
+    clean = {name: _listed_if_object(column) for name, column in columns.items()}
+    native = nw.from_dict(clean, backend=library).to_native()
+    if labels is not None and library in ("pandas", "modin"):
+        native.index = labels
+    return native
+
+
+def _listed_if_object(column: np.ndarray) -> Any:
+    return column.tolist() if column.dtype == object else column
+
+
+def _installed(name: str) -> bool:
+    from importlib.util import find_spec
+
+    return name in sys.modules or find_spec(name) is not None
