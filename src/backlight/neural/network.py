@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from backlight.errors import ArgumentError, DataError
 from backlight.neural.frontend import FrontEnd
 from backlight.neural.softmin_distance import SoftMinDistance
 from backlight.rules.softmin import SoftMinRule
-from backlight.tables import Frame, as_frame
+from backlight.tables import as_frame
 
 __all__ = ["Head", "NeuralizedModel", "Relevance", "Score"]
 
@@ -82,7 +83,7 @@ class Relevance:
     values : (n, d); output, base_values : (n,)
     annotations : mapping of str to arrays with leading axis n
         ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
-        anchors and was left out. ``no_distance`` (n,): the row sits on its anchors, so that no column carries
+        anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the row sits on its anchors, so that no column carries
         relevance. ``discarded`` (n,): share of the row's squared distance from the mean that a PCA discards
         and no explanation can see.
     entering : mapping of layer name to (n,)
@@ -100,7 +101,9 @@ class ExplainableNetwork(nn.Module, ABC):
     """What every network that `neuralize` returns can do."""
 
     @abstractmethod
-    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None) -> Relevance:
+    def relevance(
+        self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None
+    ) -> Relevance:
         """Relevance of every column for every row."""
 
 
@@ -148,17 +151,24 @@ class NeuralizedModel(ExplainableNetwork):
         """What the module says of itself when printed."""
         return f"{self.kind}, score={self.score.name!r}, columns={len(self.feature_names)}"
 
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that was learnt, for provenance."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+        return digest.hexdigest()
+
     def forward(self, x: Any) -> Tensor:
         """The score of each row, shape (n,)."""
-        coded = x.to(self.dtype) if isinstance(x, Tensor) else self.encode(x)
-        return self.score.value(self.pool(self._embed(coded)))
+        return self.score.value(self.pool(self._embed(self.encode(x))))
 
     def encode(self, X: Any) -> Tensor:
         """A table as the numbers that the network takes, shape (n, columns).
 
-        Numbers stay as they are, missing cells become NaN, categories become codes.
+        Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
         """
-        return self.front.encode(as_frame(X)).to(self.dtype)
+        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.dtype)
 
     def _embed(self, coded: Tensor) -> Tensor:
         if coded.ndim != 2 or coded.shape[1] != len(self.feature_names):
@@ -184,18 +194,24 @@ class NeuralizedModel(ExplainableNetwork):
         """
         return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
 
-    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None) -> Relevance:
+    def relevance(
+        self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None
+    ) -> Relevance:
         """Relevance of every column for every row.
 
         Parameters
         ----------
         X : table of shape (n, d)
+        own : array of int of shape (n,), optional
+            Which anchor each row is, −1 for none, where the caller knows; otherwise equal rows are taken as the same.
         rule : SoftMinRule
         reference : table, optional
             Rows that count as usual, for scores that say how normal a row is; by default the model's own anchors.
         """
-        frame = as_frame(X)
-        parts = [self._relevance(frame.take(slice(i, i + _BATCH)), rule) for i in range(0, len(frame), _BATCH)]
+        coded = self.encode(X)
+        known = None if own is None else torch.as_tensor(own)
+        batches = [slice(i, i + _BATCH) for i in range(0, len(coded), _BATCH)]
+        parts = [self._relevance(coded[rows], rule, None if known is None else known[rows]) for rows in batches]
         if not parts:
             raise DataError("the table has no rows: give at least one row to explain")
         out = Relevance(
@@ -207,15 +223,15 @@ class NeuralizedModel(ExplainableNetwork):
         return out if slope[0] > 0 else self._against_budget(out, -slope, rule, reference)
 
     @torch.no_grad()
-    def _relevance(self, frame: Frame, rule: SoftMinRule) -> Relevance:
-        coded = self.encode(frame)
+    def _relevance(self, coded: Tensor, rule: SoftMinRule, own: Tensor | None) -> Relevance:
         z = self._embed(coded)
-        got = self.pool.relevance(z, rule)
+        got = self.pool.relevance(z, rule, own)
         output, slope = self.score.value(got.score), self.score.slope(got.score)
         base = output - slope * got.carried
         annotations = {
             "self_anchor": got.self_anchor.numpy(),
             "no_distance": got.no_distance.numpy(),
+            "score_without_self": self.score.value(got.others).numpy(),
             "imputed": torch.isnan(coded).numpy(),
         }
         discarded = self.front.discarded(coded)
@@ -232,7 +248,7 @@ class NeuralizedModel(ExplainableNetwork):
 
     def _against_budget(self, out: Relevance, slope: np.ndarray, rule: SoftMinRule, reference: Any) -> Relevance:
         """Turn "how far" into "what is left of the usual": R = slope · (budget − outlier relevance)."""
-        usual = self._usual_relevance(rule) if reference is None else self._mean_relevance(as_frame(reference), rule)
+        usual = self._usual_relevance(rule) if reference is None else self._mean_relevance(reference, rule)
         budget = usual
         if self.score.budget is not None:
             total = float(usual.sum())
@@ -244,8 +260,24 @@ class NeuralizedModel(ExplainableNetwork):
         return Relevance(values, out.output, out.base_values - given, out.annotations, entering)
 
     @torch.no_grad()
-    def _mean_relevance(self, frame: Frame, rule: SoftMinRule) -> np.ndarray:
-        z = self._embed(self.encode(frame))
+    def score_without_self(self, X: Any, own: np.ndarray) -> np.ndarray:
+        """The score of rows, each with one anchor left out: ``own`` from `self_index`, −1 for none."""
+        z = self._embed(self.encode(X))
+        return np.asarray(self.score.value(self.pool.score_without(z, torch.as_tensor(own))))
+
+    @torch.no_grad()
+    def self_index(self, X: Any) -> np.ndarray:
+        """Which anchor each row itself is, or −1."""
+        return np.asarray(self.pool.self_index(self._embed(self.encode(X)) - self.pool.center))
+
+    @torch.no_grad()
+    def embed(self, X: Any) -> np.ndarray:
+        """Rows in the space of the distances, (n, K)."""
+        return np.asarray(self._embed(self.encode(X)))
+
+    @torch.no_grad()
+    def _mean_relevance(self, X: Any, rule: SoftMinRule) -> np.ndarray:
+        z = self._embed(self.encode(X))
         return np.asarray(self.pool.relevance(z, rule).values.mean(0))
 
     @torch.no_grad()

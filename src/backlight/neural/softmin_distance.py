@@ -51,6 +51,7 @@ class PoolRelevance:
     ----------
     values : (n, columns) relevance of each column, in nats
     score : (n,) the pool's output
+    others : (n,) the same without the row's own anchor; infinite where there is no other
     carried : (n,) what the rule gives to features: ``values.sum(1)`` but for rounding
     self_anchor : (n,) whether the row was itself an anchor and left out
     no_distance : (n,) whether the row sits on its anchors, so that no feature carries relevance
@@ -58,6 +59,7 @@ class PoolRelevance:
 
     values: Tensor
     score: Tensor
+    others: Tensor
     carried: Tensor
     self_anchor: Tensor
     no_distance: Tensor
@@ -143,33 +145,42 @@ class SoftMinDistance(nn.Module):
         centred = z - self.center
         return torch.cat([self._score(rows) for rows in centred.split(self.chunk)])
 
-    def relevance(self, z: Tensor, rule: SoftMinRule) -> PoolRelevance:
-        """Share the score of each row among the columns of the table by the given rule."""
+    def relevance(self, z: Tensor, rule: SoftMinRule, own: Tensor | None = None) -> PoolRelevance:
+        """Share the score of each row among the columns of the table by the given rule.
+
+        ``own`` says which anchor each row is (−1 for none); without it, equal rows are found here.
+        """
         n = len(z)
         values = z.new_zeros((n, self.pullback.n_columns))
-        score, carried = z.new_zeros(n), z.new_zeros(n)
+        score, others, carried = z.new_zeros(n), z.new_zeros(n), z.new_zeros(n)
         no_distance = torch.zeros(n, dtype=torch.bool, device=z.device)
         centred = z - self.center
-        own = self.self_index(centred) if rule.leave_self_out else torch.full((n,), -1, device=z.device)
+        if not rule.leave_self_out:
+            own = torch.full((n,), -1, device=z.device)
+        elif own is None:
+            own = self.self_index(centred)
         for start in range(0, n, self.chunk):
             rows = slice(start, start + self.chunk)
-            values[rows], score[rows], carried[rows], no_distance[rows] = self._share(
+            values[rows], score[rows], others[rows], carried[rows], no_distance[rows] = self._share(
                 centred[rows], own[rows], rule
             )
-        return PoolRelevance(values, score, carried, own >= 0, no_distance)
+        return PoolRelevance(values, score, others, carried, own >= 0, no_distance)
 
-    def soft_reference(self, z: Tensor) -> Tensor:
-        """Index of the anchor with most weight for each row, its own one left out; -1 where there is no other."""
+    def score_without(self, z: Tensor, own: Tensor) -> Tensor:
+        """The score of each row with one anchor left out (index, or -1 for none), the other weights renormalised.
+
+        For rows that were changed a little: their original is an anchor next to them, and no evidence.
+        """
         centred = z - self.center
-        own = self.self_index(centred)
         found = []
         for start in range(0, len(z), self.chunk):
-            rows = slice(start, start + self.chunk)
-            logits = torch.addmm(self.key_bias, centred[rows], self.keys)
-            self._mask(logits, own[rows])
-            top, index = logits.max(1)
-            found.append(torch.where(top > -math.inf, index, -1))
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.long)
+            rows, left_out = centred[start : start + self.chunk], own[start : start + self.chunk]
+            logits = torch.addmm(self.key_bias, rows, self.keys)
+            masked, _ = self._mask(logits, left_out)
+            score = self.gamma * rows.square().sum(1) - torch.logsumexp(logits, 1)
+            score[masked] += torch.log1p(-self.log_weights[left_out[masked]].exp())
+            found.append(score.clamp_min(0))
+        return torch.cat(found)
 
     def self_index(self, centred: Tensor) -> Tensor:
         """Index of the anchor that each centred row is, or -1.
@@ -225,8 +236,8 @@ class SoftMinDistance(nn.Module):
 
     # -- the relevance ---------------------------------------------------------------------------------------------
 
-    def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One chunk: relevance, score, what features carry of it, and the rows that no distance explains."""
+    def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """One chunk: relevance, score with and without self, what features carry, rows that no distance explains."""
         norm = z.square().sum(1)
         scaled_norm = self.gamma * norm
         logits = torch.addmm(self.key_bias, z, self.keys)
@@ -300,13 +311,14 @@ class SoftMinDistance(nn.Module):
         values = torch.where(alone[:, None], 0.0, values * factor[:, None])
         carried = torch.where(alone, 0.0, mass * factor)
 
-        score = torch.where(alone, math.inf, others)
+        others = torch.where(alone, math.inf, others)
+        score = others.clone()
         own_log_weight = self.log_weights[own[selves]]
         own_distance = scaled_norm[selves] + own_log_weight - own_logit
         score[selves] = -torch.logaddexp(
             own_log_weight - own_distance.clamp_min(0), torch.log1p(-own_log_weight.exp()) - score[selves]
         )
-        return values, score.clamp_min(0), carried, no_distance
+        return values, score.clamp_min(0), others, carried, no_distance
 
 
 class _Pairs:

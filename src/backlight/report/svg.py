@@ -1,0 +1,117 @@
+"""Marks: small inline SVG pictures. Every one carries a text for those who cannot see it, and no colour stands alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+__all__ = ["bar", "curves", "histogram", "range_plot", "waterfall_bar"]
+
+
+def _svg(width: float, height: float, label: str, body: Markup, css: str = "") -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">{}</svg>').format(
+        css, f"{width:g}", f"{height:g}", label, body
+    )
+
+
+def _rect(x: float, y: float, width: float, height: float, css: str) -> Markup:
+    return Markup('<rect x="{}" y="{}" width="{}" height="{}" class="{}"/>').format(
+        f"{x:.2f}", f"{y:.2f}", f"{max(width, 0.4):.2f}", f"{height:.2f}", css
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
+    return Markup('<line x1="{}" y1="{}" x2="{}" y2="{}" class="{}"/>').format(
+        f"{x1:.2f}", f"{y1:.2f}", f"{x2:.2f}", f"{y2:.2f}", css
+    )
+
+
+def waterfall_bar(start: float, end: float, low: float, high: float, label: str, css: str) -> Markup:
+    """One step of a waterfall from ``start`` to ``end`` on the axis low … high, with the line at zero."""
+    span = (high - low) or 1.0
+
+    def at(value: float) -> float:
+        return 100 * (value - low) / span
+
+    left, right = sorted((at(start), at(end)))
+    body = _line(at(0), 0, at(0), 20, "zero") + _rect(left, 4, right - left, 12, css)
+    return _svg(100, 20, label, body, "step")
+
+
+def bar(value: float, most: float, label: str) -> Markup:
+    """A bar from zero, to the right for positive values and to the left for negative ones of a centred scale."""
+    if most <= 0:
+        most = 1.0
+    length = 100 * abs(value) / most
+    return _svg(100, 12, label, _rect(0, 1, length, 10, "pos" if value >= 0 else "neg"), "bar")
+
+
+def range_plot(
+    value: float, low: float, high: float, median: float, least: float, most: float, label: str
+) -> Markup:
+    """A value against the band of normal rows; the axis spans the normal rows and the value."""
+    ends = [v for v in (least, most, value) if np.isfinite(v)]
+    left, right = min(ends), max(ends)
+    span = (right - left) or 1.0
+
+    def at(v: float) -> float:
+        return 4 + 92 * (v - left) / span
+
+    body = _line(4, 8, 96, 8, "axis") + _rect(at(low), 4, at(high) - at(low), 8, "band")
+    body += _line(at(median), 3, at(median), 13, "median")
+    if np.isfinite(value):
+        outside = value < low or value > high
+        body += Markup('<path d="M{} 1 l4.5 7 l-4.5 7 l-4.5 -7 z" class="{}"/>').format(
+            f"{at(value):.2f}", "mark out" if outside else "mark"
+        )
+    return _svg(100, 16, label, body, "range")
+
+
+def share_plot(share: float, label: str) -> Markup:
+    """How many normal rows have the same category."""
+    return _svg(100, 16, label, _line(4, 8, 96, 8, "axis") + _rect(4, 4, 92 * share, 8, "band"), "range")
+
+
+def histogram(values: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, float]:
+    """Counts of scores, split in colour at zero, the alarm line. Returns the picture and its ends."""
+    low, high = float(values.min()), float(max(values.max(), 0))
+    cut = float(np.quantile(values, 0.01))
+    low = cut if cut < 0 and low < 3 * cut else low
+    low = min(low, 0.0)
+    if high == low:
+        high = low + 1
+    width = (high - low) / bins
+    # Edges are laid so that one of them is the alarm line: no bar mixes both sides.
+    first = -np.ceil(-low / width) * width if low < 0 else 0.0
+    edges = first + width * np.arange(int(np.ceil((high - first) / width)) + 1)
+    edges[-1] = max(edges[-1], high)
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    most = np.log1p(counts.max())
+    n = len(counts)
+    body = Markup("")
+    for i, count in enumerate(counts):
+        if count:
+            height = 8 + 112 * np.log1p(count) / most
+            css = "pos" if edges[i] >= -1e-12 else "neg"
+            title = Markup("<title>{} rows from {:.2f} to {:.2f}</title>").format(count, edges[i], edges[i + 1])
+            body += Markup("<g>{}{}</g>").format(title, _rect(1000 * i / n + 1, 124 - height, 1000 / n - 2, height, css))
+    zero = 1000 * (0 - edges[0]) / (edges[-1] - edges[0])
+    body += _line(zero, 0, zero, 124, "alarm") + _line(0, 124, 1000, 124, "axis")
+    return _svg(1000, 125, label, body, "histogram"), 100 * zero / 1000, float(edges[-1])
+
+
+def curves(lines: Mapping[str, Sequence[float]], label: str) -> Markup:
+    """Curves that start at one, on an axis down to their least value."""
+    low = min(0.0, *(min(line) for line in lines.values()))
+    high = max(1.0, *(max(line) for line in lines.values()))
+
+    def at(k: int, n: int, value: float) -> str:
+        return f"{2 + 296 * k / max(1, n - 1):.1f},{4 + 112 * (high - value) / (high - low):.1f}"
+
+    body = _line(2, 116, 298, 116, "axis")
+    for index, line in enumerate(lines.values()):
+        points = " ".join(at(k, len(line), value) for k, value in enumerate(line))
+        body += Markup('<polyline points="{}" class="curve c{}"/>').format(points, index)
+    return _svg(300, 120, label, body, "curves")
