@@ -27,6 +27,7 @@ __all__ = [
     "__version__",
     "errors",
     "explain",
+    "neural",
     "neuralize",
     "rules",
 ]
@@ -38,7 +39,7 @@ _HOME = {
     "explain": "backlight._explain",
     "neuralize": "backlight.neural",
 }
-_ROOMS = ("errors", "rules")
+_ROOMS = ("errors", "neural", "rules")
 
 
 def __getattr__(name: str) -> Any:

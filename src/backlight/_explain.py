@@ -103,13 +103,13 @@ def explain(
     names = list(feature_names) if feature_names is not None else None
 
     parts, frames, done = [], [], 0
-    total = len(X) if hasattr(X, "__len__") and not isinstance(X, list) else None
+    total = X.shape[0] if hasattr(X, "shape") else 0
     report = _reporter(progress)
     for frame in _batches(X, names, batch_size):
         parts.append(network.relevance(frame, rule, reference))
         frames.append(network.front.align(frame))
         done += len(frame)
-        report(done, max(done, total or 0))
+        report(done, max(done, total))
     if not parts:
         raise DataError("the table has no rows: give at least one row to explain")
 
@@ -156,7 +156,7 @@ def _network(model: Any, score: str | None) -> NeuralizedModel:
 def _batches(X: Any, names: list[str] | None, batch_size: int | str) -> Any:
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
         raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
-    if hasattr(X, "__iter__") and not hasattr(X, "__len__") or type(X).__name__ == "DataLoader":
+    if hasattr(X, "__iter__") and not hasattr(X, "__len__") and not hasattr(X, "shape") or type(X).__name__ == "DataLoader":
         for batch in X:
             yield as_frame(batch[0] if isinstance(batch, tuple | list) else batch, names)
         return

@@ -189,8 +189,9 @@ class NeuralizedModel(ExplainableNetwork):
     def reference_score(self, X: Any) -> np.ndarray:
         """The same score, computed by the original library: what calling the network must equal.
 
-        Scikit-learn is given float64, whatever the precision of X. Where its own score underflows to zero, the
-        logarithm is taken of the same sum in extended range (SciPy's distances and log-sum-exp).
+        Scikit-learn is given float64, whatever the precision of X. A one-class SVM's score far from the data has no digits
+        left (it is a sum minus the offset plus the offset); there the logarithm is taken of the same sum in extended
+        range, by SciPy's distances and log-sum-exp.
         """
         return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
 

@@ -89,7 +89,6 @@ class SoftMinDistance(nn.Module):
     center: Tensor
     log_weights: Tensor
     keys: Tensor
-    key_bias: Tensor
     payload: Tensor
     projections: Tensor
     projection_order: Tensor
@@ -117,8 +116,10 @@ class SoftMinDistance(nn.Module):
         self.register_buffer("center", center)
         self.register_buffer("anchors", U.to(dtype))
         self.register_buffer("log_weights", log_w.to(dtype))
-        self.register_buffer("keys", (2 * self.gamma * U).T.contiguous().to(dtype))
-        self.register_buffer("key_bias", (log_w - self.gamma * squared).to(dtype))
+        # One product gives γ‖z − u‖² itself: [z, γ‖z‖², 1] · [−2γu, 1, γ‖u‖²]. Log-weights stay out of it, so that
+        # distances keep their digits where γ is tiny.
+        keys = torch.cat([-2 * self.gamma * U, torch.ones_like(squared)[:, None], self.gamma * squared[:, None]], 1)
+        self.register_buffer("keys", keys.T.contiguous().to(dtype))
         # What the weights multiply, in one product: the anchors, what they carry for each column, and ones.
         ones = torch.ones((len(U), 1), dtype=torch.float64)
         self.register_buffer("payload", torch.cat([U, pullback.carried(U), ones], 1).to(dtype))
@@ -175,12 +176,13 @@ class SoftMinDistance(nn.Module):
         found = []
         for start in range(0, len(z), self.chunk):
             rows, left_out = centred[start : start + self.chunk], own[start : start + self.chunk]
-            logits = torch.addmm(self.key_bias, rows, self.keys)
-            masked, _ = self._mask(logits, left_out)
-            score = self.gamma * rows.square().sum(1) - torch.logsumexp(logits, 1)
+            logits = self.log_weights - self._distances(rows, rows.square().sum(1))
+            masked = torch.nonzero(left_out >= 0).squeeze(1)
+            logits[masked, left_out[masked]] = -math.inf
+            score = -torch.logsumexp(logits, 1)
             score[masked] += torch.log1p(-self.log_weights[left_out[masked]].exp())
             found.append(score.clamp_min(0))
-        return torch.cat(found)
+        return torch.cat(found) if found else z.new_zeros(0)
 
     def self_index(self, centred: Tensor) -> Tensor:
         """Index of the anchor that each centred row is, or -1.
@@ -208,53 +210,56 @@ class SoftMinDistance(nn.Module):
 
     # -- the score -----------------------------------------------------------------------------------------------
 
+    def _distances(self, z: Tensor, norm: Tensor) -> Tensor:
+        """D = γ‖z − u_j‖² for centred rows, (rows, M); rounding can make it slightly negative."""
+        return torch.cat([z, self.gamma * norm[:, None], torch.ones_like(norm)[:, None]], 1) @ self.keys
+
     def _score(self, z: Tensor) -> Tensor:
         norm = z.square().sum(1)
-        logits = torch.addmm(self.key_bias, z, self.keys)
-        score = self.gamma * norm - torch.logsumexp(logits, 1)
+        D = self._distances(z, norm)
+        score = -torch.logsumexp(self.log_weights - D, 1)
         rough = self._cancels(norm, score)
         if bool(rough.any()):
             score = score.clone()
-            pairs = _Pairs(self, z, logits, rough)
-            score[pairs.rows] = -pairs.log_sum
+            score[rough] = -_Pairs(self, z[rough], D[rough]).log_sum
         small = (score < _SMALL_SCORE) & ~rough
         if bool(small.any()):
             score = score.clone()
-            distances = self.gamma * norm[small, None] + self.log_weights - logits[small]
-            score[small] = _small_soft_min(distances, self.log_weights.exp().expand_as(distances))
+            score[small] = _small_soft_min(D[small], self.log_weights.exp().expand_as(D[small]))
         return score.clamp_min(0)
 
     def _cancels(self, norm: Tensor, score: Tensor) -> Tensor:
         """Rows whose expanded distances could move the score by more than about 10⁴ roundings of max(1, score)."""
         return 8 * self.gamma * (norm + self.radius) > 1e4 * score.clamp_min(1)
 
-    def _mask(self, logits: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        rows = torch.nonzero(own >= 0).squeeze(1)
-        taken = logits[rows, own[rows]]
-        logits[rows, own[rows]] = -math.inf
-        return rows, taken
-
     # -- the relevance ---------------------------------------------------------------------------------------------
 
     def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One chunk: relevance, score with and without self, what features carry, rows that no distance explains."""
+        """One chunk: score with and without self, what features carry, rows that no distance explains."""
         norm = z.square().sum(1)
-        scaled_norm = self.gamma * norm
-        logits = torch.addmm(self.key_bias, z, self.keys)
-        selves, own_logit = self._mask(logits, own)
+        D = self._distances(z, norm)
+        selves = torch.nonzero(own >= 0).squeeze(1)
+        own_distance = self.gamma * (z[selves] - self.anchors[own[selves]]).square().sum(1)
+        D[selves, own[selves]] = math.inf
 
-        top = logits.amax(1)
-        alone = top == -math.inf
-        top = torch.where(alone, 0.0, top)
-        p = logits.sub(top[:, None]).exp_()
-        total = p.sum(1)
-        log_sum = top + total.log()
-        others = scaled_norm - log_sum
+        # p_j ∝ α_j e^(−D_j); equal weights α need no pass of their own.
+        if self.uniform:
+            top = -D.amin(1)
+            alone = top == -math.inf
+            top = torch.where(alone, 0.0, top)
+            p = torch.sub(-top[:, None], D).exp_()
+            total = p.sum(1)
+            log_sum = top + total.log() + self.log_weights[0]
+        else:
+            p = torch.sub(self.log_weights, D)
+            top = p.amax(1)
+            alone = top == -math.inf
+            top = torch.where(alone, 0.0, top)
+            p = p.sub_(top[:, None]).exp_()
+            total = p.sum(1)
+            log_sum = top + total.log()
+        others = -log_sum
         others[selves] += torch.log1p(-self.log_weights[own[selves]].exp())
-
-        # D is recovered from the logits in place: D_j = γ‖z‖² + log α_j − logit_j.
-        shift: Tensor | float = scaled_norm[:, None] + self.log_weights[0] if self.uniform else scaled_norm[:, None]
-        D = (logits if self.uniform else torch.sub(logits, self.log_weights, out=logits)).neg_().add_(shift)
         D[selves, own[selves]] = 1.0  # its weight p is zero; infinity times zero would not be
         mean = torch.linalg.vecdot(p, D) / total
 
@@ -291,11 +296,7 @@ class SoftMinDistance(nn.Module):
         error = 8 * eps * self.gamma * weight_sum * (norm + self.radius)
         rough |= ~(error <= 1e5 * eps * mass) & ~alone
         if bool(rough.any()):
-            logits = torch.addmm(self.key_bias, z[rough], self.keys)
-            self._mask(logits, own[rough])
-            everything = torch.zeros(len(z), dtype=torch.bool, device=z.device)
-            everything[torch.nonzero(rough).squeeze(1)] = True
-            pairs = _Pairs(self, z, logits, everything, own)
+            pairs = _Pairs(self, z[rough], self._distances(z[rough], norm[rough]), own[rough])
             values[rough], mass[rough], mean[rough] = pairs.share(rule)
             others[rough] = -pairs.log_sum + torch.log1p(-pairs.own_weight)
 
@@ -314,9 +315,8 @@ class SoftMinDistance(nn.Module):
         others = torch.where(alone, math.inf, others)
         score = others.clone()
         own_log_weight = self.log_weights[own[selves]]
-        own_distance = scaled_norm[selves] + own_log_weight - own_logit
         score[selves] = -torch.logaddexp(
-            own_log_weight - own_distance.clamp_min(0), torch.log1p(-own_log_weight.exp()) - score[selves]
+            own_log_weight - own_distance, torch.log1p(-own_log_weight.exp()) - score[selves]
         )
         return values, score.clamp_min(0), others, carried, no_distance
 
@@ -324,28 +324,24 @@ class SoftMinDistance(nn.Module):
 class _Pairs:
     """Rows against the anchors that carry weight for them, from explicit differences.
 
-    The order is that of the flagged rows; ``log_sum`` is log Σ_j α_j e^(−D_j) without the row's own anchor, the
+    ``log_sum`` is log Σ_j α_j e^(−D_j) without the row's own anchor, the
     weights not renormalised.
     """
 
-    def __init__(
-        self, pool: SoftMinDistance, z: Tensor, logits: Tensor, flagged: Tensor, own: Tensor | None = None
-    ) -> None:
+    def __init__(self, pool: SoftMinDistance, z: Tensor, D: Tensor, own: Tensor | None = None) -> None:
         self.pool = pool
-        self.rows = torch.nonzero(flagged).squeeze(1)
-        self.z = z[self.rows]
-        if len(logits) != len(self.rows):
-            logits = logits[self.rows]
-        norm = self.z.square().sum(1)
-        slack = 16 * torch.finfo(z.dtype).eps * pool.gamma * (norm + pool.radius)
+        self.z = z
+        self.n = len(z)
+        self.own_weight = z.new_zeros(self.n)
+        logits = pool.log_weights - D
+        if own is not None:
+            mine = torch.nonzero(own >= 0).squeeze(1)
+            logits[mine, own[mine]] = -math.inf
+            self.own_weight[mine] = pool.log_weights[own[mine]].exp()
+        slack = 16 * torch.finfo(z.dtype).eps * pool.gamma * (z.square().sum(1) + pool.radius)
         active = logits >= (logits.amax(1) - _NEGLIGIBLE - slack)[:, None]
         active &= logits > -math.inf
         self.row, self.anchor = torch.nonzero(active, as_tuple=True)
-        self.n = len(self.rows)
-        self.own_weight = z.new_zeros(self.n)
-        if own is not None:
-            mine = own[self.rows]
-            self.own_weight = torch.where(mine >= 0, pool.log_weights[mine.clamp_min(0)].exp(), 0.0)
         self.step = max(1, _PAIR_ENTRIES // max(1, z.shape[1]))
         self.D = torch.cat([delta.square().sum(1) for _, delta in self._differences()]) * pool.gamma
         logit = pool.log_weights[self.anchor] - self.D

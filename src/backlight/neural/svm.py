@@ -28,8 +28,9 @@ from backlight.neural.neuralize import neuralize
 
 __all__ = ["one_class_svm"]
 
-# Below this the library's score has lost digits to gradual underflow.
-_UNDERFLOW = 1e-290
+# score_samples is decision_function + offset_, so that a score far below the offset keeps only the absolute precision of
+# the offset: at this share of it the logarithm is still right to 13 digits.
+_DIGITS_LEFT = 1e-3
 
 
 @neuralize.register("sklearn.svm.OneClassSVM")
@@ -49,7 +50,7 @@ def one_class_svm(estimator: Any) -> Head:
 
     def outlierness(model: Any, z: Any) -> np.ndarray:
         score = np.asarray(model.score_samples(z))
-        lost = score < _UNDERFLOW * total
+        lost = score < _DIGITS_LEFT * rho
         with np.errstate(divide="ignore"):
             out = -np.log(score / total)
         if lost.any():

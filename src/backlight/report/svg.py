@@ -63,9 +63,8 @@ def range_plot(
     body += _line(at(median), 3, at(median), 13, "median")
     if np.isfinite(value):
         outside = value < low or value > high
-        body += Markup('<path d="M{} 1 l4.5 7 l-4.5 7 l-4.5 -7 z" class="{}"/>').format(
-            f"{at(value):.2f}", "mark out" if outside else "mark"
-        )
+        # A line of no length with round ends is a dot that keeps its shape however wide the picture is.
+        body += _line(at(value), 8, at(value), 8, "mark out" if outside else "mark")
     return _svg(100, 16, label, body, "range")
 
 
