@@ -6,9 +6,10 @@ ends with exit code 2 and one clear line on bad input.
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,6 +54,25 @@ Ids = Annotated[list[str] | None, typer.Option("--id", help="Column(s) that name
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
+def _plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """One clear line and exit code 2 on bad input, 130 when interrupted."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except BacklightError as error:
+            said, code = str(error), 2
+        except KeyboardInterrupt:
+            said, code = "interrupted; nothing was written", 130
+        else:
+            return
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"backlight: {said}", markup=False)
+        raise typer.Exit(code)
+
+    return run
+
+
 def _version(value: bool) -> None:
     if value:
         typer.echo(f"backlight {__version__}")
@@ -67,6 +87,7 @@ def _root(
 
 
 @app.command()
+@_plainly
 def anomalies(
     data: Data,
     normal: Normal = None,
@@ -88,7 +109,6 @@ def anomalies(
     quiet: Quiet = False,
 ) -> None:
     """Find the anomalies of a table and say why: fits a detector, scores every row, explains the most unusual ones."""
-    from backlight.anomaly.workflow import find_anomalies
     from backlight.tables.files import expand, file_hash, read_files
 
     _check_outputs(out, report, force)
@@ -98,6 +118,8 @@ def anomalies(
     reference = read_files(normal_paths) if normal_paths else None
     if reference is not None:
         frame, reference = _same_columns(frame, reference, normal_paths)
+    from backlight.anomaly.workflow import find_anomalies  # loads torch: not before the files are known to be good
+
     overrides = _overrides(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
     with _progress(quiet) as progress:
         found = find_anomalies(
@@ -112,6 +134,7 @@ def anomalies(
 
 
 @app.command()
+@_plainly
 def explain(
     model: Annotated[Path, typer.Argument(help="A fitted scikit-learn model, saved with skops.")],
     data: Data,
@@ -156,6 +179,7 @@ def explain(
 
 
 @app.command()
+@_plainly
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to put the two tables and the report.")] = Path("backlight-demo"),
     force: Annotated[bool, typer.Option(help="Replace an earlier demo.")] = True,
@@ -382,12 +406,5 @@ def _trust_line(study: Any) -> str:
 
 
 def main() -> None:
-    """Run the command line: one clear line and exit code 2 on bad input, 130 when interrupted."""
-    try:
-        app()
-    except BacklightError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"backlight: {error}", markup=False)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("backlight: interrupted; nothing was written")
-        raise SystemExit(130) from None
+    """Run the command line."""
+    app()

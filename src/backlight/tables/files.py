@@ -16,6 +16,8 @@ from backlight.tables.frame import Frame, as_frame
 
 __all__ = ["atomic", "check_output", "expand", "file_hash", "read_files", "write_table"]
 
+_WITH_COMMA, _WITH_POINT = re.compile(r"\s*-?\d+,\d+\s*"), re.compile(r"\s*-?\d+\.\d+\s*")
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 _MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?"]
 
 
@@ -84,7 +86,7 @@ def _read_csv(path: Path) -> Any:
     head = _head(path)
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(head)
     try:
-        return csv.read_csv(
+        table = csv.read_csv(
             path,
             parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=csv.ConvertOptions(
@@ -93,10 +95,16 @@ def _read_csv(path: Path) -> Any:
                 decimal_point="," if delimiter == ";" and _decimal_comma(head) else ".",
             ),
         )
+        _ = table.column_names  # decoded only here
+        if any(str(kind) == "binary" for kind in table.schema.types):  # what pyarrow makes of text that is no UTF-8
+            raise _encoding_error(path)
+    except FileError:
+        raise
     except ValueError as error:  # pyarrow's own errors are ValueErrors
         if "UTF8" in str(error) or "UTF-8" in str(error) or "utf-8" in str(error):
             raise _encoding_error(path) from error
         raise
+    return table
 
 
 def _head(path: Path) -> str:
@@ -119,11 +127,14 @@ def _delimiter(head: str) -> str:
 
 
 def _decimal_comma(head: str) -> bool:
-    return len(re.findall(r"\d,\d", head)) > len(re.findall(r"\d\.\d", head))
+    """Whether whole cells between semicolons look like 1,5 more often than like 1.5 (dates such as 1.3.2024 are neither)."""
+    cells = head.replace('"', "").replace("\r", "").replace("\n", ";").split(";")
+    return sum(bool(_WITH_COMMA.fullmatch(c)) for c in cells) > sum(bool(_WITH_POINT.fullmatch(c)) for c in cells)
 
 
 def _read_parquet(path: Path) -> Any:
-    return require("pyarrow.parquet", "cli", "reading Parquet").read_table(path)
+    table = require("pyarrow.parquet", "cli", "reading Parquet").read_table(path)
+    return table.drop_columns([name for name in table.column_names if _PANDAS_INDEX.fullmatch(name)])
 
 
 def _read_arrow(path: Path) -> Any:

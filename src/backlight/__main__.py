@@ -1,0 +1,5 @@
+"""``python -m backlight``."""
+
+from backlight.cli import main
+
+main()

@@ -1,0 +1,107 @@
+"""The front door: names, weight, types, errors."""
+
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import backlight
+from backlight import errors
+
+
+def test_importing_loads_neither_torch_nor_scikit_learn():
+    code = (
+        "import sys, backlight; "
+        "print([m for m in ('torch', 'sklearn', 'numpy', 'scipy', 'pandas', 'skops') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+
+    assert out.stdout.strip() == "[]"
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys; sys.argv = ['backlight', '--help']\n"
+        "from backlight.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603
+
+
+def test_public_names_are_pinned():
+    assert sorted(backlight.__all__) == backlight.__all__ == [
+        "BacklightError", "Explanation", "Ledger", "NeuralizedModel", "__version__", "errors", "explain", "neural",
+        "neuralize", "rules",
+    ]  # fmt: skip
+    for name in backlight.__all__:
+        assert getattr(backlight, name) is not None
+    assert dir(backlight) == backlight.__all__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = backlight.nothing
+
+
+def test_every_error_is_a_backlight_error_and_the_tree_names_it():
+    for name in errors.__all__:
+        cls = getattr(errors, name)
+        assert issubclass(cls, backlight.BacklightError)
+        assert name in errors.__doc__
+        assert cls.__doc__
+
+
+def test_the_signature_is_the_contract():
+    parameters = list(inspect.signature(backlight.explain).parameters)
+    assert parameters == ["model", "X", "target", "method", "rules", "score", "reference", "layers", "canonical", "strict",
+                          "batch_size", "device", "feature_names", "seed", "progress"]  # fmt: skip
+
+
+def test_batches_progress_and_strictness(capsys):
+    from sklearn.neighbors import KernelDensity
+
+    X = np.random.default_rng(0).normal(size=(100, 3))
+    model = KernelDensity().fit(X)
+    whole = backlight.explain(model, X, strict=True)
+    seen = []
+
+    in_parts = backlight.explain(model, (X[i : i + 30] for i in range(0, 100, 30)), progress=lambda a, b: seen.append(a))
+
+    assert np.array_equal(whole.values, in_parts.values)
+    assert seen == [30, 60, 90, 100]
+    assert np.array_equal(whole.values, backlight.explain(model, X, batch_size=7).values)
+    backlight.explain(model, X, progress=True)
+    assert "100 of 100 rows" in capsys.readouterr().err
+    with pytest.raises(errors.ArgumentError, match="batch_size must be"):
+        backlight.explain(model, X, batch_size=0)
+    with pytest.raises(errors.DataError, match="no rows"):
+        backlight.explain(model, X[:0])
+
+
+def test_strict_raises_where_a_rule_leaves_something_unexplained():
+    from sklearn.neighbors import KernelDensity
+
+    class Leaky(backlight.neural.NeuralizedModel):
+        def relevance(self, X, rule, reference=None, own=None):
+            out = super().relevance(X, rule, reference, own)
+            out.values[:] *= 0.9
+            return out
+
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    net = backlight.neuralize(KernelDensity().fit(X))
+    net.__class__ = Leaky
+    assert np.abs(backlight.explain(net, X + 1).residual).max() > 1e-3
+    with pytest.raises(errors.DataError, match="is left unexplained"):
+        backlight.explain(net, X + 1, strict=True)
+
+
+def test_data_loaders_are_read_batch_by_batch():
+    import torch
+    from sklearn.neighbors import KernelDensity
+
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(X)), batch_size=8)
+    model = KernelDensity().fit(X)
+
+    assert np.array_equal(backlight.explain(model, loader).values, backlight.explain(model, X).values)
