@@ -48,7 +48,10 @@ def test_removal_prefers_the_true_causes_to_chance_and_to_their_reverse():
     zeros = np.zeros_like(X)
 
     check = removal_check(
-        lambda rows, _: (rows**2).sum(1), X, zeros, {"true": X**2, "random": rng.random(X.shape), "reverse": -(X**2)}
+        lambda rows, _: (rows**2).sum(1),
+        X,
+        zeros,
+        {"true": X**2, "random": rng.random(X.shape), "reverse": -(X**2)},
     )
 
     assert check.curves["true"][0] == 1

@@ -52,7 +52,9 @@ def same(a, b):
 def test_slices_of_rows_and_features_keep_the_sum(n, d, data):
     ex = example(n, d)
     names = data.draw(st.lists(st.sampled_from(ex.feature_names), min_size=1, unique=True))
-    rows = data.draw(st.one_of(st.integers(0, n - 1), st.slices(n), st.lists(st.booleans(), min_size=n, max_size=n).map(np.array)))
+    rows = data.draw(
+        st.one_of(st.integers(0, n - 1), st.slices(n), st.lists(st.booleans(), min_size=n, max_size=n).map(np.array))
+    )
 
     part = ex[rows][names]
 
@@ -110,7 +112,7 @@ def test_top_orders_by_size_and_keeps_signs():
     ex = Explanation([[1.0, -3.0, 2.0]], [0.0], [0.0], feature_names=["a", "b", "c"])
 
     assert ex.top(2) == [[("b", -3.0), ("c", 2.0)]]
-    assert ex.top(1, row=0) == [("b", -3.0)]
+    assert ex[0].top(1) == [[("b", -3.0)]]
 
 
 def test_tables_have_one_column_a_feature_and_survive_unlucky_names():

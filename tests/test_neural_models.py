@@ -171,7 +171,9 @@ def test_one_anchor_shares_the_score_as_squared_differences():
     assert np.allclose(ex.base_values, 1.5 * np.log(2 * np.pi))
 
 
-@pytest.mark.parametrize("make", [lambda X: X.astype("f4"), np.asfortranarray, csr_matrix, torch.tensor, lambda X: X.tolist()])
+@pytest.mark.parametrize(
+    "make", [lambda X: X.astype("f4"), np.asfortranarray, csr_matrix, torch.tensor, lambda X: X.tolist()]
+)
 def test_data_of_every_kind_give_the_same_explanation(make):
     X = np.round(standardised("wine"), 2).astype("f4").astype(float)
     model = OneClassSVM(nu=0.1).fit(X)
@@ -207,7 +209,7 @@ def test_the_users_model_data_and_random_state_are_left_as_they_were(rng):
 
         backlight.explain(model, X, score="inlierness")
 
-        assert (X == data).all()
+        assert (data == X).all()
         assert torch.equal(states[0], torch.get_rng_state())
         assert (states[1] == np.random.get_state()[1]).all()  # noqa: NPY002
         assert model.__dict__.keys() == before.keys()
@@ -268,7 +270,11 @@ def test_unknown_arguments_are_refused_with_what_is_known():
 def test_cells_that_are_not_finite_are_named():
     X = standardised("wine")
     model = OneClassSVM().fit(X)
-    for value, said in ((np.inf, "'x3' is inf in row 7"), (np.nan, "'x3' is missing in row 7"), (1e200, "overflows")):
+    for value, said in (
+        (np.inf, "'x3' is inf in row 7"),
+        (np.nan, "'x3' is missing in row 7"),
+        (1e200, "overflows"),
+    ):
         bad = X.copy()
         bad[7, 3] = value
         with pytest.raises(backlight.errors.DataError, match=said):
@@ -285,9 +291,6 @@ def test_a_third_party_model_is_one_function(rng):
 
         def __sklearn_is_fitted__(self):
             return True
-
-        def fit(self, X):
-            return self
 
     @backlight.neuralize.register(Other)
     def other(estimator):

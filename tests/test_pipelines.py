@@ -133,7 +133,12 @@ def test_sparse_output_weights_and_nested_pipelines_are_exact():
 def test_one_hot_blocks_are_summed_to_their_column():
     """The sum over a block equals the relevance of its indicators in the encoded table."""
     frame = mixed()
-    front = ColumnTransformer([("n", StandardScaler(), ["temperature"]), ("c", OneHotEncoder(sparse_output=False), ["colour", "code"])])
+    front = ColumnTransformer(
+        [
+            ("n", StandardScaler(), ["temperature"]),
+            ("c", OneHotEncoder(sparse_output=False), ["colour", "code"]),
+        ]
+    )
     Z = front.fit_transform(frame)
     inner = KernelDensity(bandwidth=0.7).fit(Z)
 
@@ -169,11 +174,20 @@ def test_what_a_projection_discards_is_reported_and_carries_no_relevance(rng):
     assert np.allclose(ex.annotations["discarded"], share, rtol=1e-10)
 
 
-@pytest.mark.parametrize("convert", [pl.from_pandas, pa.Table.from_pandas, lambda frame: frame], ids=["polars", "pyarrow", "pandas"])
+@pytest.mark.parametrize(
+    "convert",
+    [pl.from_pandas, pa.Table.from_pandas, lambda frame: frame],
+    ids=["polars", "pyarrow", "pandas"],
+)
 def test_data_frames_of_every_library_fit_explain_and_come_back_as_they_came(convert):
     frame = convert(mixed())
     model = make_pipeline(
-        ColumnTransformer([("n", NUMBERS, ["temperature", "pressure"]), ("c", OneHotEncoder(sparse_output=False), ["colour"])]),
+        ColumnTransformer(
+            [
+                ("n", NUMBERS, ["temperature", "pressure"]),
+                ("c", OneHotEncoder(sparse_output=False), ["colour"]),
+            ]
+        ),
         KernelDensity(bandwidth=0.7),
     ).fit(frame)
 
@@ -200,7 +214,9 @@ def test_columns_are_matched_by_name_and_named_when_they_differ():
     assert np.allclose(swapped.values, backlight.explain(model, frame).values)
     with pytest.raises(backlight.errors.ColumnsError, match=r"missing: code; unknown to the model: kind"):
         backlight.explain(model, frame.rename(columns={"code": "kind"}))
-    with pytest.raises(backlight.errors.ColumnsError, match="3 columns, but the model was fitted on 2: temperature, code"):
+    with pytest.raises(
+        backlight.errors.ColumnsError, match="3 columns, but the model was fitted on 2: temperature, code"
+    ):
         backlight.explain(model, np.zeros((2, 3)))
 
 
@@ -249,12 +265,20 @@ def test_random_pipelines_are_exact(data):
     seed = data.draw(st.integers(0, 1000))
     frame = mixed(n=60, seed=seed)
     scaler = data.draw(st.sampled_from([StandardScaler(), RobustScaler(), MinMaxScaler(), MaxAbsScaler()]))
-    imputer = SimpleImputer(strategy=data.draw(st.sampled_from(["mean", "median", "most_frequent"])), add_indicator=data.draw(st.booleans()))
+    imputer = SimpleImputer(
+        strategy=data.draw(st.sampled_from(["mean", "median", "most_frequent"])),
+        add_indicator=data.draw(st.booleans()),
+    )
     encoder = OneHotEncoder(drop=data.draw(st.sampled_from([None, "first"])), sparse_output=False)
     front = ColumnTransformer(
-        [("n", make_pipeline(imputer, scaler), ["pressure", "temperature"]), ("c", encoder, ["code", "colour"])],
+        [
+            ("n", make_pipeline(imputer, scaler), ["pressure", "temperature"]),
+            ("c", encoder, ["code", "colour"]),
+        ],
         remainder="drop",
     )
-    after = data.draw(st.sampled_from([[], [PCA(3)], [PCA(3, whiten=True)], [StandardScaler(), PCA(2), StandardScaler()]]))
+    after = data.draw(
+        st.sampled_from([[], [PCA(3)], [PCA(3, whiten=True)], [StandardScaler(), PCA(2), StandardScaler()]])
+    )
     estimator = data.draw(st.sampled_from(ESTIMATORS))
     assert_exact(make_pipeline(front, *after, estimator).fit(frame), frame)

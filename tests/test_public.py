@@ -16,7 +16,7 @@ def test_importing_loads_neither_torch_nor_scikit_learn():
         "import sys, backlight; "
         "print([m for m in ('torch', 'sklearn', 'numpy', 'scipy', 'pandas', 'skops') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert out.stdout.strip() == "[]"
 
@@ -29,7 +29,7 @@ def test_help_loads_no_torch():
         "except SystemExit as e: assert not e.code\n"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)  # noqa: S603
+    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
 
 
 def test_public_names_are_pinned():
@@ -66,7 +66,9 @@ def test_batches_progress_and_strictness(capsys):
     whole = backlight.explain(model, X, strict=True)
     seen = []
 
-    in_parts = backlight.explain(model, (X[i : i + 30] for i in range(0, 100, 30)), progress=lambda a, b: seen.append(a))
+    in_parts = backlight.explain(
+        model, (X[i : i + 30] for i in range(0, 100, 30)), progress=lambda a, b: seen.append(a)
+    )
 
     assert np.array_equal(whole.values, in_parts.values)
     assert seen == [30, 60, 90, 100]

@@ -64,7 +64,8 @@ def opened(browser, page):
 
 def size(browser, width, height):
     browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
     )
 
 
@@ -99,7 +100,9 @@ def test_the_first_row_is_open_and_a_click_opens_another(opened):
     find(opened, "#rows tbody tr")[4].click()
 
     assert [d.get_attribute("id") for d in visible(opened, ".detail")] == ["detail-5"]
-    assert find(opened, "#rows tbody tr")[4].find_element("css selector", ".pick").get_attribute("aria-expanded") == "true"
+    assert (
+        find(opened, "#rows tbody tr")[4].find_element("css selector", ".pick").get_attribute("aria-expanded") == "true"
+    )
 
 
 def test_the_keyboard_walks_through_the_ranking(opened):
@@ -138,11 +141,16 @@ def test_the_lines_of_a_row_add_up_to_its_score_in_print(opened, page):
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (820, "light"), (1400, "dark")])
 def test_nothing_sticks_out_at_any_width_and_text_can_be_read(opened, width, scheme):
     size(opened, width, 900)
-    opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    opened.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    )
 
     assert opened.execute_script("return document.documentElement.scrollWidth") <= width
     ink, paper = (
-        [int(v) for v in re.findall(r"\d+", opened.execute_script(f"return getComputedStyle(document.body).{name}"))[:3]]
+        [
+            int(v)
+            for v in re.findall(r"\d+", opened.execute_script(f"return getComputedStyle(document.body).{name}"))[:3]
+        ]
         for name in ("color", "backgroundColor")
     )
     assert contrast(ink, paper) >= 7

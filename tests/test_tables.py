@@ -122,9 +122,17 @@ def test_numbers_written_as_text_are_read():
 
 
 def test_what_the_user_says_goes():
-    columns = {"code": [1, 2, 3] * 10, "day": [dt.date(1970, 1, 1 + i) for i in range(30)], "text": ["a", "b", "c"] * 10}
+    columns = {
+        "code": [1, 2, 3] * 10,
+        "day": [dt.date(1970, 1, 1 + i) for i in range(30)],
+        "text": ["a", "b", "c"] * 10,
+    }
 
-    assert kinds(columns, code="category", day="number", text="ignored") == {"code": "category", "day": "number", "text": "ignored"}
+    assert kinds(columns, code="category", day="number", text="ignored") == {
+        "code": "category",
+        "day": "number",
+        "text": "ignored",
+    }
     days = understand(as_frame(pa.table(columns)), {"day": "number"})[1]
     assert days.cells.tolist() == list(range(30))
     with pytest.raises(DataError, match="column 'text' cannot be numeric: it holds 'a'"):
@@ -183,11 +191,23 @@ BAD = {
     "empty": (lambda p: write(p / "e.csv", ""), FileError, r"e\.csv is empty"),
     "header only": (lambda p: write(p / "h.csv", "a,b\n"), FileError, "has columns but no rows"),
     "ragged": (lambda p: write(p / "r.csv", "a,b\n1,2\n3\n"), FileError, "Expected 2 columns, got 1"),
-    "encoding": (lambda p: write(p / "l.csv", "näme,b\n1,ü\n", "latin-1"), FileError, r"not UTF-8 text: .*iconv"),
+    "encoding": (
+        lambda p: write(p / "l.csv", "näme,b\n1,ü\n", "latin-1"),
+        FileError,
+        r"not UTF-8 text: .*iconv",
+    ),
     "utf-16": (lambda p: write(p / "u.csv", "a,b\n1,2\n", "utf-16"), FileError, "not UTF-8 text"),
     "twice": (lambda p: write(p / "t.csv", "a,a\n1,2\n"), ColumnsError, "column names occur twice: a"),
-    "broken parquet": (lambda p: write(p / "b.parquet", "PAR1 nothing"), FileError, r"b\.parquet cannot be read"),
-    "unknown ending": (lambda p: write(p / "x.xlsx", "PK"), FileError, r"cannot read files that end in '\.xlsx'; known are \.csv"),
+    "broken parquet": (
+        lambda p: write(p / "b.parquet", "PAR1 nothing"),
+        FileError,
+        r"b\.parquet cannot be read",
+    ),
+    "unknown ending": (
+        lambda p: write(p / "x.xlsx", "PK"),
+        FileError,
+        r"cannot read files that end in '\.xlsx'; known are \.csv",
+    ),
 }
 
 

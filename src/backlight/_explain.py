@@ -87,13 +87,17 @@ def explain(
     >>> model = make_pipeline(StandardScaler(), KernelDensity(bandwidth=0.8)).fit(wine.data)
     >>> ex = backlight.explain(model, wine.data[:2], feature_names=wine.feature_names)
     >>> ex[0].top(1)[0][0][0]
-    'magnesium'
+    'proline'
     >>> bool(abs(ex.residual).max() < 1e-9)
     True
     """
     if method != "lrp":
         raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
-    for name, value, default in (("layers", layers, None), ("canonical", canonical, False), ("device", device, None)):
+    for name, value, default in (
+        ("layers", layers, None),
+        ("canonical", canonical, False),
+        ("device", device, None),
+    ):
         if value is not default and str(value) != "cpu":
             raise ArgumentError(f"{name}={value!r} does not apply to a neuralized model in this version: leave it out")
     if not (target is None or (isinstance(target, int) and target == 0)):
@@ -116,7 +120,12 @@ def explain(
     columns = tuple(frames[0].names) if frames[0].named or names else network.feature_names
     entering = {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering}
     flow = np.stack(list(entering.values()))
-    ledger = Ledger(tuple(entering)[:-1], (network.score.name, repr(rule), "squared differences")[: len(flow) - 1], flow[:-1], flow[1:])
+    ledger = Ledger(
+        tuple(entering)[:-1],
+        (network.score.name, repr(rule), "squared differences")[: len(flow) - 1],
+        flow[:-1],
+        flow[1:],
+    )
     ex = Explanation(
         values=np.concatenate([part.values for part in parts]),
         output=np.concatenate([part.output for part in parts]),
@@ -156,7 +165,9 @@ def _network(model: Any, score: str | None) -> NeuralizedModel:
 def _batches(X: Any, names: list[str] | None, batch_size: int | str) -> Any:
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
         raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
-    if hasattr(X, "__iter__") and not hasattr(X, "__len__") and not hasattr(X, "shape") or type(X).__name__ == "DataLoader":
+    if (hasattr(X, "__iter__") and not hasattr(X, "__len__") and not hasattr(X, "shape")) or type(
+        X
+    ).__name__ == "DataLoader":
         for batch in X:
             yield as_frame(batch[0] if isinstance(batch, tuple | list) else batch, names)
         return
@@ -170,8 +181,13 @@ def _reporter(progress: bool | Progress | None) -> Progress:
     if callable(progress):
         return progress
     if progress:
-        return lambda done, total: print(f"\r{done} of {total} rows", end="\n" if done >= total else "", file=sys.stderr)  # noqa: T201
+        return _to_terminal
     return lambda done, total: None
+
+
+def _to_terminal(done: int, total: int) -> None:
+    sys.stderr.write(f"\r{done} of {total} rows" + ("\n" if done >= total else ""))
+    sys.stderr.flush()
 
 
 def _require_conservation(ex: Explanation) -> None:

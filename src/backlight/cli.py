@@ -81,7 +81,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -99,7 +101,11 @@ def anomalies(
     force: Force = False,
     seed: Seed = 0,
     alarm_rate: Annotated[
-        float | None, typer.Option(help="Share of normal rows that may lie above the alarm line.", show_default="0.01, or 0.05 for small tables")
+        float | None,
+        typer.Option(
+            help="Share of normal rows that may lie above the alarm line.",
+            show_default="0.01, or 0.05 for small tables",
+        ),
     ] = None,
     numeric: Annotated[list[str] | None, typer.Option(help="Column(s) to take as numbers.")] = None,
     categorical: Annotated[list[str] | None, typer.Option(help="Column(s) to take as categories.")] = None,
@@ -118,7 +124,9 @@ def anomalies(
     reference = read_files(normal_paths) if normal_paths else None
     if reference is not None:
         frame, reference = _same_columns(frame, reference, normal_paths)
-    from backlight.anomaly.workflow import find_anomalies  # loads torch: not before the files are known to be good
+    from backlight.anomaly.workflow import (
+        find_anomalies,
+    )  # loads torch: not before the files are known to be good
 
     overrides = _overrides(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
     with _progress(quiet) as progress:
@@ -181,7 +189,9 @@ def explain(
 @app.command()
 @_plainly
 def demo(
-    folder: Annotated[Path, typer.Argument(help="Where to put the two tables and the report.")] = Path("backlight-demo"),
+    folder: Annotated[Path, typer.Argument(help="Where to put the two tables and the report.")] = Path(
+        "backlight-demo"
+    ),
     force: Annotated[bool, typer.Option(help="Replace an earlier demo.")] = True,
     seed: Seed = 0,
 ) -> None:
@@ -200,7 +210,10 @@ def demo(
     except OSError as error:
         raise ArgumentError(f"cannot make the folder {folder}: {error.strerror}") from error
     paths = {"normal": folder / "normal-wines.csv", "batch": folder / "wines.csv"}
-    for name, rows, labels in (("normal", wines.normal, wines.normal_ids), ("batch", wines.batch, wines.batch_ids)):
+    for name, rows, labels in (
+        ("normal", wines.normal, wines.normal_ids),
+        ("batch", wines.batch, wines.batch_ids),
+    ):
         columns: dict[str, Any] = {"sample": list(labels)}
         columns |= {column: rows[:, j] for j, column in enumerate(wines.names)}
         write_table(columns, paths[name], force=force)
@@ -210,15 +223,27 @@ def demo(
     plain = standard_scores(wines.batch, wines.normal, np.zeros(len(wines.names), dtype=bool)).max(1)
     faults = KnownFaults(wines.faults, STORY, plain)
     report = folder / "report.html"
-    provenance = {"data sha256": file_hash([paths["batch"]]), "normal rows sha256": file_hash([paths["normal"]]), "seed": str(seed)}
+    provenance = {
+        "data sha256": file_hash([paths["batch"]]),
+        "normal rows sha256": file_hash([paths["normal"]]),
+        "seed": str(seed),
+    }
     _deliver(found, frame, "wines.csv", folder / "reasons.parquet", report, force, False, provenance, faults)
     console = Console(highlight=False, width=_width())
     console.print(f"\nOpen [bold]{report}[/bold] in a browser. The same on the two files themselves:")
-    again = ["backlight", "anomalies", str(paths["batch"]), "--normal", str(paths["normal"]), "--report", "report.html"]
+    again = [
+        "backlight",
+        "anomalies",
+        str(paths["batch"]),
+        "--normal",
+        str(paths["normal"]),
+        "--report",
+        "report.html",
+    ]
     console.print("  " + shlex.join(again), soft_wrap=True)
 
 
-# -- what the commands share ---------------------------------------------------------------------------------------------
+# -- what the commands share -----------------------------------------------------------------------------------------
 
 
 def _check_outputs(out: Path | None, report: Path | None, force: bool) -> None:
@@ -356,9 +381,16 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
     console = Console(highlight=False, width=_width())
     kinds: dict[str, list[str]] = {}
     for column in found.columns:
-        kinds.setdefault(column.kind, []).append(f"{column.name} ({column.why})" if column.kind == "ignored" else column.name)
+        kinds.setdefault(column.kind, []).append(
+            f"{column.name} ({column.why})" if column.kind == "ignored" else column.name
+        )
     console.print(f"[bold]{escape(source)}[/bold]  {len(study.excess):,} rows  ·  {escape(found.network.kind)}")
-    plural = {"number": "numbers", "category": "categories", "date": "dates, not scored", "identifier": "identifiers, not scored"}
+    plural = {
+        "number": "numbers",
+        "category": "categories",
+        "date": "dates, not scored",
+        "identifier": "identifiers, not scored",
+    }
     for kind in ("number", "category", "date", "identifier", "ignored"):
         if kind in kinds:
             names = kinds[kind]
@@ -375,7 +407,7 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
     for i in range(limit):
         score = float(study.explanation.output[i])
         because = ", ".join(
-            f"{escape(name)} {escape(study.bands[study.names.index(name)].text(float(study.coded[i, study.names.index(name)])))}"
+            f"{escape(name)} {escape(study.text(i, name))}"
             f"{'' if arrow in ('·', 'missing') else ' ' + arrow} ({100 * share:.0f} %)"
             for name, arrow, share in reasons(study, i)
         )
@@ -386,7 +418,9 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
     if len(study.rows) > limit:
         console.print(f"  … and {len(study.rows) - limit:,} more explained rows: write them with --out")
     console.print()
-    console.print("Score: nats above the alarm line. ↑ above, ↓ below the normal 5–95 % band; unmarked values are inside it.")
+    console.print(
+        "Score: nats above the alarm line. ↑ above, ↓ below the normal 5–95 % band; unmarked values are inside it."
+    )
     gap = abs(study.explanation.residual).max()
     console.print(f"Every score is the sum of its parts, to {gap:.0e}.", _trust_line(study))
     for path in (out, report):

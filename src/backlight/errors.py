@@ -10,7 +10,7 @@
     │  └─ ExistingFileError (FileExistsError)
     ├─ UntrustedModelError  (ValueError)         a model file that could run code
     ├─ UnsupportedModel     (TypeError)          no exact network is known for this model
-    ├─ UnsupportedOption    (ValueError)         … for this option of a known model
+    │  └─ UnsupportedOption (ValueError)         … for this option of a known model
     ├─ NotFittedModel       (ValueError)         the model was not fitted
     ├─ ArgumentError        (ValueError)         an argument of a public function
     ├─ NameNotFound         (KeyError)           a feature or output of an explanation
@@ -73,7 +73,7 @@ class UnsupportedModel(BacklightError, TypeError):  # noqa: N818 - the public co
     """No exact network is known for this model or transformer."""
 
 
-class UnsupportedOption(UnsupportedModel, ValueError):
+class UnsupportedOption(UnsupportedModel, ValueError):  # noqa: N818
     """The model is known, but not with this option."""
 
 

@@ -48,7 +48,9 @@ class Prepared:
         return [column for column in self.columns if column.kind == kind]
 
 
-def prepare(frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None) -> tuple[Prepared, Prepared | None]:
+def prepare(
+    frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None
+) -> tuple[Prepared, Prepared | None]:
     """Decide what each column is and turn tables into numbers, the normal rows by the same decisions.
 
     Raises
@@ -115,7 +117,13 @@ def fit_detector(rows: np.ndarray, data: Prepared, detector: str = "kde") -> tup
         raise DataError(f"column {empty[0]!r} has no value in the normal rows: leave it out (--ignore {empty[0]})")
     blocks: list[Any] = []
     if numbers:
-        blocks.append(("numbers", make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()), numbers))
+        blocks.append(
+            (
+                "numbers",
+                make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
+                numbers,
+            )
+        )
     if texts:
         # All levels are given, also those that only the explained rows have: a new one is as far as any other.
         levels = [[*np.arange(len(data.levels[data.used[j]]), dtype=float), np.nan] for j in texts]

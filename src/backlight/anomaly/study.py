@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from backlight.anomaly.bands import Band, bands_of, standard_scores
 from backlight.errors import DataError
 from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
 from backlight.neural import NeuralizedModel
 from backlight.rules import Stable
-from backlight.anomaly.bands import Band, bands_of, standard_scores
 
 __all__ = ["Group", "Repair", "Study", "study"]
 
@@ -94,6 +94,11 @@ class Study:
         """Which rows are above the alarm line, (n,)."""
         return np.asarray(self.excess > 0)
 
+    def text(self, i: int, name: str) -> str:
+        """The cell of an explained row, for people."""
+        j = self.names.index(name)
+        return self.bands[j].text(float(self.coded[i, j]))
+
 
 def study(
     network: NeuralizedModel,
@@ -161,9 +166,11 @@ def study(
     is_category = np.array([name in levels for name in names])
     bands = bands_of(normal, names, levels)
     z = standard_scores(coded[rows], normal, is_category)
-    near, labels = _nearest(network, coded[rows], own[rows], normal, normal_labels)
+    near, labels = _nearest(network, coded[rows], normal, normal_labels)
     shown = rows[:_MOST_REPAIRED]
-    repairs = _repairs(network, coded[shown], own[shown], near[: len(shown)], explanation.values[: len(shown)], threshold)
+    repairs = _repairs(
+        network, coded[shown], own[shown], near[: len(shown)], explanation.values[: len(shown)], threshold
+    )
     unusual = explanation.output > 0
     weight = explanation.values[unusual] if unusual.any() else explanation.values
 
@@ -234,7 +241,7 @@ def _explain(
 
 
 def _nearest(
-    network: NeuralizedModel, coded: np.ndarray, own: np.ndarray, normal: np.ndarray, labels: np.ndarray
+    network: NeuralizedModel, coded: np.ndarray, normal: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest normal row of each row in the model's own distance, not counting rows equal to it.
 

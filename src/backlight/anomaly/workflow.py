@@ -14,7 +14,6 @@ from backlight.anomaly.study import Study, study
 from backlight.errors import ArgumentError
 from backlight.evaluate import conformal_threshold
 from backlight.neural import NeuralizedModel
-from backlight.rules import Stable
 from backlight.tables import Frame
 from backlight.tables.columns import Column, understand
 
@@ -107,7 +106,8 @@ def find_anomalies(
     ]
     if rate * (len(held_out) + 1) < 1:
         notes.append(
-            f"{len(held_out)} held-out rows are too few for an alarm rate of {100 * rate:g} %: the line is their largest score."
+            f"{len(held_out)} held-out rows are too few for an alarm rate of {100 * rate:g} %: "
+            "the line is their largest score."
         )
 
     own = calibration_own = None
@@ -117,9 +117,7 @@ def find_anomalies(
     else:
         own = np.full(len(data.coded), -1)
     labels = row_labels(data.columns, len(frame))
-    fit_excess = network.score_without_self(
-        torch.as_tensor(source.coded[fit]), _anchor_positions(estimator, n_fit)
-    )
+    fit_excess = network.score_without_self(torch.as_tensor(source.coded[fit]), _anchor_positions(estimator, n_fit))
     calm = fit[fit_excess <= threshold]
     source_labels = labels if reference is None else row_labels(reference.columns, len(source.coded))
     found = study(

@@ -1,11 +1,11 @@
-"""Removing the named causes: how fast does the score fall, and does another ranking make it fall faster?
+"""Removing the named causes: how fast the score falls, beside other rankings.
 
 For every row the cells are replaced by those of a normal row, in the order of a ranking. The curve is the share of the
-score's excess over that normal row that is left after k replacements; its mean over k = 1…d is the area, lower is better.
-The comparison is paired by row, with a bootstrap interval of the mean difference.
+score's excess over that normal row that is left after k replacements; its mean over k = 1…d is the area, lower is
+better. The comparison is paired by row, with a bootstrap interval of the mean difference.
 
-What it is not: a proof that an explanation is right. Flipping rewards any ranking that finds where a row differs from its
-replacement, which is why a plain z-score and a random order stand beside it.
+What it is not: a proof that an explanation is right. Flipping rewards any ranking that finds where a row differs from
+its replacement, which is why a plain z-score and a random order stand beside it.
 
 References
 ----------

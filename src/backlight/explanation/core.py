@@ -119,7 +119,11 @@ class Explanation:
         put(self, "dims", tuple(self.dims))
         put(self, "data", None if self.data is None else _frozen(np.asarray(self.data)))
         put(self, "provenance", MappingProxyType(dict(self.provenance)))
-        put(self, "annotations", MappingProxyType({k: _frozen(np.asarray(v)) for k, v in self.annotations.items()}))
+        put(
+            self,
+            "annotations",
+            MappingProxyType({k: _frozen(np.asarray(v)) for k, v in self.annotations.items()}),
+        )
 
     @property
     def _tabular(self) -> bool:
@@ -186,9 +190,7 @@ class Explanation:
             base_values=self.base_values + self.values[:, gone].sum(axis=1),
             data=None if self.data is None else self.data[:, keep],
             feature_names=tuple(names),
-            annotations={
-                k: v[:, keep] if v.ndim > 1 and v.shape[1] == d else v for k, v in self.annotations.items()
-            },
+            annotations={k: v[:, keep] if v.ndim > 1 and v.shape[1] == d else v for k, v in self.annotations.items()},
         )
 
     def _select_output(self, name: str) -> Explanation:
@@ -209,14 +211,14 @@ class Explanation:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
-    def top(self, k: int = 3, row: int | None = None) -> list[tuple[str, float]] | list[list[tuple[str, float]]]:
-        """The k features of largest absolute relevance, as (name, relevance), for each row or for one row."""
+    def top(self, k: int = 3) -> list[list[tuple[str, float]]]:
+        """The k features of largest absolute relevance, as (name, relevance), for each row."""
         if not self._tabular or self.output.ndim != 1:
             raise ArgumentError("top needs one relevance a feature: choose an output, or look at ex.values")
-        rows = range(len(self)) if row is None else [row]
         order = np.argsort(-np.abs(self.values), axis=1, kind="stable")[:, :k]
-        found = [[(self.feature_names[j], float(self.values[i, j])) for j in order[i]] for i in rows]
-        return found if row is None else found[0]
+        return [
+            [(self.feature_names[j], float(row[j])) for j in best] for row, best in zip(self.values, order, strict=True)
+        ]
 
     def to_columns(self) -> dict[str, np.ndarray]:
         """Relevance of each feature, then output, base value and residual, as columns by name."""
@@ -264,7 +266,7 @@ class Explanation:
         """Read what `save` wrote."""
         from backlight.explanation.storage import load
 
-        return load(Path(path))
+        return Explanation(**load(Path(path)))
 
     def __repr__(self) -> str:
         from backlight.explanation.display import as_text

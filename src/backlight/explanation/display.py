@@ -27,7 +27,7 @@ def as_text(ex: Explanation) -> str:
     if len(ex) and ex.output.ndim == 1 and len(ex.feature_names) == ex.values.shape[1]:
         for i in range(min(len(ex), _LINES)):
             label = i if ex.labels is None else ex.labels[i]
-            because = ", ".join(f"{name} {value:+.3g}" for name, value in ex.top(3, row=i))
+            because = ", ".join(f"{name} {value:+.3g}" for name, value in ex[i].top(3)[0])
             lines.append(f"  row {label}: {number(ex.output[i])} = base {number(ex.base_values[i])}, {because}, …")
         if len(ex) > _LINES:
             lines.append(f"  … {len(ex) - _LINES} more rows")
@@ -46,7 +46,7 @@ def as_html(ex: Explanation) -> str:
 
 
 def _row_html(ex: Explanation, i: int) -> str:
-    top = ex.top(8, row=i)
+    top = ex[i].top(8)[0]
     most = max((abs(value) for _, value in top), default=0.0) or 1.0
     rows = []
     for name, value in top:

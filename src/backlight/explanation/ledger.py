@@ -32,7 +32,7 @@ class Ledger:
     @property
     def absorbed(self) -> np.ndarray:
         """What each layer kept, (layers, n): offsets, entropy, rounding."""
-        return self.entering - self.leaving
+        return np.asarray(self.entering - self.leaving)
 
     def __getitem__(self, rows: Any) -> Ledger:
         return Ledger(self.layers, self.rules, self.entering[:, rows], self.leaving[:, rows])

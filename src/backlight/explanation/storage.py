@@ -7,13 +7,13 @@ JSON under the schema key ``backlight``, so that any Parquet reader sees a plain
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backlight.errors import FileError, MissingFileError, require
+from backlight.explanation.ledger import Ledger
 from backlight.tables.files import atomic
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ def save(ex: Explanation, path: Path, *, force: bool) -> None:
         writers[path.suffix](ex, temporary)
 
 
-def load(path: Path) -> Explanation:
-    """Read an explanation that `save` wrote."""
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote: the fields of an explanation."""
     if not path.is_file():
         raise MissingFileError(f"{path} is not a file: give the path of an explanation saved with Explanation.save")
     readers = {".parquet": _load_parquet, ".safetensors": _load_safetensors}
@@ -49,7 +49,9 @@ def _header(ex: Explanation) -> dict[str, Any]:
     head |= {name: getattr(ex, name) for name in _TEXT}
     head["provenance"] = dict(ex.provenance)
     if ex.labels is not None:
-        head["labels"] = [str(label) if not isinstance(label, int | float | str) else label for label in ex.labels.tolist()]
+        head["labels"] = [
+            str(label) if not isinstance(label, int | float | str) else label for label in ex.labels.tolist()
+        ]
     if ex.ledger is not None:
         head["ledger"] = {"layers": ex.ledger.layers, "rules": ex.ledger.rules}
     return head
@@ -62,10 +64,7 @@ def _arrays(ex: Explanation) -> dict[str, np.ndarray]:
     return out
 
 
-def _build(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> Explanation:
-    from backlight.explanation.core import Explanation
-    from backlight.explanation.ledger import Ledger
-
+def _build(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     if head.get("schema") != _SCHEMA:
         raise FileError(
             f"{path} was written with schema {head.get('schema')!r}, and this version reads {_SCHEMA}: "
@@ -74,22 +73,23 @@ def _build(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> E
     ledger = None
     if "ledger" in head:
         ledger = Ledger(
-            tuple(head["ledger"]["layers"]), tuple(head["ledger"]["rules"]), arrays["ledger.entering"], arrays["ledger.leaving"]
+            tuple(head["ledger"]["layers"]),
+            tuple(head["ledger"]["rules"]),
+            arrays["ledger.entering"],
+            arrays["ledger.leaving"],
         )
     prefix = "annotation."
-    known = {f.name for f in fields(Explanation)}
-    text = {name: tuple(v) if isinstance(v := head[name], list) else v for name in _TEXT if name in known}
-    return Explanation(
-        values=arrays["values"],
-        output=arrays["output"],
-        base_values=arrays["base_values"],
-        data=arrays.get("data"),
-        provenance=head["provenance"],
-        ledger=ledger,
-        annotations={k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
-        labels=np.array(head["labels"]) if "labels" in head else None,
-        **text,
-    )
+    return {
+        **{name: tuple(v) if isinstance(v := head[name], list) else v for name in _TEXT},
+        "values": arrays["values"],
+        "output": arrays["output"],
+        "base_values": arrays["base_values"],
+        "data": arrays.get("data"),
+        "provenance": head["provenance"],
+        "ledger": ledger,
+        "annotations": {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
+        "labels": np.array(head["labels"]) if "labels" in head else None,
+    }
 
 
 def _save_safetensors(ex: Explanation, path: Path) -> None:
@@ -102,10 +102,14 @@ def _save_safetensors(ex: Explanation, path: Path) -> None:
             head["data"] = ex.data.tolist()
         else:
             arrays["data"] = ex.data
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, {"backlight": json.dumps(head, default=str)})
+    save_file(
+        {k: np.ascontiguousarray(v) for k, v in arrays.items()},
+        path,
+        {"backlight": json.dumps(head, default=str)},
+    )
 
 
-def _load_safetensors(path: Path) -> Explanation:
+def _load_safetensors(path: Path) -> dict[str, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -140,7 +144,7 @@ def _save_parquet(ex: Explanation, path: Path) -> None:
     pyarrow.parquet.write_table(table, path)
 
 
-def _load_parquet(path: Path) -> Explanation:
+def _load_parquet(path: Path) -> dict[str, Any]:
     pyarrow = require("pyarrow", "cli", "loading Parquet")
     parquet = require("pyarrow.parquet", "cli", "loading Parquet")
     try:

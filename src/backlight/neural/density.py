@@ -42,8 +42,8 @@ def kernel_density(estimator: Any) -> Head:
         )
     if estimator.atol != 0 or estimator.rtol != 0:
         raise UnsupportedOption(
-            f"KernelDensity(atol={estimator.atol}, rtol={estimator.rtol}) scores only approximately, so that no network "
-            "can equal it: fit it with atol=0, rtol=0"
+            f"KernelDensity(atol={estimator.atol}, rtol={estimator.rtol}) scores only approximately, so that no "
+            "network can equal it: fit it with atol=0, rtol=0"
         )
     from sklearn.base import clone
 
@@ -62,12 +62,8 @@ def kernel_density(estimator: Any) -> Head:
         "outlierness": Score(
             "outlierness", lambda o: o + constant, torch.ones_like, lambda model, z: -log_density(model, z)
         ),
-        "inlierness": Score(
-            "inlierness", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density
-        ),
-        "score_samples": Score(
-            "score_samples", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density
-        ),
+        "inlierness": Score("inlierness", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density),
+        "score_samples": Score("score_samples", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density),
     }
     kind = f"kernel density (Gaussian, bandwidth {h:.4g}, {len(anchors)} rows)"
     log_weights = np.log(weights / weights.sum())
@@ -75,7 +71,7 @@ def kernel_density(estimator: Any) -> Head:
 
 
 def log_mean_kernel(z: np.ndarray, anchors: np.ndarray, log_weights: np.ndarray, gamma: float) -> np.ndarray:
-    """log Σ_j α_j e^(−γ‖z−u_j‖²) without underflow, from explicit differences: slow, obvious, exact."""
+    """Log Σ_j α_j e^(−γ‖z−u_j‖²) without underflow, from explicit differences: slow, obvious, exact."""
     from scipy.spatial.distance import cdist
     from scipy.special import logsumexp
 

@@ -47,8 +47,8 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Any:
         reader = "joblib.load" if path.suffix == ".joblib" else "pickle.load"
         source = f"{reader}('{path.name}')" if reader == "joblib.load" else f"{reader}(open('{path.name}', 'rb'))"
         raise UntrustedModelError(
-            f"{path} is a pickle, and loading a pickle runs whatever code it holds. If it is your own, convert it where you "
-            f'trust it: python -c "import {reader.split(".")[0]}, skops.io; '
+            f"{path} is a pickle, and loading a pickle runs whatever code it holds. If it is your own, convert it "
+            f'where you trust it: python -c "import {reader.split(".")[0]}, skops.io; '
             f"skops.io.dump({source}, '{path.with_suffix('.skops').name}')\""
         )
     from skops import io

@@ -88,9 +88,7 @@ class Features:
         if self.linear is None:
             return self.then(ShiftDivide(shift, divisor))
         old = self.linear
-        return replace(
-            self, linear=Linear(old.A / divisor[:, None], old.center, (old.shift - shift) / divisor)
-        )
+        return replace(self, linear=Linear(old.A / divisor[:, None], old.center, (old.shift - shift) / divisor))
 
     def projected(self, A: np.ndarray, center: np.ndarray) -> Features:
         """(x − center) Aᵀ."""
@@ -222,7 +220,7 @@ class FrontEnd(nn.Module):
 
     def forward(self, coded: Tensor) -> Tensor:
         """Coded columns (n, d) to the space of the distances (n, K)."""
-        e = self.elements(coded)
+        e: Tensor = self.elements(coded)
         return e if self.A is None else (e - self.center) @ self.A.T + self.shift
 
     def discarded(self, coded: Tensor) -> Tensor | None:
@@ -281,7 +279,8 @@ class FrontEnd(nn.Module):
         codes = self.vocabulary.codes[j]
         missing = column != column if column.dtype == np.float64 else np.array([v is None for v in column])
         return np.array(
-            [np.nan if gone else codes.get(v, -1) for v, gone in zip(column, missing, strict=True)], dtype=np.float64
+            [np.nan if gone else codes.get(v, -1) for v, gone in zip(column, missing, strict=True)],
+            dtype=np.float64,
         )
 
     def _numbers(self, column: np.ndarray, j: int) -> np.ndarray:

@@ -83,9 +83,9 @@ class Relevance:
     values : (n, d); output, base_values : (n,)
     annotations : mapping of str to arrays with leading axis n
         ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
-        anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the row sits on its anchors, so that no column carries
-        relevance. ``discarded`` (n,): share of the row's squared distance from the mean that a PCA discards
-        and no explanation can see.
+        anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the
+        row sits on its anchors, so that no column carries relevance. ``discarded`` (n,): share of the
+        row's squared distance from the mean that a PCA discards and no explanation can see.
     entering : mapping of layer name to (n,)
         Relevance that enters each layer, output first; the last entry is what the columns receive.
     """
@@ -101,9 +101,7 @@ class ExplainableNetwork(nn.Module, ABC):
     """What every network that `neuralize` returns can do."""
 
     @abstractmethod
-    def relevance(
-        self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None
-    ) -> Relevance:
+    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None) -> Relevance:
         """Relevance of every column for every row."""
 
 
@@ -125,7 +123,13 @@ class NeuralizedModel(ExplainableNetwork):
     """
 
     def __init__(
-        self, estimator: Any, transform: Callable[[Any], Any], front: FrontEnd, head: Head, score: str | None, dtype: torch.dtype
+        self,
+        estimator: Any,
+        transform: Callable[[Any], Any],
+        front: FrontEnd,
+        head: Head,
+        score: str | None,
+        dtype: torch.dtype,
     ) -> None:
         super().__init__()
         name = next(iter(head.scores)) if score is None else score
@@ -175,7 +179,7 @@ class NeuralizedModel(ExplainableNetwork):
             raise DataError(
                 f"the network takes a tensor of shape (rows, {len(self.feature_names)}), not {tuple(coded.shape)}"
             )
-        z = self.front(coded)
+        z: Tensor = self.front(coded)
         far = ~torch.isfinite((z.detach() - self.pool.center).square().sum(1) * self.pool.gamma)
         if bool(far.any()):
             row = int(torch.nonzero(far)[0])
@@ -189,15 +193,13 @@ class NeuralizedModel(ExplainableNetwork):
     def reference_score(self, X: Any) -> np.ndarray:
         """The same score, computed by the original library: what calling the network must equal.
 
-        Scikit-learn is given float64, whatever the precision of X. A one-class SVM's score far from the data has no digits
-        left (it is a sum minus the offset plus the offset); there the logarithm is taken of the same sum in extended
-        range, by SciPy's distances and log-sum-exp.
+        Scikit-learn is given float64, whatever the precision of X. A one-class SVM's score far from the data has no
+        digits left (it is a sum minus the offset plus the offset); there the logarithm is taken of the same sum in
+        extended range, by SciPy's distances and log-sum-exp.
         """
         return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
 
-    def relevance(
-        self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None
-    ) -> Relevance:
+    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None) -> Relevance:
         """Relevance of every column for every row.
 
         Parameters
@@ -216,7 +218,9 @@ class NeuralizedModel(ExplainableNetwork):
         if not parts:
             raise DataError("the table has no rows: give at least one row to explain")
         out = Relevance(
-            *(np.concatenate([getattr(part, name) for part in parts]) for name in ("values", "output", "base_values")),
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.output for part in parts]),
+            np.concatenate([part.base_values for part in parts]),
             {key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
             {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering},
         )

@@ -67,9 +67,7 @@ class Neuralize:
         """Qualified names of the models that can be neuralized."""
         return self._models.names
 
-    def __call__(
-        self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64
-    ) -> NeuralizedModel:
+    def __call__(self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64) -> NeuralizedModel:
         """Neuralize a fitted model; see the class."""
         parts = unwrap(model)
         function = self._models.find(parts.estimator)

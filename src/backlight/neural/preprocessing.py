@@ -53,9 +53,7 @@ def _min_max_scaler(step: Any, features: Features) -> Features:
     return _clipped(step, features, step.scale_, step.min_, clip)
 
 
-def _clipped(
-    step: Any, features: Features, factor: np.ndarray, term: np.ndarray, clip: Any
-) -> Features:
+def _clipped(step: Any, features: Features, factor: np.ndarray, term: np.ndarray, clip: Any) -> Features:
     if features.linear is None:
         return features.then(MultiplyAdd(factor, term, clip))
     if clip is not None:
@@ -122,7 +120,9 @@ def _simple_imputer(step: Any, features: Features) -> Features:
         raise UnsupportedModel(
             "SimpleImputer after a projection cannot be carried back: put it before, where cells can be missing"
         )
-    statistics = np.array([_statistic(v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)])
+    statistics = np.array(
+        [_statistic(v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)]
+    )
     kept = np.arange(len(statistics)) if step.keep_empty_features else np.flatnonzero(~np.isnan(statistics))
     statistics = np.where(np.isnan(statistics), 0.0, statistics)
     indicated = step.indicator_.features_ if step.add_indicator else np.zeros(0, dtype=int)
@@ -150,7 +150,13 @@ class OneHot(nn.Module):
     fallback: Tensor
 
     def __init__(
-        self, element: list[int], level: list[float], target: list[int], fallback: list[int], width: int, strict: bool
+        self,
+        element: list[int],
+        level: list[float],
+        target: list[int],
+        fallback: list[int],
+        width: int,
+        strict: bool,
     ) -> None:
         super().__init__()
         self.width = width

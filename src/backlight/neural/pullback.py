@@ -38,7 +38,11 @@ class Pullback(nn.Module):
     back: Tensor | None
 
     def __init__(
-        self, owner: np.ndarray, n_columns: int, linear: np.ndarray | None = None, dtype: torch.dtype = torch.float64
+        self,
+        owner: np.ndarray,
+        n_columns: int,
+        linear: np.ndarray | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         self.n_columns = n_columns

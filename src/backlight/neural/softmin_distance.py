@@ -125,7 +125,7 @@ class SoftMinDistance(nn.Module):
         self.register_buffer("payload", torch.cat([U, pullback.carried(U), ones], 1).to(dtype))
         # One projection finds a row that is itself an anchor without comparing it with all of them.
         direction = torch.as_tensor(np.random.default_rng(0).standard_normal(U.shape[1]), dtype=torch.float64)
-        projections, order = torch.sort((U.to(dtype) @ direction.to(dtype)))
+        projections, order = torch.sort(U.to(dtype) @ direction.to(dtype))
         self.register_buffer("direction", direction.to(dtype))
         self.register_buffer("projections", projections)
         self.register_buffer("projection_order", order)
@@ -144,7 +144,7 @@ class SoftMinDistance(nn.Module):
         if not len(z):
             return z.new_zeros(0)
         centred = z - self.center
-        return torch.cat([self._score(rows) for rows in centred.split(self.chunk)])
+        return torch.cat([self._score(rows) for rows in torch.split(centred, self.chunk)])
 
     def relevance(self, z: Tensor, rule: SoftMinRule, own: Tensor | None = None) -> PoolRelevance:
         """Share the score of each row among the columns of the table by the given rule.

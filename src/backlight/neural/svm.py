@@ -28,8 +28,8 @@ from backlight.neural.neuralize import neuralize
 
 __all__ = ["one_class_svm"]
 
-# score_samples is decision_function + offset_, so that a score far below the offset keeps only the absolute precision of
-# the offset: at this share of it the logarithm is still right to 13 digits.
+# score_samples is decision_function + offset_, so that a score far below the offset keeps only the absolute precision
+# of the offset: at this share of it the logarithm is still right to 13 digits.
 _DIGITS_LEFT = 1e-3
 
 

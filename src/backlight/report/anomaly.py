@@ -1,4 +1,4 @@
-"""The anomaly report: why are these rows unusual?"""
+"""The anomaly report, which says why rows are unusual."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def reasons(study: Study, i: int, k: int = 3) -> list[tuple[str, str, float]]:
     positive = np.clip(values, 0, None)
     total = positive.sum() or 1.0
     order = [j for j in np.argsort(-values, kind="stable")[:k] if values[j] > 0]
-    return [(study.names[j], _ARROWS[study.bands[j].side(study.coded[i, j])], float(positive[j] / total)) for j in order]
+    return [
+        (study.names[j], _ARROWS[study.bands[j].side(study.coded[i, j])], float(positive[j] / total)) for j in order
+    ]
 
 
 def sentence(findings: Findings, i: int) -> str:
@@ -150,7 +152,10 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
     def step(k: int, css: str, label: str) -> Any:
         return svg.waterfall_bar(path[k], path[k + 1], low, high, label, css)
 
-    lines = [_cell(study, i, int(j), step(k + 1, "pos" if values[j] >= 0 else "neg", f"{values[j]:+.2f} nats")) for k, j in enumerate(main)]
+    lines = [
+        _cell(study, i, int(j), step(k + 1, "pos" if values[j] >= 0 else "neg", f"{values[j]:+.2f} nats"))
+        for k, j in enumerate(main)
+    ]
     other = None
     if len(rest):
         total = float(values[rest].sum())
@@ -207,7 +212,11 @@ def _repair(study: Study, i: int) -> dict[str, Any] | None:
     if repair is None:
         return None
     changes = [
-        (study.names[j], study.bands[j].text(float(study.coded[i, j])), study.bands[j].text(float(study.nearest_coded[i, j])))
+        (
+            study.names[j],
+            study.bands[j].text(float(study.coded[i, j])),
+            study.bands[j].text(float(study.nearest_coded[i, j])),
+        )
         for j in repair.columns
     ]
     return {"changes": changes, "after": repair.excess_after}
@@ -244,7 +253,7 @@ def _trust(study: Study) -> dict[str, Any] | None:
     if check is None:
         return None
     names = {"relevance": "these reasons", "z-score": "plain z-score", "random": "random order"}
-    versus = []
+    versus: list[dict[str, Any]] = []
     for other, (mean, low, high) in check.differences.items():
         versus.append({"name": names[other], "mean": mean, "low": low, "high": high, "verdict": check.beats(other)})
     beaten = [v["name"] for v in versus if v["verdict"] is True]

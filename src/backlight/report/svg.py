@@ -1,4 +1,4 @@
-"""Marks: small inline SVG pictures. Every one carries a text for those who cannot see it, and no colour stands alone."""
+"""Marks: small inline SVG pictures, each with a text for those who cannot see it; no colour stands alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["bar", "curves", "histogram", "range_plot", "waterfall_bar"]
 
 
 def _svg(width: float, height: float, label: str, body: Markup, css: str = "") -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">{}</svg>').format(
-        css, f"{width:g}", f"{height:g}", label, body
-    )
+    return Markup(
+        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">{}</svg>'
+    ).format(css, f"{width:g}", f"{height:g}", label, body)
 
 
 def _rect(x: float, y: float, width: float, height: float, css: str) -> Markup:
@@ -48,9 +48,7 @@ def bar(value: float, most: float, label: str) -> Markup:
     return _svg(100, 12, label, _rect(0, 1, length, 10, "pos" if value >= 0 else "neg"), "bar")
 
 
-def range_plot(
-    value: float, low: float, high: float, median: float, least: float, most: float, label: str
-) -> Markup:
+def range_plot(value: float, low: float, high: float, median: float, least: float, most: float, label: str) -> Markup:
     """A value against the band of normal rows; the axis spans the normal rows and the value."""
     ends = [v for v in (least, most, value) if np.isfinite(v)]
     left, right = min(ends), max(ends)
@@ -95,7 +93,9 @@ def histogram(values: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, f
             height = 8 + 112 * np.log1p(count) / most
             css = "pos" if edges[i] >= -1e-12 else "neg"
             title = Markup("<title>{} rows from {:.2f} to {:.2f}</title>").format(count, edges[i], edges[i + 1])
-            body += Markup("<g>{}{}</g>").format(title, _rect(1000 * i / n + 1, 124 - height, 1000 / n - 2, height, css))
+            body += Markup("<g>{}{}</g>").format(
+                title, _rect(1000 * i / n + 1, 124 - height, 1000 / n - 2, height, css)
+            )
     zero = 1000 * (0 - edges[0]) / (edges[-1] - edges[0])
     body += _line(zero, 0, zero, 124, "alarm") + _line(0, 124, 1000, 124, "axis")
     return _svg(1000, 125, label, body, "histogram"), 100 * zero / 1000, float(edges[-1])

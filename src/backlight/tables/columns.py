@@ -21,7 +21,9 @@ KINDS = ("number", "category", "date", "identifier", "ignored")
 
 _THOUSANDS = re.compile(r"^[-+]?\d{1,3}(,\d{3})+(\.\d+)?$")
 _NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-_ID_NAME = re.compile(r"(^|[_\s.-])(id|ids|uuid|guid|key|nr|no|number|code|index|row)$|^(id|uuid|guid|index)([_\s.-]|$)", re.I)
+_ID_NAME = re.compile(
+    r"(^|[_\s.-])(id|ids|uuid|guid|key|nr|no|number|code|index|row)$|^(id|uuid|guid|index)([_\s.-]|$)", re.I
+)
 _DATE_FORMATS = (
     "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M",
     "%d.%m.%Y %H:%M:%S", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d",
@@ -80,8 +82,8 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
         if column.kind == "number" and np.isinf(column.cells).any():
             row = int(np.flatnonzero(np.isinf(column.cells))[0])
             raise DataError(
-                f"column {name!r} is {column.cells[row]} in row {row + 1}: replace infinite values, or leave the column "
-                f"out (--ignore {name})"
+                f"column {name!r} is {column.cells[row]} in row {row + 1}: replace infinite values, or leave the "
+                f"column out (--ignore {name})"
             )
         columns.append(column)
     return columns

@@ -127,7 +127,7 @@ def _delimiter(head: str) -> str:
 
 
 def _decimal_comma(head: str) -> bool:
-    """Whether whole cells between semicolons look like 1,5 more often than like 1.5 (dates such as 1.3.2024 are neither)."""
+    """Whether cells between semicolons look like 1,5 more often than like 1.5 (1.3.2024 is neither)."""
     cells = head.replace('"', "").replace("\r", "").replace("\n", ";").split(";")
     return sum(bool(_WITH_COMMA.fullmatch(c)) for c in cells) > sum(bool(_WITH_POINT.fullmatch(c)) for c in cells)
 

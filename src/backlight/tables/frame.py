@@ -48,9 +48,7 @@ class Frame:
 
     def select(self, names: Sequence[str]) -> Frame:
         """Only these columns, in this order."""
-        return Frame(
-            tuple(names), tuple(self.column(n) for n in names), self.kind, self.named, self.labels, len(self)
-        )
+        return Frame(tuple(names), tuple(self.column(n) for n in names), self.kind, self.named, self.labels, len(self))
 
     def take(self, rows: Any) -> Frame:
         """Only these rows: a slice, a mask or positions."""
@@ -170,7 +168,7 @@ def _plain(values: list[Any]) -> np.ndarray:
 
 def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | None = None) -> Any:
     """Build a data frame of the given kind; for arrays, of the first data frame library that is installed."""
-    library = kind
+    library: Any = kind
     if kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
         library = next((name for name in ("pandas", "polars", "pyarrow") if _installed(name)), "")
         if not library:
