@@ -155,6 +155,30 @@ def test_a_category_that_normal_rows_do_not_have_is_a_reason():
     assert study.bands[0].side(study.coded[0, 0]) == "rare"
 
 
+def test_a_column_that_only_the_table_varies_in_is_not_overlooked():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=200)
+    normal = as_frame(pa.table({"x": x, "errors": [0] * 200, "state": ["ok"] * 200, "site": ["A"] * 200}))
+    new = as_frame(
+        pa.table({"x": [0.0, 0.0, 0.0], "errors": [0, 9, 0], "state": ["ok", "ok", "dead"], "site": ["A"] * 3})
+    )
+
+    found = find_anomalies(new, normal=normal)
+
+    assert {c.name: c.kind for c in found.columns} == {
+        "x": "number",
+        "errors": "number",
+        "state": "category",
+        "site": "ignored",
+    }
+    assert [c.why for c in found.columns][1:] == [
+        "constant (0) in the normal rows, but not here", "constant (ok) in the normal rows, but not here", "constant (A)",
+    ]  # fmt: skip
+    first = {int(row): found.study.explanation[i].top(1)[0][0][0] for i, row in enumerate(found.study.rows)}
+    assert first[1] == "errors"
+    assert first[2] == "state"
+
+
 def test_too_little_to_learn_from_is_refused():
     with pytest.raises(DataError, match="9 rows are too few to learn what is normal: give at least 10"):
         find_anomalies(sensors(n=9, faults=1)[0])

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from backlight.errors import ArgumentError, DataError, listed
 from backlight.neural import NeuralizedModel, neuralize
-from backlight.tables import Frame
+from backlight.tables import Frame, as_frame
 from backlight.tables.columns import Column, understand
 
 __all__ = ["DETECTORS", "MIN_ROWS", "Prepared", "fit_detector", "prepare"]
@@ -62,6 +62,8 @@ def prepare(
     if len(source) < MIN_ROWS:
         raise DataError(f"{len(source)} rows are too few to learn what is normal: give at least {MIN_ROWS}")
     columns = understand(source, overrides)
+    if normal is not None:
+        columns = [_reconsidered(column, frame, overrides or {}) for column in columns]
     used = tuple(c.name for c in columns if c.kind in ("number", "category"))
     if not used:
         reasons = listed(f"{c.name} ({c.kind}: {c.why})" for c in columns)
@@ -69,10 +71,27 @@ def prepare(
     if normal is None:
         return _coded(columns, used, {}), None
     fixed = {c.name: c.kind for c in columns}
-    there = understand(frame, fixed)
+    there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), columns, strict=True)]
     levels: dict[str, list[str]] = {}
     reference = _coded(columns, used, levels)
     return _coded(there, used, levels), reference
+
+
+def _reconsidered(column: Column, frame: Frame, overrides: Mapping[str, str]) -> Column:
+    """A column that is constant in the normal rows but not in the table is where the table is new: keep it."""
+    if column.kind != "ignored" or column.name in overrides or not column.why.startswith("constant"):
+        return column
+    there = understand(frame.select([column.name]))[0]
+    if there.kind not in ("number", "category", "ignored"):
+        return column
+    both = np.concatenate([column.cells.astype(object), there.cells.astype(object)])
+    together = understand(as_frame(both[:, None], [column.name]))[0]
+    if together.kind not in ("number", "category"):
+        return column
+    cells = column.cells
+    if together.kind == "category" and cells.dtype == np.float64:
+        return column
+    return replace(column, kind=together.kind, why=f"{column.why} in the normal rows, but not here", cells=cells)
 
 
 def _coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[str]]) -> Prepared:

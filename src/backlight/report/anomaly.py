@@ -17,7 +17,7 @@ from backlight.tables.files import atomic
 
 __all__ = ["KnownFaults", "reasons", "sentence", "write_anomaly_report"]
 
-_MOST_ROWS = 40
+_MOST_ROWS = 30
 _MOST_COLUMNS = 10
 _ARROWS = {"above": "↑", "below": "↓", "inside": "·", "rare": "rare", "usual": "·", "missing": "missing"}
 
@@ -108,7 +108,7 @@ def reasons(study: Study, i: int, k: int = 3) -> list[tuple[str, str, float]]:
     values = study.explanation.values[i]
     positive = np.clip(values, 0, None)
     total = positive.sum() or 1.0
-    order = [j for j in np.argsort(-values, kind="stable")[:k] if values[j] > 0]
+    order = [j for j in np.argsort(-values, kind="stable")[:k] if values[j] > 0.005 * total]
     return [
         (study.names[j], _ARROWS[study.bands[j].side(study.coded[i, j])], float(positive[j] / total)) for j in order
     ]
@@ -149,18 +149,15 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
     pad = 0.02 * (high - low or 1.0)
     low, high = low - pad, high + pad
 
-    def step(k: int, css: str, label: str) -> Any:
-        return svg.waterfall_bar(path[k], path[k + 1], low, high, label, css)
+    def step(k: int, css: str) -> Any:
+        return svg.waterfall_bar(path[k], path[k + 1], low, high, css)
 
-    lines = [
-        _cell(study, i, int(j), step(k + 1, "pos" if values[j] >= 0 else "neg", f"{values[j]:+.2f} nats"))
-        for k, j in enumerate(main)
-    ]
+    lines = [_cell(study, i, int(j), step(k + 1, "pos" if values[j] >= 0 else "neg")) for k, j in enumerate(main)]
     other = None
     if len(rest):
         total = float(values[rest].sum())
         css = "pos" if total >= 0 else "neg"
-        other = {"count": len(rest), "value": total, "bar": step(len(main) + 1, css, f"{total:+.2f} nats")}
+        other = {"count": len(rest), "value": total, "bar": step(len(main) + 1, css)}
     position = int(study.rows[i])
     return {
         "rank": i + 1,
@@ -171,8 +168,8 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
         "lines": lines,
         "other": other,
         "base": base,
-        "base_bar": step(0, "base", f"{base:+.2f} nats that a row on the alarm line has used up"),
-        "total_bar": svg.waterfall_bar(0, excess, low, high, f"in all {excess:+.2f} nats", "total"),
+        "base_bar": step(0, "base"),
+        "total_bar": svg.waterfall_bar(0, excess, low, high, "total"),
         "residual": float(ex.residual[i]),
         "nearest": [str(label) for label in study.nearest[i]],
         "repair": _repair(study, i),
@@ -188,11 +185,9 @@ def _cell(study: Study, i: int, j: int, picture: Any) -> dict[str, Any]:
     if band.is_category:
         known = 0 <= code < len(band.shares) if not np.isnan(code) else False
         share = band.missing if np.isnan(code) else float(band.shares[int(code)]) if known else 0.0
-        said = f"{text}: {100 * share:.1f} % of normal rows"
-        plot = svg.share_plot(share, said)
+        plot = svg.share_plot(share)
     else:
-        said = f"{text}; normal {band.normal}"
-        plot = svg.range_plot(code, band.low, band.high, band.median, band.least, band.most, said)
+        plot = svg.range_plot(code, band.low, band.high, band.median, band.least, band.most)
     return {
         "name": study.names[j],
         "value": float(study.explanation.values[i, j]),
@@ -230,7 +225,7 @@ def _drivers(study: Study) -> list[dict[str, Any]]:
     if len(rest):
         lines.append((f"{len(rest)} other columns", float(study.drivers[rest].sum())))
         most = max(most, abs(lines[-1][1]))
-    return [{"name": name, "value": value, "bar": svg.bar(value, most, f"{value:+.2f} nats")} for name, value in lines]
+    return [{"name": name, "value": value, "bar": svg.bar(value, most)} for name, value in lines]
 
 
 def _group_lines(findings: Findings) -> list[dict[str, Any]]:
@@ -240,7 +235,7 @@ def _group_lines(findings: Findings) -> list[dict[str, Any]]:
         {
             "name": group.name,
             "count": len(group.members),
-            "bar": svg.bar(len(group.members), most, f"{len(group.members)} rows"),
+            "bar": svg.bar(len(group.members), most),
             "rows": [str(findings.labels[study.rows[m]]) for m in group.members[:6]],
             "more": max(0, len(group.members) - 6),
         }

@@ -1,4 +1,4 @@
-"""Marks: small inline SVG pictures, each with a text for those who cannot see it; no colour stands alone."""
+"""Marks: small inline SVG pictures. What they show stands in text, inside or beside them; no colour stands alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from markupsafe import Markup
 __all__ = ["bar", "curves", "histogram", "range_plot", "waterfall_bar"]
 
 
-def _svg(width: float, height: float, label: str, body: Markup, css: str = "") -> Markup:
-    return Markup(
-        '<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}" preserveAspectRatio="none">{}</svg>'
-    ).format(css, f"{width:g}", f"{height:g}", label, body)
+def _svg(width: float, height: float, label: str | None, body: Markup, css: str) -> Markup:
+    """Without a label the picture repeats what stands beside it as text, and is hidden from screen readers."""
+    said = Markup('aria-hidden="true"') if label is None else Markup('role="img" aria-label="{}"').format(label)
+    frame = Markup('<svg class="{}" viewBox="0 0 {} {}" {} preserveAspectRatio="none">{}</svg>')
+    return frame.format(css, f"{width:g}", f"{height:g}", said, body)
 
 
 def _rect(x: float, y: float, width: float, height: float, css: str) -> Markup:
@@ -28,7 +29,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, css: str) -> Markup:
     )
 
 
-def waterfall_bar(start: float, end: float, low: float, high: float, label: str, css: str) -> Markup:
+def waterfall_bar(start: float, end: float, low: float, high: float, css: str) -> Markup:
     """One step of a waterfall from ``start`` to ``end`` on the axis low … high, with the line at zero."""
     span = (high - low) or 1.0
 
@@ -37,18 +38,18 @@ def waterfall_bar(start: float, end: float, low: float, high: float, label: str,
 
     left, right = sorted((at(start), at(end)))
     body = _line(at(0), 0, at(0), 20, "zero") + _rect(left, 4, right - left, 12, css)
-    return _svg(100, 20, label, body, "step")
+    return _svg(100, 20, None, body, "step")
 
 
-def bar(value: float, most: float, label: str) -> Markup:
+def bar(value: float, most: float) -> Markup:
     """A bar from zero, to the right for positive values and to the left for negative ones of a centred scale."""
     if most <= 0:
         most = 1.0
     length = 100 * abs(value) / most
-    return _svg(100, 12, label, _rect(0, 1, length, 10, "pos" if value >= 0 else "neg"), "bar")
+    return _svg(100, 12, None, _rect(0, 1, length, 10, "pos" if value >= 0 else "neg"), "bar")
 
 
-def range_plot(value: float, low: float, high: float, median: float, least: float, most: float, label: str) -> Markup:
+def range_plot(value: float, low: float, high: float, median: float, least: float, most: float) -> Markup:
     """A value against the band of normal rows; the axis spans the normal rows and the value."""
     ends = [v for v in (least, most, value) if np.isfinite(v)]
     left, right = min(ends), max(ends)
@@ -63,12 +64,12 @@ def range_plot(value: float, low: float, high: float, median: float, least: floa
         outside = value < low or value > high
         # A line of no length with round ends is a dot that keeps its shape however wide the picture is.
         body += _line(at(value), 8, at(value), 8, "mark out" if outside else "mark")
-    return _svg(100, 16, label, body, "range")
+    return _svg(100, 16, None, body, "range")
 
 
-def share_plot(share: float, label: str) -> Markup:
+def share_plot(share: float) -> Markup:
     """How many normal rows have the same category."""
-    return _svg(100, 16, label, _line(4, 8, 96, 8, "axis") + _rect(4, 4, 92 * share, 8, "band"), "range")
+    return _svg(100, 16, None, _line(4, 8, 96, 8, "axis") + _rect(4, 4, 92 * share, 8, "band"), "range")
 
 
 def histogram(values: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, float]:
