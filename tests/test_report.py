@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from backlight.anomaly.bands import Band, score_text
 from backlight.anomaly.workflow import find_anomalies
-from backlight.report import write_anomaly_report
+from backlight.report import svg, write_anomaly_report
 from backlight.tables import as_frame
 
 NASTY = '<script>alert("1")</script>'
@@ -133,7 +134,7 @@ def test_the_lines_of_a_row_add_up_to_its_score_in_print(opened, page):
     study = page[1].study
     for i in (0, 7):
         cells = find(opened, f"#detail-{i + 1} .why tbody td:nth-child(2)")
-        *parts, total = [float(cell.get_attribute("textContent")) for cell in cells]
+        *parts, total = [float(cell.get_attribute("textContent").replace(",", "")) for cell in cells]
         assert abs(sum(parts) - total) <= 0.005 * (len(parts) + 1)
         assert abs(total - study.explanation.output[i]) <= 0.005
 
@@ -165,6 +166,27 @@ def contrast(a, b):
 
     high, low = sorted((light(a), light(b)), reverse=True)
     return (high + 0.05) / (low + 0.05)
+
+
+def test_numbers_are_written_for_people():
+    assert [score_text(v) for v in (5.456, -312.44, 71245.43)] == ["+5.46", "-312.4", "+71,245"]
+    band = Band((), 0.0, 1.0, 2.0, 0.0, 3.0, np.zeros(0), 0.0)
+    assert [band.text(v) for v in (0.62131, 151.0, 12620.3, 62825648.0)] == ["0.6213", "151", "12,620", "62,825,648"]
+
+
+@pytest.mark.parametrize(
+    "scores", [[0.0], [-1.0, -2.0], [1.0, 2.0], [-3.0, 0.0, 1e6], [-1e5, 2.0], list(range(-50, 60))]
+)
+def test_no_bar_of_the_histogram_mixes_both_sides_of_the_line(scores):
+    scores = np.array(scores)
+
+    picture, zero, _ = svg.histogram(scores, "all")
+
+    bars = re.findall(r'<title>(\d+) rows.*?x="([\d.]+)".*?class="(\w+)"', picture)
+    assert sum(int(count) for count, _, _ in bars) == len(scores)
+    assert sum(int(count) for count, _, css in bars if css == "neg") == (scores < 0).sum()
+    for _, x, css in bars:
+        assert (float(x) >= 10 * zero) == (css == "pos")
 
 
 def test_every_picture_has_its_text(opened):

@@ -375,6 +375,7 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
 def _print(found: Findings, source: str, out: Path | None, report: Path | None) -> None:
     from rich.markup import escape
 
+    from backlight.anomaly.bands import score_text
     from backlight.report.anomaly import reasons
 
     study = found.study
@@ -412,7 +413,7 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
             for name, arrow, share in reasons(study, i)
         )
         style = "bold" if score > 0 else "dim"
-        table.add_row(escape(str(found.labels[study.rows[i]])), f"{score:+.2f}", because, style=style)
+        table.add_row(escape(str(found.labels[study.rows[i]])), score_text(score), because, style=style)
     console.print()
     console.print(table)
     if len(study.rows) > limit:

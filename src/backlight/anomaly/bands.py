@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Band", "bands_of", "standard_scores"]
+__all__ = ["Band", "bands_of", "score_text", "standard_scores"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +26,6 @@ class Band:
         Share of normal rows with each level, for a category.
     missing : float
         Share of normal rows without a value.
-    whole : bool
-        Whether all values are whole numbers.
     """
 
     levels: tuple[str, ...]
@@ -38,7 +36,6 @@ class Band:
     most: float
     shares: np.ndarray
     missing: float
-    whole: bool
 
     @property
     def is_category(self) -> bool:
@@ -87,8 +84,7 @@ def bands_of(normal: np.ndarray, names: Sequence[str], levels: Mapping[str, Sequ
             least, most = float(present.min()), float(present.max())
         else:
             low = median = high = least = most = float("nan")
-        whole = bool(len(present)) and bool((present == np.round(present)).all())
-        bands.append(Band(known, low, median, high, least, most, shares, float(np.isnan(column).mean()), whole))
+        bands.append(Band(known, low, median, high, least, most, shares, float(np.isnan(column).mean())))
     return bands
 
 
@@ -117,7 +113,16 @@ def _indicator_score(share: float, n: int) -> float:
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value == round(value) and abs(value) < 1e7 else f"{value:.4g}"
+    """Four digits, or all of a whole number's: 0.6213, 12,620, 62,825,648."""
+    if 1e4 <= abs(value) < 1e12 or (value == round(value) and abs(value) < 1e12):
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.0f}"
+    return f"{value:.4g}"
+
+
+def score_text(value: float) -> str:
+    """A score or a part of one, with its sign: +5.46, −312.4, +71,245."""
+    size = abs(value)
+    return f"{value:+,.0f}" if size >= 1e4 else f"{value:+,.1f}" if size >= 100 else f"{value:+.2f}"
 
 
 def _percent(share: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from backlight.anomaly.bands import score_text
 from backlight.anomaly.study import Study
 from backlight.anomaly.workflow import Findings
 from backlight.report import svg
@@ -66,14 +67,17 @@ def render(
 ) -> str:
     """The report as a string."""
     from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
+    from markupsafe import Markup, escape
 
     folder = files("backlight.report") / "templates"
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["score"] = score_text
+    environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(escape(part) for part in name.split("_"))
+    environment.filters["p"] = lambda p: "< 0.001" if p < 0.001 else f"{p:.3f}"
     template = environment.from_string((folder / "anomaly.html.j2").read_text(encoding="utf-8"))
     study = findings.study
     shown = min(len(study.rows), _MOST_ROWS)
-    picture, zero, most = svg.histogram(study.excess, _histogram_text(study))
+    picture, zero, stretched = svg.histogram(study.excess, _histogram_text(study))
     return template.render(
         title=title,
         source=source,
@@ -85,9 +89,9 @@ def render(
         threshold_note=study.threshold_note,
         conservation=float(np.abs(study.explanation.residual).max()),
         histogram=picture,
-        zero=zero,
+        zero=min(max(zero, 7.0), 88.0),
+        stretched=stretched,
         highest=float(study.excess.max()),
-        most=most,
         shown=shown,
         explained=len(study.rows),
         rows=[_row(findings, i) for i in range(shown)],
@@ -124,7 +128,7 @@ def sentence(findings: Findings, i: int) -> str:
         j = study.names.index(name)
         band, cell = study.bands[j], study.coded[i, j]
         parts.append(f"{name} is {band.text(cell)} (normal: {band.normal}; {100 * share:.0f} % of the reasons)")
-    where = f"{abs(excess):.2f} nats {'above' if excess > 0 else 'below'} the alarm line"
+    where = f"{score_text(abs(excess)).removeprefix('+')} nats {'above' if excess > 0 else 'below'} the alarm line"
     return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
 
 

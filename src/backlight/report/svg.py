@@ -72,34 +72,34 @@ def share_plot(share: float) -> Markup:
     return _svg(100, 16, None, _line(4, 8, 96, 8, "axis") + _rect(4, 4, 92 * share, 8, "band"), "range")
 
 
-def histogram(values: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, float]:
-    """Counts of scores, split in colour at zero, the alarm line. Returns the picture and its ends."""
-    low, high = float(values.min()), float(max(values.max(), 0))
-    cut = float(np.quantile(values, 0.01))
-    low = cut if cut < 0 and low < 3 * cut else low
-    low = min(low, 0.0)
-    if high == low:
-        high = low + 1
-    width = (high - low) / bins
+def histogram(scores: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, bool]:
+    """Counts of scores, split in colour at zero, the alarm line.
+
+    Where a few scores dwarf all others the axis is linear around zero and logarithmic further out. Returns the picture,
+    the place of zero in per cent, and whether the axis is stretched so.
+    """
+    unit = float(np.quantile(np.abs(scores), 0.75)) or 1.0
+    stretched = float(np.abs(scores).max()) > 20 * unit
+    values = np.arcsinh(scores / unit) if stretched else scores
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     # Edges are laid so that one of them is the alarm line: no bar mixes both sides.
-    first = -np.ceil(-low / width) * width if low < 0 else 0.0
-    edges = first + width * np.arange(int(np.ceil((high - first) / width)) + 1)
-    edges[-1] = max(edges[-1], high)
+    width = ((high - low) or 1.0) / bins
+    below, above = int(np.ceil(-low / width - 1e-9)), max(1, int(np.ceil(high / width - 1e-9)))
+    edges = width * np.arange(-below, above + 1)
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    most = np.log1p(counts.max())
-    n = len(counts)
+    most, n = np.log1p(counts.max()), len(counts)
     body = Markup("")
     for i, count in enumerate(counts):
         if count:
             height = 8 + 112 * np.log1p(count) / most
-            css = "pos" if edges[i] >= -1e-12 else "neg"
-            title = Markup("<title>{} rows from {:.2f} to {:.2f}</title>").format(count, edges[i], edges[i + 1])
-            body += Markup("<g>{}{}</g>").format(
-                title, _rect(1000 * i / n + 1, 124 - height, 1000 / n - 2, height, css)
-            )
-    zero = 1000 * (0 - edges[0]) / (edges[-1] - edges[0])
-    body += _line(zero, 0, zero, 124, "alarm") + _line(0, 124, 1000, 124, "axis")
-    return _svg(1000, 125, label, body, "histogram"), 100 * zero / 1000, float(edges[-1])
+            css = "pos" if i >= below else "neg"
+            ends = unit * np.sinh(edges[i : i + 2]) if stretched else edges[i : i + 2]
+            title = Markup("<title>{} rows from {:.2f} to {:.2f}</title>").format(count, *ends)
+            bar = _rect(1000 * i / n + 1, 124 - height, 1000 / n - 2, height, css)
+            body += Markup("<g>{}{}</g>").format(title, bar)
+    zero = 100 * below / n
+    body += _line(10 * zero, 0, 10 * zero, 124, "alarm") + _line(0, 124, 1000, 124, "axis")
+    return _svg(1000, 125, label, body, "histogram"), zero, stretched
 
 
 def curves(lines: Mapping[str, Sequence[float]], label: str) -> Markup:
