@@ -18,7 +18,7 @@ from backlight.rules import Stable
 __all__ = ["Group", "Repair", "Study", "study"]
 
 _CHUNK = 20_000
-_MOST_REPAIRED = 200
+_MOST_COMPARED = 200
 _MOST_GROUPED = 2000
 
 
@@ -59,11 +59,11 @@ class Study:
     p_values : array of shape (m, d), optional
     bands : list of Band
     z_scores : array of shape (m, d)
-    nearest : array of str of shape (m, 3)
-        Labels of the nearest normal rows.
-    nearest_coded : array of shape (m, d)
+    nearest : array of str of shape (k, 3)
+        Labels of the nearest normal rows, for the first k = min(m, 200) explained rows.
+    nearest_coded : array of shape (k, d)
         Cells of the first of them.
-    repairs : list of Repair or None
+    repairs : list of k Repair or None
         None where no choice of named causes is enough, or the row is not above the line.
     drivers : array of shape (d,)
         Mean relevance over the rows above the line.
@@ -166,11 +166,9 @@ def study(
     is_category = np.array([name in levels for name in names])
     bands = bands_of(normal, names, levels)
     z = standard_scores(coded[rows], normal, is_category)
-    near, labels = _nearest(network, coded[rows], normal, normal_labels)
-    shown = rows[:_MOST_REPAIRED]
-    repairs = _repairs(
-        network, coded[shown], own[shown], near[: len(shown)], explanation.values[: len(shown)], threshold
-    )
+    shown = rows[:_MOST_COMPARED]
+    near, labels = _nearest(network, coded[shown], normal, normal_labels)
+    repairs = _repairs(network, coded[shown], own[shown], near, explanation.values[: len(shown)], threshold)
     unusual = explanation.output > 0
     weight = explanation.values[unusual] if unusual.any() else explanation.values
 
@@ -181,7 +179,7 @@ def study(
     trust = removal_check(
         rescored,
         coded[shown],
-        near[: len(shown)],
+        near,
         {
             "relevance": explanation.values[: len(shown)],
             "z-score": z[: len(shown)],
@@ -200,7 +198,7 @@ def study(
         z_scores=z,
         nearest=labels,
         nearest_coded=near,
-        repairs=[*repairs, *[None] * (len(rows) - len(shown))],
+        repairs=repairs,
         drivers=np.asarray(weight.mean(0)) if len(weight) else np.zeros(len(names)),
         groups=_groups(explanation, names),
         trust=trust,
