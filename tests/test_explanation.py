@@ -130,7 +130,8 @@ def test_every_arrow_reader_reads_it():
 
     assert pl.DataFrame(ex)["f1"].to_numpy().tolist() == ex.values[:, 1].tolist()
     assert pa.table(ex).column_names == ["f0", "f1", "f2", "output", "base_value", "residual"]
-    assert pd.DataFrame.from_arrow(ex).shape == (6, 6)
+    if hasattr(pd.DataFrame, "from_arrow"):  # pandas 3
+        assert pd.DataFrame.from_arrow(ex).shape == (6, 6)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "safetensors"])

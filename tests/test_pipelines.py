@@ -5,6 +5,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.compose import ColumnTransformer, make_column_selector
@@ -21,6 +22,7 @@ from sklearn.preprocessing import (
     StandardScaler,
 )
 from sklearn.svm import OneClassSVM
+from sklearn.utils.fixes import parse_version
 
 import backlight
 from tests.conftest import standardised
@@ -102,7 +104,7 @@ def test_a_diagonal_scaler_passes_relevance_through_unchanged(rng):
         [("c", OneHotEncoder(drop="if_binary"), ["colour", "rare"]), ("p", "passthrough", ["temperature"])],
         [("c", OneHotEncoder(min_frequency=25, handle_unknown="infrequent_if_exist"), ["rare"]), ("n", NUMBERS, ["pressure"])],
         [("c", OneHotEncoder(max_categories=2), ["colour"]), ("n", NUMBERS, ["pressure"])],
-        [("t", make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), ["colour"])],
+        [("t", make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder()), ["colour", "rare"])],
         [("n", make_pipeline(SimpleImputer(), StandardScaler(), PCA(1)), ["temperature", "pressure"]), ("c", OneHotEncoder(), ["code"])],
         [("n", NUMBERS, make_column_selector(dtype_include=float)), ("d", "drop", ["rare"])],
     ],
@@ -181,6 +183,8 @@ def test_what_a_projection_discards_is_reported_and_carries_no_relevance(rng):
 )
 def test_data_frames_of_every_library_fit_explain_and_come_back_as_they_came(convert):
     frame = convert(mixed())
+    if type(frame).__module__.startswith("pyarrow") and parse_version(sklearn.__version__) < parse_version("1.9"):
+        pytest.skip("this scikit-learn cannot fit a ColumnTransformer on a pyarrow table")
     model = make_pipeline(
         ColumnTransformer(
             [
@@ -251,6 +255,19 @@ def test_transformers_that_cannot_be_carried_back_are_refused_by_name(step, said
     steps = [step] if "x" not in str(step) else [step, OneHotEncoder(sparse_output=False)]
     with pytest.raises(backlight.errors.UnsupportedModel, match=said):
         backlight.neuralize(make_pipeline(*steps, KernelDensity()).fit(X))
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_none_and_nan_are_kept_apart_as_scikit_learn_does(missing):
+    """Trap: SimpleImputer(missing_values=nan) leaves None alone, and OneHotEncoder makes it a category."""
+    X = np.array([["a"], ["b"], [None], [np.nan], ["a"], ["b"]] * 5, dtype=object)
+    front = [SimpleImputer(missing_values=missing, strategy="most_frequent"), OneHotEncoder(sparse_output=False)]
+    rows = X if missing is np.nan else X[[row[0] == row[0] for row in X]]
+    model = make_pipeline(*front, KernelDensity(bandwidth=0.7)).fit(rows)
+
+    ex = assert_exact(model, rows)
+
+    assert (ex.annotations["imputed"][:, 0] == [row[0] is None or row[0] != row[0] for row in rows]).all()
 
 
 def test_dropped_and_infrequent_categories_together_are_refused():

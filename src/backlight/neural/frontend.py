@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 import torch
+from narwhals import selectors
 from torch import Tensor, nn
 
 from backlight.errors import ColumnsError, DataError, listed
@@ -33,9 +35,10 @@ class Linear:
 
 @dataclass(slots=True)
 class Vocabulary:
-    """Codes of the categories of each text column."""
+    """Codes of the categories of each text column. None is a category; NaN is none, its code is NaN."""
 
     codes: dict[int, dict[Any, int]] = field(default_factory=dict)
+    knows_nan: set[int] = field(default_factory=set)
 
     def code(self, column: int, value: Any) -> float:
         """The code of a category, a new one if it was not seen."""
@@ -265,7 +268,7 @@ class FrontEnd(nn.Module):
         out = np.empty((len(frame), len(self.names)))
         for j, column in enumerate(frame.columns):
             if j in self.vocabulary.codes:
-                out[:, j] = self._codes(column, j)
+                out[:, j] = self._codes(column, j, frame.kind)
             elif column.dtype == np.float64:
                 out[:, j] = column
             elif j in self.used:
@@ -275,16 +278,14 @@ class FrontEnd(nn.Module):
         self._check(out)
         return torch.as_tensor(out)
 
-    def _codes(self, column: np.ndarray, j: int) -> np.ndarray:
+    def _codes(self, column: np.ndarray, j: int, kind: str) -> np.ndarray:
         codes = self.vocabulary.codes[j]
-        missing = column != column if column.dtype == np.float64 else np.array([v is None for v in column])
-        return np.array(
-            [np.nan if gone else codes.get(v, -1) for v, gone in zip(column, missing, strict=True)],
-            dtype=np.float64,
-        )
+        if kind not in ("numpy", "pandas") and j in self.vocabulary.knows_nan:
+            codes = {**codes, None: np.nan}  # one kind of missing only, and scikit-learn made it NaN
+        return np.array([np.nan if v != v else codes.get(v, -1) for v in column], dtype=np.float64)
 
     def _numbers(self, column: np.ndarray, j: int) -> np.ndarray:
-        row = next(i for i, v in enumerate(column) if v is not None and not isinstance(v, int | float))
+        row = next(i for i, v in enumerate(column) if not isinstance(v, int | float))
         raise DataError(
             f"column {self.names[j]!r} holds {column[row]!r} in row {row}, but the model takes numbers there: "
             "encode the column (for instance with OneHotEncoder) before fitting"
@@ -318,12 +319,19 @@ class FrontEnd(nn.Module):
             )
 
     def native(self, frame: Frame) -> Any:
-        """The table for the original library, numbers in float64."""
-        frame = self.align(frame)
-        if self.named and frame.named:
-            kind = frame.kind if frame.kind in ("pandas", "polars", "pyarrow") else "numpy"
-            return frame_like(dict(zip(frame.names, frame.columns, strict=True)), kind)
-        return frame.matrix()
+        """The table for the original library: the user's own data frame where there is one, numbers in float64."""
+        aligned = self.align(frame)
+        if not (self.named and frame.named):
+            return aligned.matrix()
+        if frame.source is None:
+            return frame_like(dict(zip(aligned.names, aligned.columns, strict=True)), frame.kind)
+        ordered = frame.source.select(list(aligned.names))
+        return ordered.with_columns(selectors.by_dtype(nw.Float32).cast(nw.Float64)).to_native()
+
+    def missing(self, coded: Tensor) -> Tensor:
+        """Which cells hold no value, (n, columns)."""
+        nothing = [float(self.vocabulary.codes.get(j, {}).get(None, float("nan"))) for j in range(len(self.names))]
+        return torch.isnan(coded) | (coded == torch.tensor(nothing, dtype=coded.dtype))
 
 
 Carry = Callable[[Any, Features], Features]

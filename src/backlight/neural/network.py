@@ -237,7 +237,7 @@ class NeuralizedModel(ExplainableNetwork):
             "self_anchor": got.self_anchor.numpy(),
             "no_distance": got.no_distance.numpy(),
             "score_without_self": self.score.value(got.others).numpy(),
-            "imputed": torch.isnan(coded).numpy(),
+            "imputed": self.front.missing(coded).numpy(),
         }
         discarded = self.front.discarded(coded)
         if discarded is not None:

@@ -89,20 +89,21 @@ def _pca(step: Any, features: Features) -> Features:
 class Impute(nn.Module):
     """Missing cells replaced by a statistic; optionally one indicator for each column that had any at fit time."""
 
+    marks: Tensor
     statistics: Tensor
     kept: Tensor
     indicated: Tensor
 
-    def __init__(self, statistics: np.ndarray, missing: float, kept: np.ndarray, indicated: np.ndarray) -> None:
+    def __init__(self, statistics: np.ndarray, marks: np.ndarray, kept: np.ndarray, indicated: np.ndarray) -> None:
         super().__init__()
-        self.missing = missing
+        self.register_buffer("marks", torch.as_tensor(marks, dtype=torch.float64))
         self.register_buffer("statistics", torch.as_tensor(statistics, dtype=torch.float64))
         self.register_buffer("kept", torch.as_tensor(kept, dtype=torch.long))
         self.register_buffer("indicated", torch.as_tensor(indicated, dtype=torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, kept + indicated)."""
-        gone = torch.isnan(x) if np.isnan(self.missing) else x == self.missing
+        gone = (x == self.marks) | (torch.isnan(x) & torch.isnan(self.marks))
         filled = torch.where(gone, self.statistics, x)
         return torch.cat([filled[:, self.kept], gone[:, self.indicated].to(x.dtype)], 1)
 
@@ -110,9 +111,7 @@ class Impute(nn.Module):
 @transformers.register("sklearn.impute.SimpleImputer")
 def _simple_imputer(step: Any, features: Features) -> Features:
     missing = step.missing_values
-    if missing is None or (not isinstance(missing, int | float) and str(missing) in ("nan", "<NA>")):
-        missing = np.nan
-    if not isinstance(missing, int | float | np.number):
+    if missing is not None and not isinstance(missing, int | float | np.number):
         raise UnsupportedOption(
             f"SimpleImputer(missing_values={missing!r}) is not supported: only NaN, None or a number"
         )
@@ -123,11 +122,14 @@ def _simple_imputer(step: Any, features: Features) -> Features:
     statistics = np.array(
         [_statistic(v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)]
     )
+    marks = np.array(
+        [_mark(missing, v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)]
+    )
     kept = np.arange(len(statistics)) if step.keep_empty_features else np.flatnonzero(~np.isnan(statistics))
     statistics = np.where(np.isnan(statistics), 0.0, statistics)
     indicated = step.indicator_.features_ if step.add_indicator else np.zeros(0, dtype=int)
     owner = np.concatenate([features.owner[kept], features.owner[indicated]])
-    layer = Impute(statistics, float(missing), kept, indicated)
+    layer = Impute(statistics, marks, kept, indicated)
     imputed = features.imputed | frozenset(int(column) for column in features.owner)
     return replace(features.then(layer, owner), imputed=imputed)
 
@@ -136,6 +138,15 @@ def _statistic(value: Any, column: int, features: Features) -> float:
     if isinstance(value, str):
         return features.vocabulary.code(column, value)
     return float("nan") if value is None else float(value)
+
+
+def _mark(missing: Any, statistic: Any, column: int, features: Features) -> float:
+    """The code of a missing cell: None is a category of text, and NaN among numbers."""
+    if missing is not None:
+        if missing != missing:
+            features.vocabulary.knows_nan.add(column)
+        return float(missing)
+    return features.vocabulary.code(column, None) if isinstance(statistic, str) else float("nan")
 
 
 # -- categories --------------------------------------------------------------------------------------------------------
@@ -221,11 +232,12 @@ def _has_infrequent(step: Any) -> bool:
 
 
 def _key(value: Any) -> Any:
-    return "missing" if value is None or value != value else (type(value).__name__ == "str", value)
+    return "nan" if value != value else (type(value).__name__, value)
 
 
 def _level(value: Any, column: int, features: Features) -> float:
-    if value is None or value != value:
+    if value is not None and value != value:
+        features.vocabulary.knows_nan.add(column)
         return float("nan")
     if isinstance(value, int | float | bool | np.number | np.bool_):
         return float(value)

@@ -74,7 +74,8 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
     if unknown:
         raise ColumnsError(f"no column {unknown[0]!r} in the data: the columns are {listed(frame.names, 20)}")
     columns = []
-    for name, cells in zip(frame.names, frame.columns, strict=True):
+    for name, raw in zip(frame.names, frame.columns, strict=True):
+        cells = raw if raw.dtype == np.float64 else _without_nan(raw)
         if name in overrides:
             column = _as_told(name, cells, overrides[name])
         else:
@@ -87,6 +88,12 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
             )
         columns.append(column)
     return columns
+
+
+def _without_nan(cells: np.ndarray) -> np.ndarray:
+    out = np.empty(len(cells), dtype=object)
+    out[:] = [None if v != v else v for v in cells]
+    return out
 
 
 def _as_told(name: str, cells: np.ndarray, kind: str) -> Column:

@@ -19,17 +19,21 @@ __all__ = ["Frame", "as_frame", "frame_like"]
 class Frame:
     """A table in memory: named columns, each a float64 array (missing is NaN) or an object array.
 
+    Object columns keep None and NaN apart: scikit-learn's imputers and encoders do.
+
     Attributes
     ----------
     names : tuple of str, length d
     columns : tuple of arrays of shape (n,)
-        float64 where the column holds numbers or booleans, otherwise object with ``None`` for missing cells.
+        float64 where the column holds numbers or booleans, otherwise object.
     kind : str
         "numpy", "torch", "scipy" or the data frame library that it came from.
     named : bool
         Whether the names are the user's own; otherwise they are ``x0, x1, …`` as in scikit-learn.
     labels : array of shape (n,), optional
         What the user calls the rows (a pandas index), where that is more than their position.
+    source : narwhals.DataFrame, optional
+        The data frame itself, where it came as one.
     """
 
     names: tuple[str, ...]
@@ -38,6 +42,7 @@ class Frame:
     named: bool
     labels: np.ndarray | None = None
     empty_rows: int = 0
+    source: Any = None
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else self.empty_rows
@@ -140,15 +145,13 @@ def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
         index = frame.to_native().index
         if type(index).__name__ != "RangeIndex" or index.start != 0 or index.step != 1:
             labels = np.asarray(index)
-    return Frame(tuple(names), columns, kind, True, labels, len(frame))
+    return Frame(tuple(names), columns, kind, True, labels, len(frame), frame)
 
 
 def _series(series: nw.Series[Any]) -> np.ndarray:
     dtype = series.dtype
     if dtype.is_numeric():
         return np.array(series.cast(nw.Float64()).to_numpy(), dtype=np.float64)
-    if dtype == nw.Boolean():
-        return _plain(series.to_list())
     return _plain(series.to_list())
 
 
@@ -162,7 +165,7 @@ def _plain(values: list[Any]) -> np.ndarray:
         return np.full(len(values), np.nan)
     out = np.empty(len(values), dtype=object)
     for i, (value, gone) in enumerate(zip(values, missing, strict=True)):
-        out[i] = None if gone else value
+        out[i] = None if value is None else float("nan") if gone else value
     return out
 
 
