@@ -279,9 +279,9 @@ class FrontEnd(nn.Module):
         return torch.as_tensor(out)
 
     def _codes(self, column: np.ndarray, j: int, kind: str) -> np.ndarray:
-        codes = self.vocabulary.codes[j]
+        codes: dict[Any, float] = dict(self.vocabulary.codes[j])
         if kind not in ("numpy", "pandas") and j in self.vocabulary.knows_nan:
-            codes = {**codes, None: np.nan}  # one kind of missing only, and scikit-learn made it NaN
+            codes[None] = np.nan  # one kind of missing only, and scikit-learn made it NaN
         return np.array([np.nan if v != v else codes.get(v, -1) for v in column], dtype=np.float64)
 
     def _numbers(self, column: np.ndarray, j: int) -> np.ndarray:
