@@ -75,6 +75,10 @@ def test_slices_are_found_by_row_name_and_output():
     assert np.array_equal(one.values, ex.values[..., 1])
     assert np.array_equal(one.output, ex.output[:, 1])
     assert np.array_equal(ex[:, ["f2", "f0"]].values, ex.values[:, [2, 0]])
+    assert ex[2, "f1"].values.shape == (1, 1, 2)
+    assert np.array_equal(ex[:, 1:].values, ex.values[:, 1:])
+    assert np.array_equal(ex[:, -1].values, ex.values[:, -1:])
+    assert np.array_equal(ex[:, np.array([True, False, True])].values, ex.values[:, ::2])
 
 
 def test_unknown_names_are_answered_with_the_known_ones():

@@ -142,6 +142,17 @@ def test_inlierness_budgets_add_up_and_shrink_where_the_row_is_unusual(rng):
     assert not np.allclose(with_reference.values, unusual.values)
 
 
+def test_budgets_are_those_of_the_rule_that_is_asked_for(rng):
+    X = standardised("wine")
+    net = backlight.neuralize(OneClassSVM(nu=0.1).fit(X), score="inlierness")
+    query = rng.normal(size=(5, 13))
+    alone = backlight.explain(backlight.neuralize(OneClassSVM(nu=0.1).fit(X), score="inlierness"), query, rules="free")
+
+    backlight.explain(net, query)
+
+    assert np.array_equal(backlight.explain(net, query, rules="free").values, alone.values)
+
+
 def test_decision_function_relevance_has_the_sign_of_inlierness(rng):
     X = standardised("wine")
     model = OneClassSVM(nu=0.1).fit(X)

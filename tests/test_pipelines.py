@@ -133,6 +133,19 @@ def test_sparse_output_weights_and_nested_pipelines_are_exact():
     assert_exact(Pipeline([("a", Pipeline([("b", inner)])), ("end", OneClassSVM(nu=0.2))]).fit(frame), frame)
 
 
+def test_a_tensor_is_taken_as_encoded():
+    frame = mixed()
+    front = ColumnTransformer(
+        [("n", NUMBERS, ["temperature", "pressure"]), ("c", OneHotEncoder(sparse_output=False), ["colour"])]
+    )
+    model = make_pipeline(front, KernelDensity(bandwidth=0.7)).fit(frame)
+    net = backlight.neuralize(model)
+    coded = net.encode(frame)
+
+    assert np.array_equal(net(coded), net(frame))
+    assert np.array_equal(backlight.explain(model, coded).values, backlight.explain(model, frame).values)
+
+
 def test_one_hot_blocks_are_summed_to_their_column():
     """The sum over a block equals the relevance of its indicators in the encoded table."""
     frame = mixed()

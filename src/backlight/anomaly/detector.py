@@ -43,10 +43,6 @@ class Prepared:
     coded: np.ndarray
     levels: Mapping[str, tuple[str, ...]]
 
-    def of_kind(self, kind: str) -> list[Column]:
-        """The columns of one kind."""
-        return [column for column in self.columns if column.kind == kind]
-
 
 def prepare(
     frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None
@@ -86,12 +82,10 @@ def _reconsidered(column: Column, frame: Frame, overrides: Mapping[str, str]) ->
         return column
     both = np.concatenate([column.cells.astype(object), there.cells.astype(object)])
     together = understand(as_frame(both[:, None], [column.name]))[0]
-    if together.kind not in ("number", "category"):
+    same_type = (column.cells.dtype == np.float64) == (together.kind == "number")
+    if together.kind not in ("number", "category") or not same_type:
         return column
-    cells = column.cells
-    if together.kind == "category" and cells.dtype == np.float64:
-        return column
-    return replace(column, kind=together.kind, why=f"{column.why} in the normal rows, but not here", cells=cells)
+    return replace(column, kind=together.kind, why=f"{column.why} in the normal rows, but not here")
 
 
 def _coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[str]]) -> Prepared:

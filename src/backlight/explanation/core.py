@@ -148,7 +148,11 @@ class Explanation:
     def __getitem__(self, key: Any) -> Explanation:
         if isinstance(key, tuple) and len(key) == 2:
             rows, features = key
-            return self[rows][features] if not _is_everything(rows) else self[features]
+            if not isinstance(features, str) and not (isinstance(features, list) and isinstance(features[0], str)):
+                features = np.atleast_1d(np.array(self.feature_names, dtype=object)[features]).tolist()
+            return (self if _is_everything(rows) else self[rows])._features(
+                [features] if isinstance(features, str) else features
+            )
         if isinstance(key, str):
             return self._features([key])
         if isinstance(key, list) and key and all(isinstance(name, str) for name in key):

@@ -7,7 +7,6 @@ them. That is what makes the way back exact: see `backlight.neural.pullback`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -263,11 +262,14 @@ class FrontEnd(nn.Module):
         return frame.select(self.names)
 
     def encode(self, frame: Frame) -> Tensor:
-        """Numbers for the network: text as codes, missing as NaN. Shape (n, columns), float64."""
+        """Numbers for the network: text as codes, missing as NaN. Shape (n, columns), float64.
+
+        A tensor is taken as encoded already.
+        """
         frame = self.align(frame)
         out = np.empty((len(frame), len(self.names)))
         for j, column in enumerate(frame.columns):
-            if j in self.vocabulary.codes:
+            if j in self.vocabulary.codes and frame.kind != "torch":
                 out[:, j] = self._codes(column, j, frame.kind)
             elif column.dtype == np.float64:
                 out[:, j] = column
@@ -332,6 +334,3 @@ class FrontEnd(nn.Module):
         """Which cells hold no value, (n, columns)."""
         nothing = [float(self.vocabulary.codes.get(j, {}).get(None, float("nan"))) for j in range(len(self.names))]
         return torch.isnan(coded) | (coded == torch.tensor(nothing, dtype=coded.dtype))
-
-
-Carry = Callable[[Any, Features], Features]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -88,6 +87,8 @@ class Relevance:
         row's squared distance from the mean that a PCA discards and no explanation can see.
     entering : mapping of layer name to (n,)
         Relevance that enters each layer, output first; the last entry is what the columns receive.
+    slope : (n,)
+        What one nat of the pool's relevance counts in the score.
     """
 
     values: np.ndarray
@@ -95,17 +96,10 @@ class Relevance:
     base_values: np.ndarray
     annotations: dict[str, np.ndarray]
     entering: dict[str, np.ndarray]
+    slope: np.ndarray
 
 
-class ExplainableNetwork(nn.Module, ABC):
-    """What every network that `neuralize` returns can do."""
-
-    @abstractmethod
-    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None) -> Relevance:
-        """Relevance of every column for every row."""
-
-
-class NeuralizedModel(ExplainableNetwork):
+class NeuralizedModel(nn.Module):
     """A classical model as a network: front end, distances, soft-min pool, score.
 
     Calling it gives the same score as the original library, to rounding. It takes a table of any kind, or a
@@ -144,7 +138,7 @@ class NeuralizedModel(ExplainableNetwork):
         self.dtype = dtype
         self._estimator = estimator
         self._transform = transform
-        self._usual: np.ndarray | None = None
+        self._usual: dict[SoftMinRule, np.ndarray] = {}
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -172,7 +166,7 @@ class NeuralizedModel(ExplainableNetwork):
 
         Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
         """
-        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.dtype)
+        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.pool.center)
 
     def _embed(self, coded: Tensor) -> Tensor:
         if coded.ndim != 2 or coded.shape[1] != len(self.feature_names):
@@ -212,7 +206,7 @@ class NeuralizedModel(ExplainableNetwork):
             Rows that count as usual, for scores that say how normal a row is; by default the model's own anchors.
         """
         coded = self.encode(X)
-        known = None if own is None else torch.as_tensor(own)
+        known = None if own is None else torch.as_tensor(own, device=coded.device)
         batches = [slice(i, i + _BATCH) for i in range(0, len(coded), _BATCH)]
         parts = [self._relevance(coded[rows], rule, None if known is None else known[rows]) for rows in batches]
         if not parts:
@@ -223,71 +217,81 @@ class NeuralizedModel(ExplainableNetwork):
             np.concatenate([part.base_values for part in parts]),
             {key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
             {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering},
+            np.concatenate([part.slope for part in parts]),
         )
-        slope = out.entering.pop("slope")
-        return out if slope[0] > 0 else self._against_budget(out, -slope, rule, reference)
+        return out if out.slope[0] > 0 else self._against_budget(out, rule, reference)
 
     @torch.no_grad()
     def _relevance(self, coded: Tensor, rule: SoftMinRule, own: Tensor | None) -> Relevance:
         z = self._embed(coded)
         got = self.pool.relevance(z, rule, own)
         output, slope = self.score.value(got.score), self.score.slope(got.score)
-        base = output - slope * got.carried
         annotations = {
-            "self_anchor": got.self_anchor.numpy(),
-            "no_distance": got.no_distance.numpy(),
-            "score_without_self": self.score.value(got.others).numpy(),
-            "imputed": self.front.missing(coded).numpy(),
+            "self_anchor": got.self_anchor,
+            "no_distance": got.no_distance,
+            "score_without_self": self.score.value(got.others),
+            "imputed": self.front.missing(coded),
         }
         discarded = self.front.discarded(coded)
         if discarded is not None:
-            annotations["discarded"] = discarded.numpy()
+            annotations["discarded"] = discarded
         entering = {
-            f"score: {self.score.name}": output.numpy(),
-            "soft-min pool": (slope * got.score).numpy(),
-            "distance": (slope * got.carried).numpy(),
-            "columns": (slope * got.values.sum(1)).numpy(),
-            "slope": slope.numpy(),
+            f"score: {self.score.name}": output,
+            "soft-min pool": slope * got.score,
+            "distance": slope * got.carried,
+            "columns": slope * got.values.sum(1),
         }
-        return Relevance((slope[:, None] * got.values).numpy(), output.numpy(), base.numpy(), annotations, entering)
+        return Relevance(
+            _array(slope[:, None] * got.values),
+            _array(output),
+            _array(output - slope * got.carried),
+            {key: _array(value) for key, value in annotations.items()},
+            {key: _array(value) for key, value in entering.items()},
+            _array(slope),
+        )
 
-    def _against_budget(self, out: Relevance, slope: np.ndarray, rule: SoftMinRule, reference: Any) -> Relevance:
-        """Turn "how far" into "what is left of the usual": R = slope · (budget − outlier relevance)."""
+    def _against_budget(self, out: Relevance, rule: SoftMinRule, reference: Any) -> Relevance:
+        """Turn "how far" into "what is left of the usual": R = |slope| · (budget − outlier relevance)."""
         usual = self._usual_relevance(rule) if reference is None else self._mean_relevance(reference, rule)
         budget = usual
         if self.score.budget is not None:
             total = float(usual.sum())
             even = np.full_like(usual, self.score.budget / len(usual))
             budget = usual * (self.score.budget / total) if total > 0 else even
+        slope = np.abs(out.slope)
         given = slope * budget.sum()
         entering = {key: value + given * (index > 0) for index, (key, value) in enumerate(out.entering.items())}
         values = out.values + slope[:, None] * budget
-        return Relevance(values, out.output, out.base_values - given, out.annotations, entering)
+        return Relevance(values, out.output, out.base_values - given, out.annotations, entering, out.slope)
 
     @torch.no_grad()
     def score_without_self(self, X: Any, own: np.ndarray) -> np.ndarray:
         """The score of rows, each with one anchor left out: ``own`` from `self_index`, −1 for none."""
         z = self._embed(self.encode(X))
-        return np.asarray(self.score.value(self.pool.score_without(z, torch.as_tensor(own))))
+        return _array(self.score.value(self.pool.score_without(z, torch.as_tensor(own, device=z.device))))
 
     @torch.no_grad()
     def self_index(self, X: Any) -> np.ndarray:
         """Which anchor each row itself is, or −1."""
-        return np.asarray(self.pool.self_index(self._embed(self.encode(X)) - self.pool.center))
+        return _array(self.pool.self_index(self._embed(self.encode(X)) - self.pool.center))
 
     @torch.no_grad()
     def embed(self, X: Any) -> np.ndarray:
         """Rows in the space of the distances, (n, K)."""
-        return np.asarray(self._embed(self.encode(X)))
+        return _array(self._embed(self.encode(X)))
 
     @torch.no_grad()
     def _mean_relevance(self, X: Any, rule: SoftMinRule) -> np.ndarray:
         z = self._embed(self.encode(X))
-        return np.asarray(self.pool.relevance(z, rule).values.mean(0))
+        return _array(self.pool.relevance(z, rule).values.mean(0))
 
     @torch.no_grad()
     def _usual_relevance(self, rule: SoftMinRule) -> np.ndarray:
-        if self._usual is None:
+        if rule not in self._usual:
             z = self.pool.anchors + self.pool.center
-            self._usual = np.asarray(self.pool.relevance(z, rule).values.mean(0))
-        return self._usual
+            self._usual[rule] = _array(self.pool.relevance(z, rule).values.mean(0))
+        return self._usual[rule]
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.asarray(tensor.detach().cpu())

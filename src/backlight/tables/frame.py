@@ -61,10 +61,6 @@ class Frame:
         labels = None if self.labels is None else self.labels[rows]
         return Frame(self.names, columns, self.kind, self.named, labels)
 
-    def is_number(self, position: int) -> bool:
-        """Whether this column holds numbers."""
-        return self.columns[position].dtype == np.float64
-
     def matrix(self) -> np.ndarray:
         """All columns side by side, (n, d): float64 if every column is numeric, otherwise object."""
         dtype = np.float64 if all(c.dtype == np.float64 for c in self.columns) else object
