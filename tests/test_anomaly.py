@@ -210,6 +210,19 @@ def test_a_users_own_model_is_explained_with_its_own_alarm_line():
     assert with_normal.study.p_values.shape == (20, 5)
 
 
+def test_what_a_users_pca_discards_is_said():
+    from sklearn.decomposition import PCA
+    from sklearn.neighbors import KernelDensity
+    from sklearn.pipeline import make_pipeline
+
+    frame = sensors()[0].select([f"p{j}" for j in range(5)])
+    model = make_pipeline(PCA(2), KernelDensity()).fit(frame.matrix())
+
+    found = explain_table(neuralize(model), frame)
+
+    assert any(note.startswith("The model's PCA discards") for note in found.notes)
+
+
 def test_bands_and_standard_scores_are_those_of_normal_rows():
     normal = np.array([[1.0, 0.0], [2.0, 0.0], [3.0, 1.0], [np.nan, 0.0]])
     bands = bands_of(normal, ["x", "c"], {"c": ["u", "v", "w"]})

@@ -200,7 +200,23 @@ def explain_table(
         seed=seed,
         progress=progress,
     )
+    discarded = found.explanation.annotations.get("discarded")
+    if discarded is not None:
+        notes.append(
+            f"The model's PCA discards {100 * discarded.mean():.0f} % of these rows' squared distance from its centre "
+            f"(at most {100 * discarded.max():.0f} % of one row): what happens there, the model cannot see."
+        )
     return Findings(found, columns, network, None, labels, tuple(notes))
+
+
+def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:
+    """What the table says of a row beside the modelled columns: its identifiers and dates."""
+    found = []
+    for column in columns:
+        value = column.cells[row] if column.kind in ("identifier", "date") else None
+        if value is not None and value == value:
+            found.append((column.name, f"{value:.0f}" if isinstance(value, float) else str(value)))
+    return found
 
 
 def row_labels(columns: tuple[Column, ...], n: int) -> np.ndarray:

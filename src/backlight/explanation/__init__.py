@@ -3,6 +3,7 @@
 ``core``      the result itself: immutable, sliceable, NumPy inside
 ``ledger``    what each layer received, passed on and kept
 ``storage``   Parquet and safetensors files, never pickle
+``plots``     ``ex.plot``, with matplotlib
 ``display``   the dozen lines of ``repr`` and the bars of a notebook
 
 Imports only ``errors`` and ``tables``.

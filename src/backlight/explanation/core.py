@@ -12,6 +12,7 @@ import numpy as np
 
 from backlight.errors import ArgumentError, NameNotFound, listed, require
 from backlight.explanation.ledger import Ledger
+from backlight.explanation.plots import Plots
 from backlight.tables import frame_like
 
 __all__ = ["Explanation"]
@@ -258,6 +259,11 @@ class Explanation:
             feature_names=list(self.feature_names) or None,
             output_names=list(self.output_names) if self.output.ndim > 1 else None,
         )
+
+    @property
+    def plot(self) -> Plots:
+        """Plots with matplotlib: ``ex.plot.waterfall(row)``, ``.bar()``, ``.beeswarm()``, ``.heatmap()``."""
+        return Plots(self)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write to ``.parquet`` (tables) or ``.safetensors`` (any shape). Never pickle; see `load`."""

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from backlight.explanation.core import Explanation
 
-__all__ = ["as_html", "as_text", "number"]
+__all__ = ["as_html", "as_text", "cell_text", "number"]
 
 _LINES = 6
 
@@ -53,7 +53,7 @@ def _row_html(ex: Explanation, i: int) -> str:
         width = 50 * abs(value) / most
         left = 50 if value >= 0 else 50 - width
         color = "#c8402e" if value >= 0 else "#3d6fb4"
-        cell = "" if ex.data is None else escape(_cell(ex.data[i, ex.feature_names.index(name)]))
+        cell = "" if ex.data is None else escape(cell_text(ex.data[i, ex.feature_names.index(name)]))
         rows.append(
             f'<tr><td style="text-align:right;padding-right:8px">{escape(name)}</td><td style="opacity:.7">{cell}</td>'
             f'<td style="width:220px"><svg width="220" height="12" role="img" aria-label="{value:+.4g}">'
@@ -65,7 +65,8 @@ def _row_html(ex: Explanation, i: int) -> str:
     return f"<p>row {escape(str(label))}: {escape(total)}</p><table>{''.join(rows)}</table>"
 
 
-def _cell(value: object) -> str:
+def cell_text(value: object) -> str:
+    """A cell of the data, for people."""
     if isinstance(value, float | np.floating):
         return "missing" if np.isnan(value) else number(float(value))
     return "missing" if value is None else str(value)

@@ -12,7 +12,7 @@ import numpy as np
 
 from backlight.anomaly.bands import score_text
 from backlight.anomaly.study import Study
-from backlight.anomaly.workflow import Findings
+from backlight.anomaly.workflow import Findings, row_context
 from backlight.report import svg
 from backlight.tables.files import atomic
 
@@ -167,6 +167,7 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
         "rank": i + 1,
         "label": str(findings.labels[position]),
         "row": position + 1,
+        "context": row_context(findings.columns, position),
         "excess": excess,
         "reasons": reasons(study, i),
         "lines": lines,
