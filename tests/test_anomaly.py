@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from backlight.anomaly.bands import bands_of, standard_scores
 from backlight.anomaly.detector import fit_detector, prepare
-from backlight.anomaly.workflow import explain_table, find_anomalies
+from backlight.anomaly.workflow import anchor_positions, explain_table, find_anomalies
 from backlight.demo import mixed_up_wines
 from backlight.errors import ArgumentError, DataError
 from backlight.neural import neuralize
@@ -70,6 +70,14 @@ def test_a_density_scores_a_fitted_row_exactly_as_if_it_had_not_been_fitted():
     for i in range(0, 40, 7):
         refit = type(last)(bandwidth=last.bandwidth).fit(np.delete(z, i, axis=0))
         assert np.allclose(scores[i], neuralize(refit)(z[i : i + 1]).item(), rtol=1e-10)
+
+
+@pytest.mark.parametrize("detector", ["kde", "ocsvm"])
+def test_which_anchor_a_fitted_row_became_is_known(detector):
+    data, _ = prepare(sensors(n=60)[0])
+    estimator, network = fit_detector(data.coded, data, detector)
+
+    assert np.array_equal(anchor_positions(estimator, 60), network.self_index(torch.as_tensor(data.coded)))
 
 
 def test_the_alarm_line_comes_from_normal_rows_alone():

@@ -1,5 +1,7 @@
 """Whole pipelines: equal scores, relevance on the original columns, everything else refused by name."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -144,6 +146,47 @@ def test_a_tensor_is_taken_as_encoded():
 
     assert np.array_equal(net(coded), net(frame))
     assert np.array_equal(backlight.explain(model, coded).values, backlight.explain(model, frame).values)
+
+
+@pytest.mark.parametrize("remainder", ["passthrough", "drop", StandardScaler()], ids=str)
+def test_remainders_are_carried(remainder):
+    frame = mixed()[["colour", "temperature", "code"]]
+    front = ColumnTransformer([("c", OneHotEncoder(sparse_output=False), ["colour"])], remainder=remainder)
+    assert_exact(make_pipeline(front, SimpleImputer(), KernelDensity()).fit(frame), frame)
+
+
+def test_columns_by_position_slice_and_pandas_output_are_carried():
+    frame = mixed()[["colour", "temperature", "code"]]
+    front = ColumnTransformer([("c", OneHotEncoder(sparse_output=False), [0]), ("n", StandardScaler(), slice(1, 3))])
+    assert_exact(make_pipeline(front.set_output(transform="pandas"), OneClassSVM(nu=0.2)).fit(frame), frame)
+
+
+@pytest.mark.parametrize(
+    "imputer",
+    [
+        SimpleImputer(add_indicator=True, keep_empty_features=True),
+        SimpleImputer(add_indicator=True, keep_empty_features=False),
+        SimpleImputer(strategy="constant", fill_value=7, keep_empty_features=True),
+    ],
+    ids=str,
+)
+def test_columns_without_any_value_are_imputed_or_dropped_as_scikit_learn_does(imputer):
+    X = np.c_[mixed()[["temperature", "pressure"]].to_numpy(), np.full(200, np.nan)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # scikit-learn says that it skips the empty column
+        assert_exact(make_pipeline(imputer, StandardScaler(), KernelDensity()).fit(X), X)
+
+
+def test_a_number_can_stand_for_missing():
+    X = mixed()[["temperature", "pressure"]].fillna(-1).to_numpy()
+    assert_exact(make_pipeline(SimpleImputer(missing_values=-1), StandardScaler(), KernelDensity()).fit(X), X)
+
+
+def test_columns_named_by_numbers_and_categorical_columns_are_read():
+    frame = mixed()[["temperature", "code"]].set_axis([0, 1], axis=1)
+    assert assert_exact(make_pipeline(StandardScaler(), KernelDensity()).fit(frame), frame).feature_names == ("0", "1")
+    frame = pd.DataFrame({"x": pd.Categorical(mixed()["colour"].fillna("none")), "y": mixed()["code"] > 1})
+    assert_exact(make_pipeline(OneHotEncoder(sparse_output=False), KernelDensity()).fit(frame), frame)
 
 
 def test_one_hot_blocks_are_summed_to_their_column():

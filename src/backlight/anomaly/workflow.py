@@ -112,12 +112,12 @@ def find_anomalies(
 
     own = calibration_own = None
     if reference is None:
-        own = _positions(fit, len(data.coded), _anchor_positions(estimator, n_fit))
+        own = _positions(fit, len(data.coded), anchor_positions(estimator, n_fit))
         calibration_own = _positions(held_out, len(data.coded), np.arange(len(held_out)))
     else:
         own = np.full(len(data.coded), -1)
     labels = row_labels(data.columns, len(frame))
-    fit_excess = network.score_without_self(torch.as_tensor(source.coded[fit]), _anchor_positions(estimator, n_fit))
+    fit_excess = network.score_without_self(torch.as_tensor(source.coded[fit]), anchor_positions(estimator, n_fit))
     calm = fit[fit_excess <= threshold]
     source_labels = labels if reference is None else row_labels(reference.columns, len(source.coded))
     found = study(
@@ -240,7 +240,7 @@ def _positions(rows: np.ndarray, n: int, to: np.ndarray) -> np.ndarray:
     return out
 
 
-def _anchor_positions(estimator: Any, n_fit: int) -> np.ndarray:
+def anchor_positions(estimator: Any, n_fit: int) -> np.ndarray:
     """Which anchor each fitted row became: all of them in a density, the support vectors in an SVM."""
     last = estimator[-1]
     if not hasattr(last, "support_"):

@@ -43,7 +43,6 @@ def one_class_svm(estimator: Any) -> Head:
     vectors, dual = estimator.support_vectors_, estimator.dual_coef_
     vectors = np.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors, dtype=np.float64)
     dual = np.asarray(dual.toarray() if hasattr(dual, "toarray") else dual, dtype=np.float64)[0]
-    vectors, dual = vectors[dual > 0], dual[dual > 0]
     gamma = float(estimator._gamma)  # private: the number behind gamma="scale"
     total, rho = float(dual.sum()), float(np.ravel(estimator.offset_)[0])
     log_weights = np.log(dual / total)

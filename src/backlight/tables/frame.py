@@ -134,7 +134,7 @@ def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnsError(f"column names occur twice: {listed(twice)}: rename them")
-    columns = tuple(_series(frame[name]) for name in frame.columns)
+    columns = tuple(_series(frame.get_column(name)) for name in frame.columns)
     kind = str(frame.implementation.value if hasattr(frame.implementation, "value") else frame.implementation)
     labels = None
     if frame.implementation.is_pandas_like():
