@@ -20,6 +20,8 @@ __all__ = ["Group", "Repair", "Study", "study"]
 _CHUNK = 20_000
 _MOST_COMPARED = 200
 _MOST_GROUPED = 2000
+# Rows whose shares of relevance are closer than this, in cosine distance on average, have the same cause.
+_ONE_CAUSE = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +303,7 @@ def _groups(explanation: Explanation, names: Sequence[str]) -> list[Group]:
         return [_group(names, above, positive / total)] if len(above) else []
     shares = positive / total
     labels = AgglomerativeClustering(
-        n_clusters=None, distance_threshold=0.5, metric="cosine", linkage="average"
+        n_clusters=None, distance_threshold=_ONE_CAUSE, metric="cosine", linkage="average"
     ).fit_predict(shares)
     groups = [_group(names, above[labels == label], shares[labels == label]) for label in np.unique(labels)]
     return sorted(groups, key=lambda group: -len(group.members))

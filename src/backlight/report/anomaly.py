@@ -20,6 +20,7 @@ __all__ = ["KnownFaults", "reasons", "sentence", "write_anomaly_report"]
 
 _MOST_ROWS = 30
 _MOST_COLUMNS = 10
+_MOST_GROUPS = 8
 _ARROWS = {"above": "↑", "below": "↓", "inside": "·", "rare": "rare", "usual": "·", "missing": "missing"}
 
 
@@ -97,6 +98,7 @@ def render(
         rows=[_row(findings, i) for i in range(shown)],
         drivers=_drivers(study),
         groups=_group_lines(findings),
+        smaller_groups=max(0, len(study.groups) - _MOST_GROUPS),
         columns=findings.columns,
         trust=_trust(study),
         faults=None if faults is None else _faults(findings, faults),
@@ -244,7 +246,7 @@ def _group_lines(findings: Findings) -> list[dict[str, Any]]:
             "rows": [str(findings.labels[study.rows[m]]) for m in group.members[:6]],
             "more": max(0, len(group.members) - 6),
         }
-        for group in study.groups
+        for group in study.groups[:_MOST_GROUPS]
     ]
 
 
