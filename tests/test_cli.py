@@ -149,6 +149,7 @@ BAD = {
         "types that are not known to be safe: posix.system",
     ),
     "other columns": (["explain", "good.skops", "orders.csv"], "the columns differ from those at fit time"),
+    "one column more": (["explain", "good.skops", "more.csv"], "leave them out with --ignore 'note', or name the rows"),
 }
 
 
@@ -159,7 +160,7 @@ def test_bad_input_gets_one_clear_line_and_exit_code_2_and_nothing_written(case,
     files = {
         "empty.csv": b"", "broken.parquet": b"PAR1 and nothing", "ragged.csv": b"a,b\n1,2\n3\n",
         "latin.csv": "a,b\n1,\xfc\n".encode("latin-1"), "few.csv": b"a\n1\n2\n", "constant.csv": b"a\n" + b"1\n" * 20,
-        "infinite.csv": b"a\n" + b"inf\n1\n2\n" * 10, "numbers.csv": b"a,b\n" + b"1,2\n3,5\n" * 10,
+        "infinite.csv": b"a\n" + b"inf\n1\n2\n" * 10, "numbers.csv": b"a,b\n" + b"1,2\n3,5\n" * 10, "more.csv": b"a,b,note\n" + b"1,2,x\n3,5,y\n" * 10,
         "model.pkl": pickle.dumps({"a": 1}), "model.skops": pickle.dumps({"a": 1}),
     }  # fmt: skip
     for name, content in files.items():

@@ -158,6 +158,25 @@ def test_a_row_almost_on_an_anchor_keeps_its_digits(rng):
     assert np.allclose(got, gamma * (X - U[:10]) ** 2, rtol=1e-9)
 
 
+@pytest.mark.parametrize("far", [1e3, 1e6, 1e8])
+def test_far_anchors_cost_neither_digits_nor_the_fast_path(far, rng, monkeypatch):
+    import backlight.neural.softmin_distance as module
+
+    U, X = rng.normal(size=(300, 4)), rng.normal(size=(40, 4))
+    U[0] = far
+    slow_rows = []
+    explicit = module._Pairs.__init__
+    monkeypatch.setattr(
+        module._Pairs, "__init__", lambda self, *a: (slow_rows.append(len(a[1])), explicit(self, *a))[1]
+    )
+
+    got = pool(U).relevance(torch.tensor(X), Stable()).values.numpy()
+
+    expected = np.array([oracle.relevance(x, U, np.ones(300), 0.5, "stable") for x in X])
+    assert np.abs(got - expected).max() <= 1e-11 * np.abs(expected).max()
+    assert slow_rows == []
+
+
 def test_results_do_not_depend_on_how_rows_are_chunked(rng, monkeypatch):
     import backlight.neural.softmin_distance as module
 

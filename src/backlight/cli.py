@@ -172,6 +172,7 @@ def explain(
     overrides = _overrides(identifier=ids, ignored=ignore)
     _require_columns(frame, overrides)
     inputs = frame.select([name for name in frame.names if name not in left_out])
+    _require_known(inputs, network.feature_names, network.front.named)
     normal_paths = expand(normal or [])
     reference = None
     if normal_paths:
@@ -275,6 +276,17 @@ def _require_columns(frame: Frame, names: dict[str, str]) -> None:
     unknown = [name for name in names if name not in frame.names]
     if unknown:
         raise ColumnsError(f"no column {unknown[0]!r} in the data: the columns are {listed(frame.names, 20)}")
+
+
+def _require_known(frame: Frame, known: tuple[str, ...], named: bool) -> None:
+    from backlight.errors import ColumnsError, listed
+
+    extra = [name for name in frame.names if name not in known] if named else []
+    if extra and not [name for name in known if name not in frame.names]:
+        raise ColumnsError(
+            f"the columns differ from those at fit time (unknown to the model: {listed(extra)}): leave them out "
+            f"with --ignore {','.join(extra[:3])!r}, or name the rows by one with --id"
+        )
 
 
 def _same_columns(frame: Frame, reference: Frame, paths: list[Path]) -> tuple[Frame, Frame]:

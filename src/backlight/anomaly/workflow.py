@@ -153,7 +153,8 @@ def explain_table(
     """Explain a table by a model that the user fitted.
 
     The alarm line is the model's own (one-class SVM), or the score that 99 % of its own training rows stay below, each
-    scored without itself (kernel density). P-values need ``normal``, a table of held-out normal rows.
+    scored without itself (kernel density). A row equal to a training row is taken
+    for it. P-values need ``normal``, a table of held-out normal rows.
     """
     aligned = network.front.align(frame)
     coded = np.asarray(network.encode(frame))

@@ -105,8 +105,9 @@ class SoftMinDistance(nn.Module):
         super().__init__()
         self.gamma = float(gamma)
         self.pullback = pullback
-        center = torch.as_tensor(anchors.mean(axis=0), dtype=dtype)
-        # The centre is rounded to the working precision first, so that rows and anchors lose the same number.
+        # A median, so that one far anchor does not take the centre away from all others. It is rounded to the working
+        # precision first, so that rows and anchors lose the same number.
+        center = torch.as_tensor(np.median(anchors, axis=0), dtype=dtype)
         U = torch.as_tensor(anchors, dtype=torch.float64) - center.double()
         log_w = torch.as_tensor(log_weights, dtype=torch.float64)
         log_w = log_w - torch.logsumexp(log_w, 0)
@@ -218,7 +219,7 @@ class SoftMinDistance(nn.Module):
         norm = z.square().sum(1)
         D = self._distances(z, norm)
         score = -torch.logsumexp(self.log_weights - D, 1)
-        rough = self._cancels(norm, score)
+        rough = self._cancels(self._magnitude(norm, score), score)
         if bool(rough.any()):
             score = score.clone()
             score[rough] = -_Pairs(self, z[rough], D[rough]).log_sum
@@ -228,9 +229,19 @@ class SoftMinDistance(nn.Module):
             score[small] = _small_soft_min(D[small], self.log_weights.exp().expand_as(D[small]))
         return score.clamp_min(0)
 
-    def _cancels(self, norm: Tensor, score: Tensor) -> Tensor:
+    def _magnitude(self, norm: Tensor, score: Tensor) -> Tensor:
+        """γ(‖z‖² + max ‖u_j‖²) over the anchors that carry weight: what the rounding of D is proportional to.
+
+        A weight above e^−46 means D_j ≤ o + 46, and so √γ‖u_j‖ ≤ √γ‖z‖ + √(o + 46). Anchors further out have
+        large distances with small relative errors, and no weight.
+        """
+        scaled = self.gamma * norm
+        reach = (scaled.sqrt() + (score.clamp_min(0) + _NEGLIGIBLE).sqrt()).square()
+        return scaled + reach.clamp_max(self.gamma * self.radius)
+
+    def _cancels(self, magnitude: Tensor, score: Tensor) -> Tensor:
         """Rows whose expanded distances could move the score by more than about 10⁴ roundings of max(1, score)."""
-        return 8 * self.gamma * (norm + self.radius) > 1e4 * score.clamp_min(1)
+        return 8 * magnitude > 1e4 * score.clamp_min(1)
 
     # -- the relevance ---------------------------------------------------------------------------------------------
 
@@ -263,7 +274,8 @@ class SoftMinDistance(nn.Module):
         D[selves, own[selves]] = 1.0  # its weight p is zero; infinity times zero would not be
         mean = torch.linalg.vecdot(p, D) / total
 
-        rough = self._cancels(norm, others) & ~alone
+        magnitude = self._magnitude(norm, others)
+        rough = self._cancels(magnitude, others) & ~alone
         small = (others < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
             weights = self.log_weights.exp().expand(int(small.sum()), -1).clone()
@@ -293,7 +305,7 @@ class SoftMinDistance(nn.Module):
 
         # Bound of the cancellation in the products above, against the mass that they should add up to.
         eps = torch.finfo(z.dtype).eps
-        error = 8 * eps * self.gamma * weight_sum * (norm + self.radius)
+        error = 8 * eps * weight_sum * magnitude
         rough |= ~(error <= 1e5 * eps * mass) & ~alone
         if bool(rough.any()):
             pairs = _Pairs(self, z[rough], self._distances(z[rough], norm[rough]), own[rough])
