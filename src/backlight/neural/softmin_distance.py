@@ -305,7 +305,7 @@ class SoftMinDistance(nn.Module):
 
         # Bound of the cancellation in the products above, against the mass that they should add up to.
         eps = torch.finfo(z.dtype).eps
-        error = 8 * eps * weight_sum * magnitude
+        error = 8 * eps * weight_sum.abs() * magnitude
         rough |= ~(error <= 1e5 * eps * mass) & ~alone
         if bool(rough.any()):
             pairs = _Pairs(self, z[rough], self._distances(z[rough], norm[rough]), own[rough])
