@@ -12,7 +12,7 @@ import numpy as np
 from backlight._version import __version__
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.explanation import Explanation, Ledger
-from backlight.neural import NeuralizedModel, neuralize
+from backlight.neural import NeuralizedModel, Relevance, neuralize
 from backlight.rules import softmin_rule
 from backlight.tables import Frame, as_frame
 
@@ -114,22 +114,20 @@ def explain(
         frames.append(network.front.align(frame))
         done += len(frame)
         report(done, max(done, total))
-    if not parts:
-        raise DataError("the table has no rows: give at least one row to explain")
+    found = Relevance.joined(parts)
 
     columns = tuple(frames[0].names) if frames[0].named or names else network.feature_names
-    entering = {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering}
-    flow = np.stack(list(entering.values()))
+    flow = np.stack(list(found.entering.values()))
     ledger = Ledger(
-        tuple(entering)[:-1],
+        tuple(found.entering)[:-1],
         (network.score.name, repr(rule), "squared differences")[: len(flow) - 1],
         flow[:-1],
         flow[1:],
     )
     ex = Explanation(
-        values=np.concatenate([part.values for part in parts]),
-        output=np.concatenate([part.output for part in parts]),
-        base_values=np.concatenate([part.base_values for part in parts]),
+        values=found.values,
+        output=found.output,
+        base_values=found.base_values,
         data=np.concatenate([frame.matrix() for frame in frames]),
         feature_names=columns,
         output_names=(network.score.name,),
@@ -137,7 +135,7 @@ def explain(
         method=f"lrp ({rule.name})",
         provenance={"model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions()},
         ledger=ledger,
-        annotations={key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
+        annotations=found.annotations,
         labels=None if frames[0].labels is None else np.concatenate([f.labels for f in frames if f.labels is not None]),
         kind=frames[0].kind,
     )

@@ -124,9 +124,8 @@ def anomalies(
     reference = read_files(normal_paths) if normal_paths else None
     if reference is not None:
         frame, reference = _same_columns(frame, reference, normal_paths)
-    from backlight.anomaly.workflow import (
-        find_anomalies,
-    )  # loads torch: not before the files are known to be good
+    # Loads torch: not before the files are known to be good.
+    from backlight.anomaly.workflow import find_anomalies
 
     overrides = _overrides(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
     with _progress(quiet) as progress:

@@ -12,7 +12,7 @@ from backlight.anomaly.bands import Band, bands_of, standard_scores
 from backlight.errors import DataError
 from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
-from backlight.neural import NeuralizedModel
+from backlight.neural import NeuralizedModel, Relevance
 from backlight.rules import Stable
 
 __all__ = ["Group", "Repair", "Study", "study"]
@@ -223,14 +223,13 @@ def _explain(
         part = slice(start, start + _CHUNK)
         parts.append(network.relevance(torch.as_tensor(coded[part]), Stable(), own=own[part]))
         progress("explaining", min(start + _CHUNK, len(coded)), len(coded))
-    values = np.concatenate([p.values for p in parts])
-    annotations = {key: np.concatenate([p.annotations[key] for p in parts]) for key in parts[0].annotations}
+    found = Relevance.joined(parts)
+    annotations = dict(found.annotations)
     alone = annotations.pop("score_without_self")
-    base = np.concatenate([p.base_values + p.annotations["score_without_self"] - p.output for p in parts])
     return Explanation(
-        values=values,
+        values=found.values,
         output=alone - threshold,
-        base_values=base - threshold,
+        base_values=found.base_values + alone - found.output - threshold,
         data=data,
         feature_names=tuple(names),
         output_names=("excess over the alarm line",),

@@ -110,15 +110,16 @@ def find_anomalies(
             "the line is their largest score."
         )
 
-    own = calibration_own = None
+    anchors = anchor_positions(estimator, n_fit)
+    calibration_own = None
     if reference is None:
-        own = _positions(fit, len(data.coded), anchor_positions(estimator, n_fit))
+        own = _positions(fit, len(data.coded), anchors)
         calibration_own = _positions(held_out, len(data.coded), np.arange(len(held_out)))
     else:
         own = np.full(len(data.coded), -1)
     labels = row_labels(data.columns, len(frame))
-    fit_excess = network.score_without_self(torch.as_tensor(source.coded[fit]), anchor_positions(estimator, n_fit))
-    calm = fit[fit_excess <= threshold]
+    calm = fit[network.score_without_self(torch.as_tensor(source.coded[fit]), anchors) <= threshold]
+    calm = calm if len(calm) else fit
     source_labels = labels if reference is None else row_labels(reference.columns, len(source.coded))
     found = study(
         network,
@@ -127,8 +128,8 @@ def find_anomalies(
         levels=data.levels,
         data=_cells(data),
         own=own,
-        normal=source.coded[calm if len(calm) else fit],
-        normal_labels=source_labels[calm if len(calm) else fit],
+        normal=source.coded[calm],
+        normal_labels=source_labels[calm],
         threshold=threshold,
         threshold_note=note,
         calibration=source.coded[held_out],
@@ -153,8 +154,8 @@ def explain_table(
     """Explain a table by a model that the user fitted.
 
     The alarm line is the model's own (one-class SVM), or the score that 99 % of its own training rows stay below, each
-    scored without itself (kernel density). A row equal to a training row is taken
-    for it. P-values need ``normal``, a table of held-out normal rows.
+    scored without itself (kernel density). A row equal to a training row is taken for it. P-values need ``normal``, a
+    table of held-out normal rows.
     """
     aligned = network.front.align(frame)
     coded = np.asarray(network.encode(frame))

@@ -14,7 +14,7 @@ its siblings, registered with ``@neuralize.register("module.Class")``, and one t
 """
 
 from backlight.neural import density, svm
-from backlight.neural.network import Head, NeuralizedModel, Score
+from backlight.neural.network import Head, NeuralizedModel, Relevance, Score
 from backlight.neural.neuralize import neuralize
 
-__all__ = ["Head", "NeuralizedModel", "Score", "density", "neuralize", "svm"]
+__all__ = ["Head", "NeuralizedModel", "Relevance", "Score", "density", "neuralize", "svm"]

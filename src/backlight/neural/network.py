@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,27 @@ class Relevance:
     annotations: dict[str, np.ndarray]
     entering: dict[str, np.ndarray]
     slope: np.ndarray
+
+    @staticmethod
+    def joined(parts: Sequence[Relevance]) -> Relevance:
+        """The relevance of all rows, from that of consecutive batches.
+
+        Raises
+        ------
+        DataError
+            When there is no batch.
+        """
+        if not parts:
+            raise DataError("the table has no rows: give at least one row to explain")
+        first = parts[0]
+        return Relevance(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.output for part in parts]),
+            np.concatenate([part.base_values for part in parts]),
+            {key: np.concatenate([part.annotations[key] for part in parts]) for key in first.annotations},
+            {key: np.concatenate([part.entering[key] for part in parts]) for key in first.entering},
+            np.concatenate([part.slope for part in parts]),
+        )
 
 
 class NeuralizedModel(nn.Module):
@@ -208,16 +229,8 @@ class NeuralizedModel(nn.Module):
         coded = self.encode(X)
         known = None if own is None else torch.as_tensor(own, device=coded.device)
         batches = [slice(i, i + _BATCH) for i in range(0, len(coded), _BATCH)]
-        parts = [self._relevance(coded[rows], rule, None if known is None else known[rows]) for rows in batches]
-        if not parts:
-            raise DataError("the table has no rows: give at least one row to explain")
-        out = Relevance(
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.output for part in parts]),
-            np.concatenate([part.base_values for part in parts]),
-            {key: np.concatenate([part.annotations[key] for part in parts]) for key in parts[0].annotations},
-            {key: np.concatenate([part.entering[key] for part in parts]) for key in parts[0].entering},
-            np.concatenate([part.slope for part in parts]),
+        out = Relevance.joined(
+            [self._relevance(coded[rows], rule, None if known is None else known[rows]) for rows in batches]
         )
         return out if out.slope[0] > 0 else self._against_budget(out, rule, reference)
 

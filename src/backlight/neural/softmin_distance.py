@@ -142,10 +142,7 @@ class SoftMinDistance(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Outlierness o(z) in nats, shape (n,), from z of shape (n, K)."""
-        if not len(z):
-            return z.new_zeros(0)
-        centred = z - self.center
-        return torch.cat([self._score(rows) for rows in torch.split(centred, self.chunk)])
+        return self.score_without(z, torch.full((len(z),), -1, device=z.device))
 
     def relevance(self, z: Tensor, rule: SoftMinRule, own: Tensor | None = None) -> PoolRelevance:
         """Share the score of each row among the columns of the table by the given rule.
@@ -173,17 +170,10 @@ class SoftMinDistance(nn.Module):
 
         For rows that were changed a little: their original is an anchor next to them, and no evidence.
         """
-        centred = z - self.center
-        found = []
-        for start in range(0, len(z), self.chunk):
-            rows, left_out = centred[start : start + self.chunk], own[start : start + self.chunk]
-            logits = self.log_weights - self._distances(rows, rows.square().sum(1))
-            masked = torch.nonzero(left_out >= 0).squeeze(1)
-            logits[masked, left_out[masked]] = -math.inf
-            score = -torch.logsumexp(logits, 1)
-            score[masked] += torch.log1p(-self.log_weights[left_out[masked]].exp())
-            found.append(score.clamp_min(0))
-        return torch.cat(found) if found else z.new_zeros(0)
+        if not len(z):
+            return z.new_zeros(0)
+        rows, left_out = torch.split(z - self.center, self.chunk), torch.split(own, self.chunk)
+        return torch.cat([self._score(*pair) for pair in zip(rows, left_out, strict=True)])
 
     def self_index(self, centred: Tensor) -> Tensor:
         """Index of the anchor that each centred row is, or -1.
@@ -215,19 +205,37 @@ class SoftMinDistance(nn.Module):
         """D = γ‖z − u_j‖² for centred rows, (rows, M); rounding can make it slightly negative."""
         return torch.cat([z, self.gamma * norm[:, None], torch.ones_like(norm)[:, None]], 1) @ self.keys
 
-    def _score(self, z: Tensor) -> Tensor:
-        norm = z.square().sum(1)
+    def _masked_distances(self, z: Tensor, norm: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """D with infinity for each row's own anchor, and log(1 − α) of that anchor: what the others sum to."""
         D = self._distances(z, norm)
-        score = -torch.logsumexp(self.log_weights - D, 1)
-        rough = self._cancels(self._magnitude(norm, score), score)
+        selves = torch.nonzero(own >= 0).squeeze(1)
+        D[selves, own[selves]] = math.inf
+        log_rest = torch.zeros_like(norm)
+        log_rest[selves] = torch.log1p(-self.log_weights[own[selves]].exp())
+        return D, log_rest
+
+    def _rest_weights(self, own: Tensor) -> Tensor:
+        """The weights α without each row's own anchor, renormalised: (rows, M)."""
+        weights = self.log_weights.exp().expand(len(own), -1).clone()
+        kept = torch.nonzero(own >= 0).squeeze(1)
+        weights[kept, own[kept]] = 0
+        return weights / weights.sum(1, keepdim=True)
+
+    def _score(self, z: Tensor, own: Tensor) -> Tensor:
+        norm = z.square().sum(1)
+        D, log_rest = self._masked_distances(z, norm, own)
+        log_sum = torch.logsumexp(self.log_weights - D, 1)
+        alone = log_sum == -math.inf
+        score = log_rest - log_sum
+        rough = self._cancels(self._magnitude(norm, score), score) & ~alone
         if bool(rough.any()):
             score = score.clone()
-            score[rough] = -_Pairs(self, z[rough], D[rough]).log_sum
-        small = (score < _SMALL_SCORE) & ~rough
+            score[rough] = log_rest[rough] - _Pairs(self, z[rough], D[rough]).log_sum
+        small = (score < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
             score = score.clone()
-            score[small] = _small_soft_min(D[small], self.log_weights.exp().expand_as(D[small]))
-        return score.clamp_min(0)
+            score[small] = _small_soft_min(D[small], self._rest_weights(own[small]))
+        return torch.where(alone, math.inf, score.clamp_min(0))
 
     def _magnitude(self, norm: Tensor, score: Tensor) -> Tensor:
         """γ(‖z‖² + max ‖u_j‖²) over the anchors that carry weight: what the rounding of D is proportional to.
@@ -248,10 +256,9 @@ class SoftMinDistance(nn.Module):
     def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """One chunk: score with and without self, what features carry, rows that no distance explains."""
         norm = z.square().sum(1)
-        D = self._distances(z, norm)
+        D, log_rest = self._masked_distances(z, norm, own)
         selves = torch.nonzero(own >= 0).squeeze(1)
         own_distance = self.gamma * (z[selves] - self.anchors[own[selves]]).square().sum(1)
-        D[selves, own[selves]] = math.inf
 
         # p_j ∝ α_j e^(−D_j); equal weights α need no pass of their own.
         if self.uniform:
@@ -269,8 +276,7 @@ class SoftMinDistance(nn.Module):
             p = p.sub_(top[:, None]).exp_()
             total = p.sum(1)
             log_sum = top + total.log()
-        others = -log_sum
-        others[selves] += torch.log1p(-self.log_weights[own[selves]].exp())
+        others = log_rest - log_sum
         D[selves, own[selves]] = 1.0  # its weight p is zero; infinity times zero would not be
         mean = torch.linalg.vecdot(p, D) / total
 
@@ -278,12 +284,7 @@ class SoftMinDistance(nn.Module):
         rough = self._cancels(magnitude, others) & ~alone
         small = (others < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
-            weights = self.log_weights.exp().expand(int(small.sum()), -1).clone()
-            left_out = own[small]
-            kept = torch.nonzero(left_out >= 0).squeeze(1)
-            weights[kept, left_out[kept]] = 0
-            weights /= weights.sum(1, keepdim=True)
-            others[small] = _small_soft_min(D[small], weights)
+            others[small] = _small_soft_min(D[small], self._rest_weights(own[small]))
 
         tau = rule.stabiliser
         if tau is None:
@@ -308,9 +309,9 @@ class SoftMinDistance(nn.Module):
         error = 8 * eps * weight_sum.abs() * magnitude
         rough |= ~(error <= 1e5 * eps * mass) & ~alone
         if bool(rough.any()):
-            pairs = _Pairs(self, z[rough], self._distances(z[rough], norm[rough]), own[rough])
+            pairs = _Pairs(self, z[rough], self._masked_distances(z[rough], norm[rough], own[rough])[0])
             values[rough], mass[rough], mean[rough] = pairs.share(rule)
-            others[rough] = -pairs.log_sum + torch.log1p(-pairs.own_weight)
+            others[rough] = log_rest[rough] - pairs.log_sum
 
         others = others.clamp_min(0)
         no_distance = ~(mean >= _NO_DISTANCE * others) | (mean <= 0) | alone
@@ -327,29 +328,22 @@ class SoftMinDistance(nn.Module):
         others = torch.where(alone, math.inf, others)
         score = others.clone()
         own_log_weight = self.log_weights[own[selves]]
-        score[selves] = -torch.logaddexp(
-            own_log_weight - own_distance, torch.log1p(-own_log_weight.exp()) - score[selves]
-        )
+        score[selves] = -torch.logaddexp(own_log_weight - own_distance, log_rest[selves] - score[selves])
         return values, score.clamp_min(0), others, carried, no_distance
 
 
 class _Pairs:
     """Rows against the anchors that carry weight for them, from explicit differences.
 
-    ``log_sum`` is log Σ_j α_j e^(−D_j) without the row's own anchor, the
-    weights not renormalised.
+    Anchors at infinity in ``D`` are left out. ``log_sum`` is log Σ_j α_j e^(−D_j) over the others, their weights not
+    renormalised.
     """
 
-    def __init__(self, pool: SoftMinDistance, z: Tensor, D: Tensor, own: Tensor | None = None) -> None:
+    def __init__(self, pool: SoftMinDistance, z: Tensor, D: Tensor) -> None:
         self.pool = pool
         self.z = z
         self.n = len(z)
-        self.own_weight = z.new_zeros(self.n)
         logits = pool.log_weights - D
-        if own is not None:
-            mine = torch.nonzero(own >= 0).squeeze(1)
-            logits[mine, own[mine]] = -math.inf
-            self.own_weight[mine] = pool.log_weights[own[mine]].exp()
         slack = 16 * torch.finfo(z.dtype).eps * pool.gamma * (z.square().sum(1) + pool.radius)
         active = logits >= (logits.amax(1) - _NEGLIGIBLE - slack)[:, None]
         active &= logits > -math.inf
