@@ -12,8 +12,15 @@ from backlight._version import __version__
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
+    from backlight import examples as examples
     from backlight import rules as rules
     from backlight._explain import explain as explain
+    from backlight.attribution import plan as plan
+    from backlight.engine import Composite as Composite
+    from backlight.engine import convolution as convolution
+    from backlight.engine import dense as dense
+    from backlight.engine import first as first
+    from backlight.engine import presets as presets
     from backlight.explanation import Explanation as Explanation
     from backlight.explanation import Ledger as Ledger
     from backlight.neural import NeuralizedModel as NeuralizedModel
@@ -21,25 +28,38 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BacklightError",
+    "Composite",
     "Explanation",
     "Ledger",
     "NeuralizedModel",
     "__version__",
+    "convolution",
+    "dense",
     "errors",
+    "examples",
     "explain",
+    "first",
     "neural",
     "neuralize",
+    "plan",
+    "presets",
     "rules",
 ]
 
 _HOME = {
+    "Composite": "backlight.engine",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
     "NeuralizedModel": "backlight.neural",
+    "convolution": "backlight.engine",
+    "dense": "backlight.engine",
     "explain": "backlight._explain",
+    "first": "backlight.engine",
     "neuralize": "backlight.neural",
+    "plan": "backlight.attribution",
+    "presets": "backlight.engine",
 }
-_ROOMS = ("errors", "neural", "rules")
+_ROOMS = ("errors", "examples", "neural", "rules")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from backlight._version import __version__
-from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.attribution import explain_module
+from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Explanation, Ledger
 from backlight.neural import NeuralizedModel, Relevance, neuralize
 from backlight.rules import softmin_rule
@@ -37,6 +39,7 @@ def explain(
     device: Any = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
+    options: dict[str, Any] | None = None,
     progress: bool | Progress | None = None,
 ) -> Explanation:
     """Explain a model's score: how much each feature contributed to it.
@@ -91,6 +94,18 @@ def explain(
     >>> bool(abs(ex.residual).max() < 1e-9)
     True
     """
+    module = _own_module(model)
+    if module is not None:
+        if score is not None or canonical:
+            name, value = ("score", score) if score is not None else ("canonical", canonical)
+            raise ArgumentError(f"{name}={value!r} does not apply to a torch module in this version: leave it out")
+        return explain_module(
+            module, X, target, method=method, rules=rules, reference=reference, layers=layers, strict=strict,
+            batch_size=batch_size, device=device, feature_names=feature_names, seed=seed, options=options,
+            report=_reporter(progress), versions=versions(),
+        )  # fmt: skip
+    if options is not None:
+        raise ArgumentError("options= is for the reference methods on torch modules: leave it out")
     if method != "lrp":
         raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
     for name, value, default in (
@@ -144,6 +159,13 @@ def explain(
     return ex
 
 
+def _own_module(model: Any) -> torch.nn.Module | None:
+    """The model as a module, where it is a network of the user's own."""
+    if isinstance(model, torch.export.ExportedProgram):
+        return model.module()
+    return model if isinstance(model, torch.nn.Module) and not isinstance(model, NeuralizedModel) else None
+
+
 def _network(model: Any, score: str | None) -> NeuralizedModel:
     if isinstance(model, NeuralizedModel):
         if score is not None and score != model.score.name:
@@ -151,12 +173,6 @@ def _network(model: Any, score: str | None) -> NeuralizedModel:
                 f"the network computes {model.score.name!r}, not {score!r}: neuralize(model, score={score!r}) first"
             )
         return model
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(model, torch.nn.Module):
-        raise UnsupportedModel(
-            f"{type(model).__name__} is a torch module of its own, which this version cannot explain: "
-            "give a fitted scikit-learn model, or a network that backlight.neuralize returned"
-        )
     return neuralize(model, score=score)
 
 
@@ -203,7 +219,6 @@ def _require_conservation(ex: Explanation) -> None:
 def versions() -> dict[str, str]:
     """Versions of everything that the numbers depend on."""
     import sklearn
-    import torch
 
     return {
         "backlight": __version__,

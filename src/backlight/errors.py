@@ -10,11 +10,15 @@
     │  └─ ExistingFileError (FileExistsError)
     ├─ UntrustedModelError  (ValueError)         a model file that could run code
     ├─ UnsupportedModel     (TypeError)          no exact network is known for this model
-    │  └─ UnsupportedOption (ValueError)         … for this option of a known model
+    │  ├─ UnsupportedOption (ValueError)         … for this option of a known model
+    │  └─ UnsupportedOperator                    … for an operator of a torch model
+    ├─ ConservationError    (ArithmeticError)    relevance was lost, and strict=True asked for an error
     ├─ NotFittedModel       (ValueError)         the model was not fitted
     ├─ ArgumentError        (ValueError)         an argument of a public function
     ├─ NameNotFound         (KeyError)           a feature or output of an explanation
     └─ MissingDependency    (ImportError)        an extra is not installed
+
+    BacklightWarning        (UserWarning)        something is worth knowing before the numbers are used
 
 A message says what was wrong, with which value, and what to do.
 """
@@ -27,7 +31,9 @@ from types import ModuleType
 __all__ = [
     "ArgumentError",
     "BacklightError",
+    "BacklightWarning",
     "ColumnsError",
+    "ConservationError",
     "DataError",
     "ExistingFileError",
     "FileError",
@@ -36,6 +42,7 @@ __all__ = [
     "NameNotFound",
     "NotFittedModel",
     "UnsupportedModel",
+    "UnsupportedOperator",
     "UnsupportedOption",
     "UntrustedModelError",
 ]
@@ -77,6 +84,14 @@ class UnsupportedOption(UnsupportedModel, ValueError):  # noqa: N818
     """The model is known, but not with this option."""
 
 
+class UnsupportedOperator(UnsupportedModel):
+    """Relevance reaches an operator that no rule is known for."""
+
+
+class ConservationError(BacklightError, ArithmeticError):
+    """Relevance was lost where it should have been passed on, and ``strict=True`` asked for an error."""
+
+
 class NotFittedModel(BacklightError, ValueError):  # noqa: N818
     """The model must be fitted first."""
 
@@ -94,6 +109,10 @@ class NameNotFound(BacklightError, KeyError):  # noqa: N818
 
 class MissingDependency(BacklightError, ImportError):  # noqa: N818
     """Something optional is asked for that is not installed."""
+
+
+class BacklightWarning(UserWarning):
+    """Something is worth knowing before the numbers are used."""
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

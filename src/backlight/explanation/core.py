@@ -62,6 +62,8 @@ class Explanation:
         Relevance layer by layer.
     annotations : mapping of str to arrays with leading axis n
         Facts about rows or cells, for instance which cells were imputed.
+    layers : mapping of str to arrays of shape (n, *units), or (n, *units, targets)
+        Relevance at the layers that were asked for.
     labels : array of shape (n,), optional
         What the user calls the rows.
     kind : str
@@ -89,6 +91,7 @@ class Explanation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     ledger: Ledger | None = None
     annotations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
     labels: np.ndarray | None = None
     kind: str = "numpy"
 
@@ -120,11 +123,8 @@ class Explanation:
         put(self, "dims", tuple(self.dims))
         put(self, "data", None if self.data is None else _frozen(np.asarray(self.data)))
         put(self, "provenance", MappingProxyType(dict(self.provenance)))
-        put(
-            self,
-            "annotations",
-            MappingProxyType({k: _frozen(np.asarray(v)) for k, v in self.annotations.items()}),
-        )
+        for name in ("annotations", "layers"):
+            put(self, name, MappingProxyType({k: _frozen(np.asarray(v)) for k, v in getattr(self, name).items()}))
 
     @property
     def _tabular(self) -> bool:
@@ -176,6 +176,7 @@ class Explanation:
             data=None if self.data is None else self.data[key],
             ledger=None if self.ledger is None else self.ledger[key],
             annotations={name: value[key] for name, value in self.annotations.items()},
+            layers={name: value[key] for name, value in self.layers.items()},
             labels=None if self.labels is None else self.labels[key],
         )
 
@@ -212,6 +213,8 @@ class Explanation:
             base_values=self.base_values[:, k],
             output_names=(name,),
             target=name,
+            ledger=None if self.ledger is None else self.ledger.target(k),
+            layers={layer: array[..., k] for layer, array in self.layers.items()},
         )
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,38 +22,58 @@ class Ledger:
     layers : tuple of str
     rules : tuple of str
         Which rule ran at each layer.
-    entering, leaving : arrays of shape (layers, n)
+    entering, leaving : arrays of shape (layers, n), with several targets (layers, n, targets)
+    bias : array like them, optional
+        The part of what a layer kept that its bias kept. The rest is what stabilisers, zero denominators, constants and
+        rules that do not conserve kept.
     """
 
     layers: tuple[str, ...]
     rules: tuple[str, ...]
     entering: np.ndarray
     leaving: np.ndarray
+    bias: np.ndarray | None = None
 
     @property
     def absorbed(self) -> np.ndarray:
-        """What each layer kept, (layers, n): offsets, entropy, rounding."""
+        """What each layer kept, like ``entering``: offsets, entropy, rounding."""
         return np.asarray(self.entering - self.leaving)
 
     def __getitem__(self, rows: Any) -> Ledger:
-        return Ledger(self.layers, self.rules, self.entering[:, rows], self.leaving[:, rows])
+        return self._map(lambda array: array[:, rows])
+
+    def target(self, k: int) -> Ledger:
+        """The ledger of one of several targets."""
+        return self._map(lambda array: array[..., k])
+
+    def _map(self, change: Callable[[np.ndarray], np.ndarray]) -> Ledger:
+        bias = None if self.bias is None else change(self.bias)
+        return Ledger(self.layers, self.rules, change(self.entering), change(self.leaving), bias)
 
     def to_frame(self, kind: str = "numpy") -> Any:
-        """One line a layer, means over the rows."""
-        return frame_like(
-            {
-                "layer": np.array(self.layers, dtype=object),
-                "rule": np.array(self.rules, dtype=object),
-                "entering": self.entering.mean(1),
-                "leaving": self.leaving.mean(1),
-                "absorbed": self.absorbed.mean(1),
-            },
-            kind,
-        )
+        """One line a layer, means over the rows (and targets)."""
+        columns = {
+            "layer": np.array(self.layers, dtype=object),
+            "rule": np.array(self.rules, dtype=object),
+            "entering": self._mean(self.entering),
+            "leaving": self._mean(self.leaving),
+            "absorbed": self._mean(self.absorbed),
+        }
+        if self.bias is not None:
+            columns["by bias"] = self._mean(self.bias)
+        return frame_like(columns, kind)
+
+    @staticmethod
+    def _mean(array: np.ndarray) -> np.ndarray:
+        return np.asarray(array.reshape(len(array), -1).mean(1))
 
     def __repr__(self) -> str:
-        lines = [f"{'layer':<24}{'rule':<34}{'entering':>12}{'leaving':>12}{'absorbed':>12}"]
+        numbers = {"entering": self.entering, "leaving": self.leaving, "absorbed": self.absorbed}
+        if self.bias is not None:
+            numbers["by bias"] = self.bias
+        means = {name: self._mean(array) for name, array in numbers.items()}
+        wide = max([24, *(len(layer) + 2 for layer in self.layers)])
+        lines = [f"{'layer':<{wide}}{'rule':<34}" + "".join(f"{name:>12}" for name in means)]
         for k, (layer, rule) in enumerate(zip(self.layers, self.rules, strict=True)):
-            numbers = (self.entering[k].mean(), self.leaving[k].mean(), self.absorbed[k].mean())
-            lines.append(f"{layer:<24}{rule:<34}" + "".join(f"{number:>12.5g}" for number in numbers))
+            lines.append(f"{layer:<{wide}}{rule:<34}" + "".join(f"{column[k]:>12.5g}" for column in means.values()))
         return "\n".join(lines)

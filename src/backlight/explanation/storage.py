@@ -59,8 +59,11 @@ def _header(ex: Explanation) -> dict[str, Any]:
 
 def _arrays(ex: Explanation) -> dict[str, np.ndarray]:
     out = {f"annotation.{name}": array for name, array in ex.annotations.items()}
+    out |= {f"layer.{name}": array for name, array in ex.layers.items()}
     if ex.ledger is not None:
         out |= {"ledger.entering": ex.ledger.entering, "ledger.leaving": ex.ledger.leaving}
+        if ex.ledger.bias is not None:
+            out["ledger.bias"] = ex.ledger.bias
     return out
 
 
@@ -77,8 +80,8 @@ def _build(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> d
             tuple(head["ledger"]["rules"]),
             arrays["ledger.entering"],
             arrays["ledger.leaving"],
+            arrays.get("ledger.bias"),
         )
-    prefix = "annotation."
     return {
         **{name: tuple(v) if isinstance(v := head[name], list) else v for name in _TEXT},
         "values": arrays["values"],
@@ -87,9 +90,14 @@ def _build(head: dict[str, Any], arrays: dict[str, np.ndarray], path: Path) -> d
         "data": arrays.get("data"),
         "provenance": head["provenance"],
         "ledger": ledger,
-        "annotations": {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)},
+        "annotations": _with_prefix(arrays, "annotation."),
+        "layers": _with_prefix(arrays, "layer."),
         "labels": np.array(head["labels"]) if "labels" in head else None,
     }
+
+
+def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _save_safetensors(ex: Explanation, path: Path) -> None:

@@ -1,10 +1,54 @@
 """Propagation rules: one small frozen class each, with its formula and its source.
 
-``softmin``  how a soft-min pool over distances hands its score to the anchors and so to the features
+For layers with weights: ``epsilon`` (LRP-0, ε), ``gamma`` (γ for inputs of any sign), ``alphabeta`` (αβ, z⁺), ``inputs``
+(flat, w², box). For operators without: ``routing``. For classical models: ``softmin``. ``maps`` is what a rule sees of a
+layer, ``base`` what rules have in common.
 
-Imports nothing but torch. A new rule is a subclass beside its siblings and an entry of `SOFTMIN_RULES`.
+Imports nothing but torch. A new rule for layers is a subclass of `LinearRule` beside its siblings, with its slow twin in
+``tests/oracles/lrp.py``; a new one for distances is a subclass of `SoftMinRule` and an entry of `SOFTMIN_RULES`.
 """
 
+from backlight.rules.alphabeta import AlphaBeta, ZPlus
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Rule, divide, dot, relevance
+from backlight.rules.epsilon import Epsilon, Zero
+from backlight.rules.gamma import Gamma
+from backlight.rules.inputs import Box, Flat, WSquare
+from backlight.rules.maps import Convolution, Dense, Elementwise, LinearMap
+from backlight.rules.routing import Pass, Proportional, SignalTakesAll, SoftmaxShare, Uniform, WinnerTakesAll
 from backlight.rules.softmin import SOFTMIN_RULES, Free, OneClassDTD, Pool, SoftMinRule, Stable, softmin_rule
 
-__all__ = ["SOFTMIN_RULES", "Free", "OneClassDTD", "Pool", "SoftMinRule", "Stable", "softmin_rule"]
+__all__ = [
+    "SOFTMIN_RULES",
+    "AlphaBeta",
+    "BoundRule",
+    "Box",
+    "Convolution",
+    "Dense",
+    "Elementwise",
+    "Epsilon",
+    "Facts",
+    "Flat",
+    "Free",
+    "Gamma",
+    "LinearMap",
+    "LinearRule",
+    "Message",
+    "OneClassDTD",
+    "Pass",
+    "Pool",
+    "Proportional",
+    "Rule",
+    "SignalTakesAll",
+    "SoftMinRule",
+    "SoftmaxShare",
+    "Stable",
+    "Uniform",
+    "WSquare",
+    "WinnerTakesAll",
+    "ZPlus",
+    "Zero",
+    "divide",
+    "dot",
+    "relevance",
+    "softmin_rule",
+]

@@ -1,0 +1,151 @@
+"""What the user gives a network, as batches of tensors of its dtype on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.errors import ArgumentError, DataError
+from backlight.tables import as_frame
+
+__all__ = ["Batch", "Home", "batches", "home", "is_stream"]
+
+# values of one row's input at once in a batch chosen automatically
+_BUDGET = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a model lives: the dtype and device of its parameters, and whether it reads integers."""
+
+    dtype: torch.dtype
+    device: torch.device
+    reads_integers: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Inputs of some rows: positional and by keyword, with the names of columns where they have some."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    kind: str = "numpy"
+    labels: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        for value in (*self.args, *self.kwargs.values()):
+            if isinstance(value, Tensor) and value.dim():
+                return int(value.shape[0])
+        raise DataError("the inputs hold no tensor with rows")
+
+    def take(self, start: int, stop: int) -> Batch:
+        """Some of the rows."""
+        rows = self.rows
+
+        def cut(value: Any) -> Any:
+            return value[start:stop] if isinstance(value, Tensor) and value.dim() and len(value) == rows else value
+
+        return Batch(
+            tuple(cut(value) for value in self.args), {name: cut(value) for name, value in self.kwargs.items()},
+            self.columns, self.kind, None if self.labels is None else self.labels[start:stop],
+        )  # fmt: skip
+
+
+def home(model: nn.Module, device: Any = None) -> Home:
+    """Dtype and device of the first parameter with a fraction; double precision for a model without any."""
+    where, dtype = torch.device("cpu"), torch.get_default_dtype()
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            where, dtype = tensor.device, tensor.dtype
+            break
+    else:
+        dtype = torch.float64
+    integers = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+    return Home(dtype, torch.device(device) if device is not None else where, integers)
+
+
+def is_stream(X: Any) -> bool:
+    """Whether X yields batches, as a DataLoader or a generator does, rather than being one."""
+    if isinstance(X, tuple | dict | Mapping | Tensor | np.ndarray) or hasattr(X, "shape"):
+        return False
+    if type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__")):
+        return True
+    return False
+
+
+def batches(X: Any, where: Home, batch_size: int | str) -> Iterator[Batch]:
+    """Batches of the model's dtype.
+
+    A tuple is several inputs, a dict inputs by name; a stream's batches may be tuples (inputs, labels, …), of which the
+    inputs are the first.
+    """
+    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
+        raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
+    if is_stream(X):
+        for item in X:
+            first = item[0] if isinstance(item, tuple | list) and len(item) else item
+            yield from _cut(_batch(first, where), batch_size)
+        return
+    yield from _cut(_batch(X, where), batch_size)
+
+
+def _cut(batch: Batch, batch_size: int | str) -> Iterator[Batch]:
+    rows = batch.rows
+    if not rows:
+        raise DataError("there are no rows to explain")
+    if batch_size == "auto":
+        size = sum(v[0].numel() for v in (*batch.args, *batch.kwargs.values()) if isinstance(v, Tensor) and v.dim())
+        step = max(1, min(4096, _BUDGET // max(size, 1) // 2))
+    else:
+        step = int(batch_size)
+    if step >= rows:
+        yield batch
+        return
+    for start in range(0, rows, step):
+        yield batch.take(start, start + step)
+
+
+def _batch(X: Any, where: Home) -> Batch:
+    if isinstance(X, Mapping):
+        return Batch((), {str(name): _tensor(value, where, str(name)) for name, value in X.items()})
+    if isinstance(X, tuple):
+        return Batch(tuple(_tensor(value, where, f"input {k}") for k, value in enumerate(X)), {})
+    if isinstance(X, Tensor | np.ndarray):
+        return Batch((_tensor(X, where, "X"),), {})
+    if isinstance(X, list) and X and isinstance(X[0], Tensor):
+        raise ArgumentError(
+            "a list of tensors could be several inputs or several batches: give a tuple for several inputs, "
+            "torch.stack(X) for rows, or a DataLoader for batches"
+        )
+    if isinstance(X, Sequence) and not isinstance(X, str):
+        return Batch((_tensor(np.asarray(X), where, "X"),), {})
+    frame = as_frame(X)
+    return Batch((_tensor(frame.matrix(), where, "X"),), {}, tuple(frame.names), frame.kind, frame.labels)
+
+
+def _tensor(value: Any, where: Home, name: str) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype == object or value.dtype.kind in "US":
+            raise DataError(f"{name} holds {value.dtype} values: a network needs numbers")
+        value = torch.as_tensor(np.ascontiguousarray(value))
+    elif not isinstance(value, Tensor):
+        value = torch.as_tensor(as_frame(value).matrix())
+    value = value.detach().to(where.device)
+    if value.is_inference():
+        # tensors of inference mode cannot take part in a way back
+        value = value.clone()
+    if value.is_floating_point() or (not where.reads_integers and value.dtype is not torch.bool):
+        value = value.to(where.dtype)
+        if not bool(torch.isfinite(value).all()):
+            raise DataError(f"{name} holds missing or infinite values: a network has no value for them")
+    return value

@@ -1,0 +1,135 @@
+"""Layer-wise relevance propagation: the engine's face."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from backlight.attribution.inputs import Batch
+from backlight.attribution.targets import Seeds, resolve
+from backlight.engine.network import Network
+from backlight.engine.plan import Plan
+from backlight.engine.run import finish, forward
+from backlight.errors import ArgumentError, listed
+from backlight.rules import Message, relevance
+
+__all__ = ["Attributed", "LayerwiseRelevance"]
+
+# how many targets share one way back: each needs its own messages in memory
+_TOGETHER = 16
+
+
+@dataclass(slots=True)
+class Attributed:
+    """Attributions of one batch.
+
+    Attributes
+    ----------
+    inputs : dict of str to Tensor
+        The inputs that have attributions, by name.
+    values : dict of str to Tensor of shape (targets, n, *features)
+    seeds : Seeds
+    base : Tensor of shape (targets, n)
+    layers : dict of str to Tensor of shape (targets, n, *units)
+    ledger : list of (name, rule, entering, leaving, bias), each (targets, n)
+    """
+
+    inputs: dict[str, Tensor]
+    values: dict[str, Tensor]
+    seeds: Seeds
+    base: Tensor
+    layers: dict[str, Tensor] = field(default_factory=dict)
+    ledger: list[tuple[str, str, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class LayerwiseRelevance:
+    """Explains batches of one model by one plan for each shape of input."""
+
+    model: nn.Module
+    rules: Any
+    strict: bool
+    device: torch.device | None
+    reference: Any
+    layers: Sequence[str]
+    last: Plan | None = None
+
+    def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
+        plan = Network.of(self.model).plan(
+            (batch.args, batch.kwargs), self.rules, strict=self.strict, device=self.device
+        )
+        self.last = plan
+        leaves = pytree.tree_leaves((batch.args, batch.kwargs))
+        given = dict(zip(plan.inputs, leaves, strict=True))
+        places = self._places(plan)
+        run = forward(plan, given, list(places.values()))
+        seeds = resolve(target, run.output, lambda out: finish(plan, out), start, rows)
+        values: dict[str, list[Tensor]] = {}
+        kept: dict[str, list[Tensor]] = {name: [] for name in places}
+        ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []
+        for first in range(0, len(seeds.gradient), _TOGETHER):
+            found, book = run.relevance(seeds.gradient[first : first + _TOGETHER])
+            entries = [(s.node.name, s.rule, entering, leaving, bias) for s, entering, leaving, bias in book.entries]
+            for name, index in plan.inputs.items():
+                if index in found:
+                    x = given[name]
+                    point = self._point(name, x, len(plan.inputs))
+                    values.setdefault(name, []).append(relevance(x if point is None else x - point, found[index]))
+                    if point is not None and found[index].gradient is not None:
+                        through = Message(found[index].gradient)
+                        entering, leaving = (relevance(v, through).flatten(2).sum(2) for v in (x, x - point))
+                        entries.append(("input", "reference", entering, leaving, torch.zeros_like(entering)))
+            for place, index in places.items():
+                if index in found:
+                    kept[place].append(relevance(run.kept[index], found[index]))
+            ledger.append(entries)
+        return Attributed(
+            {name: given[name] for name in values},
+            {name: torch.cat(parts) for name, parts in values.items()},
+            seeds,
+            torch.zeros_like(seeds.scores),
+            {name: torch.cat(parts) for name, parts in kept.items() if parts},
+            [
+                (name, rule, *(torch.cat([part[k][column] for part in ledger]) for column in (2, 3, 4)))  # type: ignore[misc]
+                for k, (name, rule, *_) in enumerate(ledger[0])
+            ],
+        )
+
+    def _places(self, plan: Plan) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for pattern in self.layers:
+            matched = {name: index for name, index in plan.places.items() if fnmatch.fnmatchcase(name, pattern)}
+            if not matched:
+                raise ArgumentError(f"no layer is named {pattern!r}: the layers are {listed(plan.places, 12)}")
+            found |= matched
+        return found
+
+    def _point(self, name: str, x: Tensor, inputs: int) -> Tensor | None:
+        """The reference point of an input."""
+        given = self.reference.get(name) if isinstance(self.reference, dict) else self.reference
+        if given is None:
+            return None
+        if inputs > 1 and not isinstance(self.reference, dict):
+            raise ArgumentError("a network of several inputs needs a dict of references by input")
+        return reference_point(given, x)
+
+
+def reference_point(given: Any, x: Tensor) -> Tensor:
+    """A reference as a tensor that broadcasts against the rows of x."""
+    point = torch.as_tensor(given, dtype=x.dtype, device=x.device)
+    try:
+        return point.expand(1, *x.shape[1:]) if point.dim() < x.dim() or point.shape[0] == 1 else point.expand_as(x)
+    except RuntimeError:
+        raise ArgumentError(
+            f"a reference of shape {tuple(point.shape)} is no point among inputs of shape {tuple(x.shape[1:])}: give one "
+            "row, for instance the mean of the data"
+        ) from None
+
+
+Attributor = Callable[[Batch, Any, int, int | None], Attributed]

@@ -1,0 +1,278 @@
+"""The reference attributions, on the unchanged model: what relevance is compared with.
+
+Gradient and gradient × input are two lines of autograd. Integrated gradients, SmoothGrad, occlusion and Shapley sampling
+are Captum's, called on a function of the inputs to the explained score, with the user's random state put aside.
+
+Sources: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017; Smilkov et al., "SmoothGrad", 2017;
+Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014; Castro, Gómez, Tejada, "Polynomial
+calculation of the Shapley value based on sampling", Computers & OR 36, 2009.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from backlight.attribution.inputs import Batch
+from backlight.attribution.lrp import Attributed, reference_point
+from backlight.attribution.targets import Seeds, resolve
+from backlight.engine.capture import input_names, light_copy
+from backlight.errors import ArgumentError, UnsupportedModel, require
+
+__all__ = ["REFERENCES", "ReferenceMethod", "method"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One target of one batch.
+
+    Attributes
+    ----------
+    score : callable
+        From the floating inputs to (n,).
+    inputs : tuple of Tensor
+        The floating inputs.
+    points : tuple of Tensor
+        The reference points, broadcast against them; zero where none is given.
+    patch : tuple of int
+        Of features that are taken away together; empty: chosen by the shape of the input.
+    """
+
+    score: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    points: tuple[Tensor, ...]
+    options: dict[str, Any]
+    progress: bool
+
+
+Method = Callable[[Question], tuple[Tensor, ...]]
+REFERENCES: dict[str, tuple[Method, bool]] = {}
+
+
+def method(name: str, *, differs: bool = False) -> Callable[[Method], Method]:
+    """Register a reference method; ``differs``: its values add up to f(x) − f(reference)."""
+
+    def register(function: Method) -> Method:
+        REFERENCES[name] = (function, differs)
+        return function
+
+    return register
+
+
+@dataclass(slots=True)
+class ReferenceMethod:
+    """Explains batches of one model by one of the reference methods."""
+
+    model: nn.Module
+    name: str
+    reference: Any
+    seed: int
+    options: dict[str, Any]
+    progress: bool = False
+
+    def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
+        model = light_copy(self.model)
+        leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
+        floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        if not floating:
+            raise ArgumentError(f"method={self.name!r} needs an input of floating-point numbers")
+        names = input_names(model, batch.args, batch.kwargs)
+
+        def output(*inputs: Tensor) -> Tensor:
+            # captum repeats rows; inputs that are not explained are repeated with them
+            factor = len(inputs[0]) // batch.rows
+            given = [
+                leaf.repeat(factor, *(1,) * (leaf.dim() - 1)) if factor > 1 and isinstance(leaf, Tensor) and leaf.dim() else leaf
+                for leaf in leaves
+            ]
+            for k, value in zip(floating, inputs, strict=True):
+                given[k] = value
+            args, kwargs = pytree.tree_unflatten(given, spec)
+            return _single(model(*args, **kwargs))
+
+        inputs = tuple(leaves[k] for k in floating)
+        with torch.inference_mode(False):
+            with torch.no_grad():
+                plain = output(*inputs)
+            seeds = resolve(target, plain, lambda out: out, start, rows)
+            points = tuple(self._point(names[k], x, len(floating)) for k, x in zip(floating, inputs, strict=True))
+            function, differs = REFERENCES[self.name]
+            found: list[tuple[Tensor, ...]] = []
+            base = torch.zeros_like(seeds.scores)
+            with _own_randomness(self.seed), warnings.catch_warnings():
+                # captum warns of what it does to its own copies of the inputs
+                warnings.filterwarnings("ignore", module="captum")
+                for k in range(len(seeds.gradient)):
+                    question = Question(
+                        _score(target, seeds, k, output, batch.rows), inputs, points, self.options, self.progress
+                    )
+                    found.append(function(question))
+                    if differs:
+                        with torch.no_grad():
+                            away = tuple(p.expand_as(x) for p, x in zip(points, inputs, strict=True))
+                            base[k] = question.score(*away)
+        values = {
+            names[k]: torch.stack([parts[j].detach() for parts in found]).to(inputs[j]) for j, k in enumerate(floating)
+        }
+        return Attributed({names[k]: leaves[k] for k in floating}, values, seeds, base)
+
+    def _point(self, name: str, x: Tensor, inputs: int) -> Tensor:
+        given = self.reference.get(name) if isinstance(self.reference, dict) else self.reference
+        if given is None:
+            return torch.zeros((1, *x.shape[1:]), dtype=x.dtype, device=x.device)
+        if inputs > 1 and not isinstance(self.reference, dict):
+            raise ArgumentError("a network of several inputs needs a dict of references by input")
+        return reference_point(given, x)
+
+
+def _score(target: Any, seeds: Seeds, k: int, output: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
+    """The k-th target as a function of the inputs, for the rows and for repetitions of them."""
+    item = target[k] if isinstance(target, list) else (k if isinstance(target, str) else target)
+    fixed = not callable(item) or isinstance(item, Tensor)
+
+    def score(*inputs: Tensor) -> Tensor:
+        out = output(*inputs)
+        if not fixed:
+            return item(out)  # type: ignore[no-any-return]
+        # which output is explained was decided on the rows as they are
+        seed = seeds.gradient[k]
+        seed = seed.repeat(len(out) // rows, *(1,) * (seed.dim() - 1))
+        return (out * seed).flatten(1).sum(1) if out.dim() > 1 else out * seed
+
+    return score
+
+
+@method("gradient")
+def gradient(question: Question) -> tuple[Tensor, ...]:
+    """∂f/∂x: what a small change does. It is no share of the score."""
+    with torch.enable_grad():
+        leaves = tuple(x.detach().clone().requires_grad_() for x in question.inputs)
+        return torch.autograd.grad(question.score(*leaves).sum(), leaves)
+
+
+@method("gradient_x_input")
+def gradient_x_input(question: Question) -> tuple[Tensor, ...]:
+    """(x − reference) ∂f/∂x."""
+    slopes = gradient(question)
+    return tuple((x - p) * g for x, p, g in zip(question.inputs, question.points, slopes, strict=True))
+
+
+@method("integrated_gradients", differs=True)
+def integrated_gradients(question: Question) -> tuple[Tensor, ...]:
+    """The gradient averaged on the way from the reference, times the way; it adds up to f(x) − f(reference)."""
+    steps = int(question.options.get("steps", 64))
+    explainer = _captum("integrated_gradients").IntegratedGradients(question.score)
+    return tuple(
+        explainer.attribute(
+            question.inputs,
+            baselines=question.points,
+            n_steps=steps,
+            internal_batch_size=max(len(question.inputs[0]), 32),
+        )
+    )
+
+
+@method("smoothgrad")
+def smoothgrad(question: Question) -> tuple[Tensor, ...]:
+    """The gradient averaged over noisy copies of the input; noise of 10 % of each input's range."""
+    captum = _captum("smoothgrad")
+    spread = tuple(
+        float(question.options.get("noise", 0.1)) * float((x.max() - x.min()).clamp_min(1e-12)) for x in question.inputs
+    )
+    tunnel = captum.NoiseTunnel(captum.Saliency(question.score))
+    samples = int(question.options.get("samples", 32))
+    return tuple(
+        tunnel.attribute(
+            question.inputs, nt_type="smoothgrad", nt_samples=samples, nt_samples_batch_size=1, stdevs=spread, abs=False
+        )
+    )
+
+
+@method("occlusion")
+def occlusion(question: Question) -> tuple[Tensor, ...]:
+    """How much the score falls when a patch (images) or one feature (tables) is put to the reference."""
+    windows = tuple(_window(x, question.options.get("patch")) for x in question.inputs)
+    strides = tuple(tuple(max(1, (w + 1) // 2) if k else w for k, w in enumerate(window)) for window in windows)
+    return tuple(
+        _captum("occlusion").Occlusion(question.score).attribute(
+            question.inputs, sliding_window_shapes=windows, strides=strides,
+            baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
+            perturbations_per_eval=1, show_progress=question.progress,
+        )
+    )  # fmt: skip
+
+
+@method("shapley", differs=True)
+def shapley(question: Question) -> tuple[Tensor, ...]:
+    """Shapley values by sampling orders in which features, or patches of an image, join; sums to f(x) − f(reference)."""
+    masks, offset = [], 0
+    for x in question.inputs:
+        mask = _groups(x, question.options.get("patch")) + offset
+        offset = int(mask.max()) + 1
+        masks.append(mask)
+    explainer = _captum("shapley").ShapleyValueSampling(question.score)
+    return tuple(
+        explainer.attribute(
+            question.inputs, baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
+            feature_mask=tuple(masks), n_samples=int(question.options.get("samples", 25)),
+            perturbations_per_eval=1, show_progress=question.progress,
+        )
+    )  # fmt: skip
+
+
+def _window(x: Tensor, patch: Any) -> tuple[int, ...]:
+    """The part of one row that is taken away together: one feature of a table, a patch of an image."""
+    if x.dim() == 4:
+        side = int(patch) if patch is not None else max(1, min(x.shape[2:]) // 14)
+        return (x.shape[1], min(side, x.shape[2]), min(side, x.shape[3]))
+    return (*x.shape[1:-1], 1) if x.dim() > 2 else (1,)
+
+
+def _groups(x: Tensor, patch: Any) -> Tensor:
+    """Which features join together: each for itself, or patches of all channels; they spread evenly over a patch."""
+    if x.dim() == 4:
+        _, side, other = _window(x, patch)
+        rows = torch.arange(x.shape[2], device=x.device) // side
+        columns = torch.arange(x.shape[3], device=x.device) // other
+        return (rows[:, None] * (int(columns.max()) + 1) + columns)[None, None].expand(1, x.shape[1], -1, -1)
+    return torch.arange(x[0].numel(), device=x.device).view(1, *x.shape[1:])
+
+
+def _captum(name: str) -> Any:
+    return require("captum.attr", "captum", f"method={name!r}")
+
+
+def _single(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    if hasattr(output, "keys"):
+        for key in ("logits", "out", "output", "prediction"):
+            if key in output:
+                return output[key]  # type: ignore[no-any-return]
+    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+    if len(leaves) != 1:
+        raise UnsupportedModel(
+            f"the model has {len(leaves)} outputs: wrap it in a module that returns the one to be explained"
+        )
+    return leaves[0]
+
+
+class _own_randomness:  # noqa: N801 - a context manager, used as a function
+    """A seed for what runs inside; the user's random state is put back."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def __enter__(self) -> None:
+        self._fork = torch.random.fork_rng()
+        self._fork.__enter__()
+        torch.manual_seed(self._seed)
+
+    def __exit__(self, *error: Any) -> None:
+        self._fork.__exit__(*error)

@@ -1,0 +1,95 @@
+"""What can be proved about the values of a graph before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from backlight.engine.graph import Graph, Node
+from backlight.engine.operators.activations import RECTIFIERS
+from backlight.engine.operators.routing import MOVES
+from backlight.engine.sites import Site
+from backlight.rules import Rule
+
+__all__ = ["nonnegative_nodes", "receives_direct", "switched_off"]
+
+_NEVER_NEGATIVE = RECTIFIERS | {
+    "abs", "exp", "hardsigmoid", "sigmoid", "softmax", "_softmax", "softplus", "sqrt", "rsqrt", "square", "std", "var",
+}  # fmt: skip
+
+# not negative where all of their inputs are not
+_KEEPS = MOVES | {
+    "add", "mul", "div", "sum", "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d", "max_pool1d",
+    "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices", "adaptive_max_pool1d",
+    "adaptive_max_pool2d", "amax", "amin", "maximum", "minimum", "cumsum", "upsample_bilinear2d", "upsample_linear1d",
+    "upsample_trilinear3d", "getitem", "matmul", "bmm", "topk", "sort",
+}  # fmt: skip
+
+
+def nonnegative_nodes(graph: Graph, constants: Mapping[int, Tensor]) -> list[bool]:
+    """Which values are never negative, whatever the input."""
+    known: list[bool] = []
+    for node in graph.nodes:
+        if node.index in constants:
+            value = constants[node.index]
+            known.append(bool(value.is_floating_point() and value.numel() and (value >= 0).all()))
+        elif node.op in _NEVER_NEGATIVE:
+            known.append(True)
+        elif node.op in ("clamp", "clamp_min", "hardtanh"):
+            low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else -1.0)
+            known.append(isinstance(low, int | float) and low >= 0)
+        elif node.op in _KEEPS:
+            numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float | int)]
+            signed = node.op in ("add", "mul", "div", "pad", "constant_pad_nd", "masked_fill") and any(
+                x < 0 for x in numbers
+            )
+            known.append(
+                bool(node.inputs) and not signed and all(_counts(graph, known, index) for index in node.inputs)
+            )
+        else:
+            known.append(False)
+    return known
+
+
+def _counts(graph: Graph, known: Sequence[bool], index: int) -> bool:
+    # sizes and positions among the arguments have no sign to speak of
+    dtype = graph.nodes[index].dtype
+    return known[index] or graph.nodes[index].op == "sym_size" or (dtype is not None and not dtype.is_floating_point)
+
+
+def receives_direct(
+    graph: Graph, sites: Mapping[int, Site], rules: Mapping[int, Rule | None], readers: Sequence[Sequence[int]]
+) -> list[bool]:
+    """At which values relevance may arrive that is not proportional to them."""
+    found = [False] * len(graph.nodes)
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        for reader in readers[index]:
+            site = sites[reader]
+            if site.emits_direct(rules.get(reader)) or (site.passes_direct and found[reader]):
+                found[index] = True
+    return found
+
+
+def switched_off(
+    graph: Graph, sites: Mapping[int, Site], readers: Sequence[Sequence[int]], direct: Sequence[bool], output: int
+) -> list[bool]:
+    """At which values no relevance arrives where they are negative: all of their readers are rectifiers."""
+    found = [False] * len(graph.nodes)
+    for index in range(len(graph.nodes) - 1, -1, -1):
+        if direct[index] or index == output or not readers[index]:
+            continue
+        found[index] = all(_silences(sites[reader].node, found[reader], sites[reader]) for reader in readers[index])
+    return found
+
+
+def _silences(node: Node, behind: bool, site: Site) -> bool:
+    if node.op in RECTIFIERS or (node.op in ("clamp", "clamp_min") and _clamps_at_zero(node)):
+        return True
+    return behind and site.role in ("move", "pool")
+
+
+def _clamps_at_zero(node: Node) -> bool:
+    low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None)
+    return isinstance(low, int | float) and low == 0

@@ -1,0 +1,182 @@
+r"""Activations: R_in = R_out, unit by unit.
+
+As a modified gradient that is the factor f(x)/x, written for each function in a form that has no 0/0. Where f(0) ≠ 0
+the factor has no limit, and relevance is handed on outright.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backlight.engine.graph import Node, Ref
+from backlight.engine.operators.registry import Context, operator
+from backlight.engine.sites import Book, Mail, Site, Step, Values, fill
+from backlight.rules import Facts, Message, Pass, Rule, relevance
+
+__all__ = ["RECTIFIERS", "Activation"]
+
+# zero for negative inputs, never negative: no relevance comes through where the input is negative
+RECTIFIERS = frozenset({"relu", "relu6"})
+
+# f(x)/x from x, f(x) and the operator's further arguments
+Ratio = Callable[..., Tensor]
+
+
+def _by_value(x: Tensor, y: Tensor, *_: Any) -> Tensor:
+    return (y / x).masked_fill_(x == 0, 0.0)
+
+
+def _with_limit(limit: float) -> Ratio:
+    def ratio(x: Tensor, y: Tensor, *_: Any) -> Tensor:
+        return (y / x).masked_fill_(x == 0, limit)
+
+    return ratio
+
+
+def _leaky(x: Tensor, y: Tensor, slope: Any = 0.01, *_: Any) -> Tensor:
+    return torch.where(x > 0, 1.0, slope).to(x.dtype)
+
+
+def _elu(x: Tensor, y: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    return (y / x).masked_fill_(x == 0, alpha * scale * input_scale)
+
+
+def _selu(x: Tensor, y: Tensor) -> Tensor:
+    return (y / x).masked_fill_(x == 0, 1.0507009873554805 * 1.6732632423543772)
+
+
+def _gelu(x: Tensor, y: Tensor, approximate: str = "none") -> Tensor:
+    if approximate == "tanh":
+        return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    return 0.5 * torch.erfc(-x / math.sqrt(2))
+
+
+def _prelu(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+    columns = weight if weight.numel() == 1 else weight.view(-1, *(1,) * (x.dim() - 2))
+    return torch.where(x > 0, torch.ones((), dtype=x.dtype, device=x.device), columns)
+
+
+def _power(x: Tensor, y: Tensor, exponent: float) -> Tensor:
+    return x ** (exponent - 1)
+
+
+_RATIOS: dict[str, Ratio] = {
+    "relu": lambda x, y: (x > 0).to(x.dtype),
+    "relu6": lambda x, y: (y / x).masked_fill_(x <= 0, 0.0),
+    "leaky_relu": _leaky,
+    "rrelu": _leaky,
+    "prelu": _prelu,
+    "_prelu_kernel": _prelu,
+    "elu": _elu,
+    "celu": _elu,
+    "selu": _selu,
+    "gelu": _gelu,
+    "silu": lambda x, y: torch.sigmoid(x),
+    "mish": lambda x, y: torch.tanh(F.softplus(x)),
+    "hardswish": lambda x, y: F.relu6(x + 3) / 6,
+    "tanh": _with_limit(1.0),
+    "hardtanh": _with_limit(1.0),
+    "softsign": lambda x, y: 1 / (1 + x.abs()),
+    "hardshrink": lambda x, y: (y != 0).to(x.dtype),
+    "softshrink": _by_value,
+    "threshold": _by_value,
+    "abs": lambda x, y: x.sign(),
+    "square": lambda x, y: x,
+    "sqrt": _by_value,
+    "erf": _with_limit(2 / math.sqrt(math.pi)),
+    "sin": _with_limit(1.0),
+    "asinh": _with_limit(1.0),
+    "atan": _with_limit(1.0),
+    "sinh": _with_limit(1.0),
+    "expm1": _with_limit(1.0),
+    "log1p": _with_limit(1.0),
+}
+
+# f(0) ≠ 0
+_OUTRIGHT = frozenset({"sigmoid", "hardsigmoid", "softplus", "exp", "log_sigmoid", "log_sigmoid_forward", "cos", "log"})
+
+
+@dataclass(slots=True)
+class Activation(Site):
+    """``ratio`` is f(x)/x, or ``None`` where relevance is handed on outright."""
+
+    ratio: Ratio | None = field(default=None, kw_only=True)
+
+    def fits(self, rule: Rule) -> bool:
+        return isinstance(rule, Pass)
+
+    def emits_direct(self, rule: Rule | None) -> bool:
+        return self.ratio is None
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        return _ActivationStep(self.node, self.carriers, self.node.index, "Pass()", self.ratio)
+
+
+@dataclass(slots=True)
+class _ActivationStep(Step):
+    ratio: Ratio | None
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        assert self.node.target is not None
+        given = fill(self.node.args, values)
+        y = self.node.target(*given, **fill(self.node.kwargs, values))
+        y = y[0] if isinstance(y, tuple) else y
+        return y, (values[self.carriers[0]], y, given[1:], fill(self.node.kwargs, values))
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        x, y, further, named = record
+        if self.ratio is None:
+            return (Message(direct=relevance(y, message)),)
+        gradient = message.gradient
+        if gradient is not None:
+            gradient = gradient * self.ratio(x, y, *further, **named)
+        return (Message(gradient, message.direct),)
+
+
+def _activation(node: Node, context: Context) -> Site | None:
+    if context.carriers(node) != (node.args[0].index,):
+        return None
+    ratio = None if node.op in _OUTRIGHT else _RATIOS[node.op]
+    return Activation(node, (node.args[0].index,), "activation", Pass(), ratio=ratio)
+
+
+operator(*_RATIOS, *_OUTRIGHT)(_activation)
+
+
+@operator("clamp", "clip", "clamp_min", "clamp_max", "hardtanh_")
+def clamp(node: Node, context: Context) -> Site | None:
+    if context.carriers(node) != (node.args[0].index,):
+        return None
+    bounds = [*node.args[1:], *node.kwargs.values()]
+    low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 and node.op != "clamp_max" else None)
+    high = node.kwargs.get("max", node.args[-1] if node.op == "clamp_max" or len(node.args) > 2 else None)
+    if any(isinstance(bound, Ref) for bound in bounds):
+        return None
+    through_zero = (low is None or low <= 0) and (high is None or high >= 0)
+    flat = low == 0 or high == 0
+    ratio: Ratio | None = _ClampRatio(0.0 if flat else 1.0) if through_zero else None
+    return Activation(node, (node.args[0].index,), "activation", Pass(), ratio=ratio)
+
+
+@dataclass(frozen=True, slots=True)
+class _ClampRatio:
+    limit: float
+
+    def __call__(self, x: Tensor, y: Tensor, *_: Any, **__: Any) -> Tensor:
+        return (y / x).masked_fill_(x == 0, self.limit)
+
+
+@operator("pow")
+def power(node: Node, context: Context) -> Site | None:
+    x, exponent = node.args
+    if not context.carries(x) or isinstance(exponent, Ref) or exponent <= 0:
+        return None
+    ratio: Ratio = _power if exponent >= 1 else _by_value
+    return Activation(node, (x.index,), "activation", Pass(), ratio=ratio)

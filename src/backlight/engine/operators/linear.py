@@ -1,0 +1,179 @@
+"""Layers with constant weights: fully connected, convolutions, batch normalisation, fixed scales, lookups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.engine.graph import Node, Ref
+from backlight.engine.operators.registry import Context, operator
+from backlight.engine.sites import Book, LinearSite, Mail, Site, Step, Values
+from backlight.rules import Convolution, Dense, Elementwise, Facts, LinearMap, Message, Rule, Zero, relevance
+
+__all__ = ["affine"]
+
+
+def _site(node: Node, source: Any, layer: LinearMap, role: str = "linear") -> LinearSite:
+    default = Zero() if role == "scale" else None
+    return LinearSite(node, (source.index,), role, default, layer=layer)
+
+
+@operator("linear")
+def linear(node: Node, context: Context) -> Site | None:
+    x, weight, *rest = node.args
+    w, b = context.constant(weight), context.constant(rest[0]) if rest else None
+    return None if w is None or w.dim() != 2 else _site(node, x, Dense(w, b))
+
+
+@operator("addmm")
+def addmm(node: Node, context: Context) -> Site | None:
+    bias, x, weight = node.args
+    b, w = context.constant(bias), context.constant(weight)
+    if w is None or b is None or node.kwargs:
+        return None
+    return _site(node, x, Dense(w.t(), b.expand(w.shape[1])))
+
+
+@operator("mm", "matmul")
+def matmul(node: Node, context: Context) -> Site | None:
+    from backlight.engine.operators.products import product
+
+    x, weight = node.args
+    w = context.constant(weight)
+    if w is not None and w.dim() == 2:
+        return _site(node, x, Dense(w.t(), None))
+    return product(node, context)
+
+
+@operator("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def convolution(node: Node, context: Context) -> Site | None:
+    transposed = "transpose" in node.op
+    names = ["stride", "padding", "dilation", "groups"]
+    if transposed:
+        names = ["stride", "padding", "output_padding", "groups", "dilation"]
+    if node.op == "convolution":
+        names = ["stride", "padding", "dilation", "transposed", "output_padding", "groups"]
+    x, weight, *rest = node.args
+    given: dict[str, Any] = dict(zip(["bias", *names], rest, strict=False)) | dict(node.kwargs)
+    w, bias = context.constant(weight), given.pop("bias", None)
+    b = context.constant(bias)
+    if w is None or (isinstance(bias, Ref) and b is None):
+        return None
+    spatial = w.dim() - 2
+    padding = given.get("padding", 0)
+    dilation = _per_axis(given.get("dilation", 1), spatial)
+    if isinstance(padding, str):
+        sums = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
+        if padding == "same" and any(amount % 2 for amount in sums):
+            return None
+        padding = [amount // 2 for amount in sums] if padding == "same" else 0
+    layer = Convolution(
+        w, b,
+        stride=_per_axis(given.get("stride", 1), spatial),
+        padding=_per_axis(padding, spatial),
+        dilation=dilation,
+        transposed=transposed or bool(given.get("transposed", False)),
+        output_padding=_per_axis(given.get("output_padding", 0), spatial),
+        groups=int(given.get("groups", 1)),
+    )  # fmt: skip
+    return _site(node, x, layer)
+
+
+def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, Sequence) else (value,)
+    return values * axes if len(values) == 1 else values
+
+
+@operator(
+    "batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "native_batch_norm",
+    "cudnn_batch_norm",
+    "_batch_norm_no_update",
+)
+def batch_norm(node: Node, context: Context) -> Site | None:
+    x, weight, bias, mean, var, *rest = node.args
+    m, v = context.constant(mean), context.constant(var)
+    shape = node.shape if node.shape is not None else context.node(x).shape
+    training = (
+        node.op != "_native_batch_norm_legit_no_training" and node.op != "_batch_norm_no_update" and bool(rest[0])
+    )
+    if m is None or v is None or training or shape is None:
+        return None
+    eps = rest[-2] if node.op == "batch_norm" else rest[-1]
+    w, b = context.constant(weight), context.constant(bias)
+    # in double precision, once: the folded weights then have one rounding
+    scale = torch.rsqrt(v.double() + eps)
+    if w is not None:
+        scale = scale * w.double()
+    shift = -m.double() * scale
+    if b is not None:
+        shift = shift + b.double()
+    dtype = w.dtype if w is not None else v.dtype
+    columns = (-1, *(1,) * (len(shape) - 1))
+    layer = Elementwise(scale.to(dtype).view(columns), shift.to(dtype).view(columns))
+    return _site(node, x, layer, "scale")
+
+
+@operator("mul", "div")
+def mul(node: Node, context: Context) -> Site | None:
+    """A product with a constant; of two signals, see ``products``."""
+    from backlight.engine.operators.products import product
+
+    x, y = node.args
+    if context.carries(x) and context.carries(y):
+        return product(node, context)
+    signal, other = (x, y) if context.carries(x) else (y, x)
+    if node.op == "div" and (signal is y or node.kwargs):
+        return None
+    factor = context.constant(other) if isinstance(other, Ref) else other
+    if factor is None:
+        # depends on the shapes only
+        return product(node, context)
+    return affine(node, signal, factor, context, divide=node.op == "div")
+
+
+def affine(node: Node, signal: Any, factor: Tensor | float, context: Context, *, divide: bool) -> Site | None:
+    source = context.node(signal)
+    weight = torch.as_tensor(factor)
+    if not weight.is_floating_point():
+        weight = weight.to(source.dtype or torch.get_default_dtype())
+    if divide:
+        weight = 1 / weight.double()
+    elif weight.dim() == 0:
+        weight = weight.double()
+    weight = weight.to(source.dtype or weight.dtype)
+    if weight.dim() and weight.numel() > 1 and (source.shape is None or weight.dim() > len(source.shape) + 1):
+        return None
+    return _site(node, signal, Elementwise(weight, None), "scale")
+
+
+@operator("embedding")
+def embedding(node: Node, context: Context) -> Site | None:
+    weight, ids = node.args[:2]
+    return None if context.constant(weight) is None else _Lookup(node, (ids.index,), "lookup", None)
+
+
+@dataclass(slots=True)
+class _Lookup(Site):
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        return _LookupStep(self.node, self.carriers, self.node.index, "sum over the vector")
+
+
+@dataclass(slots=True)
+class _LookupStep(Step):
+    """A token gets all the relevance of its vector."""
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        from backlight.engine.sites import fill
+
+        assert self.node.target is not None
+        value = self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values))
+        return value, value
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        return (Message(direct=relevance(record, message).sum(-1)),)

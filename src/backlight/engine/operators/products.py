@@ -1,0 +1,265 @@
+"""Products of signals, gates, normalisations, softmax and attention.
+
+A **factor** is a value that only scales others: a gate (sigmoid), attention weights (softmax), the reciprocal of a
+spread. Of factor × signal the signal takes all relevance and the factor counts as a constant; of two signals each takes
+half. Normalisations count their statistics of spread as constants and keep the centring, which is linear.
+
+Sources: gates, Arras et al., WASSA 2017; attention weights as constants, Ali et al., "XAI for transformers: better
+explanations through conservative propagation", ICML 2022, which treats the spread of a layer norm in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.engine.graph import Node, Ref
+from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.routing import MOVES
+from backlight.engine.sites import Book, Mail, Site, Step, Transposed, Values, fill, total
+from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, divide
+
+__all__ = ["product"]
+
+_FACTORS = frozenset({
+    "sigmoid", "hardsigmoid", "softmax", "_softmax", "_safe_softmax", "rsqrt", "reciprocal", "std", "var", "linalg_vector_norm", "norm",
+})  # fmt: skip
+_KEEPS_FACTOR = MOVES | {
+    "mul",
+    "div",
+    "add",
+    "clamp",
+    "clamp_min",
+    "sqrt",
+    "exp",
+    "masked_fill",
+    "dropout",
+    "clone",
+    "neg",
+    "mean",
+}
+
+
+def is_factor(argument: Any, context: Context, depth: int = 12) -> bool:
+    """Whether a value comes from a gate, a softmax or a spread, by operators that keep that meaning."""
+    if not isinstance(argument, Ref) or depth == 0:
+        return False
+    node = context.node(argument)
+    if node.op in _FACTORS:
+        return True
+    if node.op not in _KEEPS_FACTOR or node.target is None:
+        return False
+    carriers = context.carriers(node)
+    return bool(carriers) and all(is_factor(Ref(index), context, depth - 1) for index in carriers)
+
+
+@operator("bmm", "baddbmm", "einsum", "dot", "mv", "multiply", "true_divide")
+def product(node: Node, context: Context) -> Site | None:
+    """A product of two values, of which relevance goes to the signals."""
+    arguments = [Ref(index) for index in dict.fromkeys(node.inputs) if context.depends[index]]
+    if len(arguments) == 1 and node.inputs.count(arguments[0].index) == 1:
+        # linear in its one carrier
+        role = "scale" if node.op in ("mul", "div") else "sum"
+        if node.op == "div" and node.args[0] != arguments[0]:
+            return None
+        return _Linear(node, (arguments[0].index,), role, None)
+    if node.op == "div":
+        # a divisor is a factor: of the signal above it relevance goes to the signal alone
+        return _Product(node, (node.args[0].index,), "product", SignalTakesAll())
+    if len(arguments) > 2 or len(node.inputs) > 2:
+        return None
+    both = tuple(argument.index for argument in arguments)
+    if len(both) == 1:
+        return _Product(node, both * 2, "product", Uniform())
+    factors = [is_factor(argument, context) for argument in arguments]
+    if factors[0] != factors[1]:
+        return _Product(node, (both[factors.index(False)],), "product", SignalTakesAll())
+    return _Product(node, both, "product", Uniform())
+
+
+@dataclass(slots=True)
+class _Linear(Transposed):
+    """Linear in its one carrier, with no weights that a rule could change."""
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        step = super(_Linear, self).bind(None, facts)
+        step.rule, step.why = "Zero()", "linear in its only input"
+        return step
+
+
+@dataclass(slots=True)
+class _Product(Site):
+    """``default`` says which rule the product is for: a gate's path is not followed."""
+
+    def fits(self, rule: Rule) -> bool:
+        return type(rule) is type(self.default)
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        why = "the other factor is a gate, a softmax or a spread" if isinstance(self.default, SignalTakesAll) else ""
+        return _ProductStep(self.node, self.carriers, self.node.index, repr(rule), why=why)
+
+
+@dataclass(slots=True)
+class _ProductStep(Step):
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        node = self.node
+        # a value times itself needs two leaves
+        leaves: list[Tensor] = [values[index].detach().requires_grad_() for index in self.carriers]
+        remaining = dict.fromkeys(self.carriers)
+        pending = {
+            index: [leaf for i, leaf in zip(self.carriers, leaves, strict=True) if i == index] for index in remaining
+        }
+        args = _replace(node.args, pending, values)
+        with torch.enable_grad():
+            assert node.target is not None
+            out = node.target(*args, **fill(node.kwargs, values))
+        return out.detach(), (leaves, out)
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        leaves, out = record
+        gradient, direct = message
+        if direct is not None:
+            share = divide(direct, out.detach())
+            gradient = share if gradient is None else gradient + share
+        assert gradient is not None
+        columns = [
+            torch.autograd.grad(out, leaves, gradient[k].expand_as(out), retain_graph=True)
+            for k in range(gradient.shape[0])
+        ]
+        down = [torch.stack(column) for column in zip(*columns, strict=True)]
+        return [Message(c / len(leaves)) for c in down]
+
+
+def _replace(tree: Any, pending: dict[int, list[Tensor]], values: Values) -> Any:
+    if isinstance(tree, Ref):
+        return pending[tree.index].pop(0) if pending.get(tree.index) else values[tree.index]
+    if isinstance(tree, list | tuple):
+        return type(tree)(_replace(item, pending, values) for item in tree)
+    return tree
+
+
+# -- normalisations ----------------------------------------------------------------------------------------------------
+
+
+@operator(
+    "layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm", "instance_norm"
+)
+def normalisation(node: Node, context: Context) -> Site | None:
+    if context.carriers(node) != (node.args[0].index,):
+        return None
+    layout = _layout(node, context)
+    return None if layout is None else _Norm(node, (node.args[0].index,), "norm", None, *layout)
+
+
+def _layout(node: Node, context: Context) -> tuple[int, int, bool, float | None, Tensor | None, Tensor | None] | None:
+    """Groups of channels or trailing axes, whether centred, eps, weight and bias."""
+    args: list[Any] = list(node.args)
+    named = node.kwargs
+
+    def at(position: int, name: str, default: Any = None) -> Any:
+        return args[position] if len(args) > position else named.get(name, default)
+
+    def constant(value: Any) -> Tensor | None:
+        return context.constant(value) if isinstance(value, Ref) else None
+
+    if node.op in ("layer_norm", "native_layer_norm"):
+        eps = at(4, "eps", 1e-5)
+        return 0, len(args[1]), True, eps, constant(at(2, "weight")), constant(at(3, "bias"))
+    if node.op in ("rms_norm", "_fused_rms_norm"):
+        return 0, len(args[1]), False, at(3, "eps"), constant(at(2, "weight")), None
+    if node.op == "group_norm":
+        return args[1], 0, True, at(4, "eps", 1e-5), constant(at(2, "weight")), constant(at(3, "bias"))
+    if node.op == "native_group_norm":
+        return args[6], 0, True, args[7], constant(args[1]), constant(args[2])
+    shape = node.shape
+    if node.op == "instance_norm" and shape is not None and bool(args[5]):
+        return shape[0], 0, True, args[7], constant(args[1]), constant(args[2])
+    return None
+
+
+@dataclass(slots=True)
+class _Norm(Site):
+    groups: int
+    trailing: int
+    centred: bool
+    eps: float | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        return _NormStep(
+            self.node, self.carriers, self.node.index, "spread held constant",
+            self.groups, self.trailing, self.centred, self.eps, self.weight, self.bias,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _NormStep(Step):
+    groups: int
+    trailing: int
+    centred: bool
+    eps: float | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        x = values[self.carriers[0]]
+        rows = self._rows(x)
+        eps = torch.finfo(x.dtype).eps if self.eps is None else self.eps
+        spread = rows - rows.mean(-1, keepdim=True) if self.centred else rows
+        inverse = torch.rsqrt(spread.square().mean(-1, keepdim=True) + eps)
+        y = (spread * inverse).reshape(x.shape)
+        weight, bias = self._shaped(self.weight, x), self._shaped(self.bias, x)
+        if weight is not None:
+            y = y * weight
+        if bias is not None:
+            y = y + bias
+        return y, (x, y, inverse)
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        x, y, inverse = record
+        gradient = message.gradient
+        if message.direct is not None:
+            share = divide(message.direct, y)
+            gradient = share if gradient is None else gradient + share
+        assert gradient is not None
+        weight = self._shaped(self.weight, x)
+        c = gradient if weight is None else gradient * weight
+        flat = c.reshape(c.shape[0], *self._rows(x).shape) * inverse
+        if self.centred:
+            flat = flat - flat.mean(-1, keepdim=True)
+        down = Message(flat.reshape(c.shape))
+        bias = self._shaped(self.bias, x)
+        if bias is not None:
+            kept = (gradient * bias).flatten(2).sum(2)
+            book.enter(self, total(y, message, self.rows), total(x, down, self.sources[0]), kept)
+        return (down,)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        if self.groups:
+            return x.reshape(x.shape[0], self.groups, -1)
+        return x.flatten(x.dim() - self.trailing)
+
+    def _shaped(self, parameter: Tensor | None, x: Tensor) -> Tensor | None:
+        if parameter is None or not self.groups:
+            return parameter
+        return parameter.view(-1, *(1,) * (x.dim() - 2))
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@operator(
+    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+)  # fmt: skip
+def attention(node: Node, context: Context) -> Site | None:
+    value = node.args[2]
+    if not context.carries(value) or value in node.args[:2]:
+        return None
+    site = Transposed(node, (value.index,), "attention", None)
+    return site

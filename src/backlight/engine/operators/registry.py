@@ -1,0 +1,89 @@
+"""Operators by name, and what a maker of sites may ask about the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from backlight.engine.graph import Graph, Node, Ref
+from backlight.engine.sites import Site
+
+__all__ = ["ALIASES", "FIRST_OF_TUPLE", "Context", "find", "operator"]
+
+# operators that hand their first argument on as it is
+ALIASES = frozenset({
+    "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout",
+    "alpha_dropout", "native_dropout", "_assert_tensor_metadata",
+})  # fmt: skip
+
+# operators that return a tuple of which only the first member is a value of the network
+FIRST_OF_TUPLE = frozenset({
+    "_native_batch_norm_legit_no_training", "native_batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit",
+    "_batch_norm_no_update", "native_layer_norm", "native_group_norm", "native_dropout", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention", "_fused_rms_norm",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class Context:
+    """What is known of a graph when its sites are made.
+
+    Attributes
+    ----------
+    graph : Graph
+    constants : dict of int to Tensor
+        Values that depend on no input.
+    depends : list of bool
+        Whether a node depends on an input that relevance can reach.
+    """
+
+    graph: Graph
+    constants: dict[int, Tensor]
+    depends: list[bool]
+
+    def constant(self, argument: Any) -> Tensor | None:
+        """The value of an argument that no input reaches."""
+        return self.constants.get(argument.index) if isinstance(argument, Ref) else None
+
+    def carries(self, argument: Any) -> bool:
+        """Whether relevance can go to an argument."""
+        return isinstance(argument, Ref) and self.depends[argument.index]
+
+    def carriers(self, node: Node) -> tuple[int, ...]:
+        """All arguments that relevance can go to."""
+        # positions and masks steer a value of the network; they hold no part of it
+        numbers = node.dtype is None or node.dtype.is_floating_point
+        return tuple(index for index in node.inputs if self.depends[index] and not (numbers and self._whole(index)))
+
+    def _whole(self, index: int) -> bool:
+        dtype = self.graph.nodes[index].dtype
+        return dtype is not None and not dtype.is_floating_point
+
+    def node(self, argument: Any) -> Node:
+        """The node of a reference."""
+        found: Node = self.graph.nodes[argument.index]
+        return found
+
+
+Maker = Callable[[Node, Context], Site | None]
+_MAKERS: dict[str, Maker] = {}
+
+
+def operator(*names: str) -> Callable[[Maker], Maker]:
+    """Register the maker of sites for operators of these names. ``None`` from it: not in this form."""
+
+    def register(maker: Maker) -> Maker:
+        for name in names:
+            _MAKERS[name] = maker
+        return maker
+
+    return register
+
+
+def find(op: str) -> Maker | None:
+    """The maker of sites for an operator."""
+    return _MAKERS.get(op)

@@ -1,0 +1,241 @@
+"""Operators without weights that move values, add them up, or pick the largest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from backlight.engine.graph import Node
+from backlight.engine.operators.registry import Context, operator
+from backlight.engine.sites import DEFAULTS, Book, Mail, Parts, Site, Step, Transposed, Values, fill
+from backlight.rules import Facts, Message, Rule, SoftmaxShare, relevance
+
+__all__ = ["MOVES", "SUMS"]
+
+MOVES = frozenset({
+    "as_strided", "cat", "channel_shuffle", "chunk", "col2im", "concat", "diagonal", "expand", "expand_as", "flatten",
+    "flip", "gather", "im2col", "index", "index_select", "masked_fill", "movedim", "narrow", "native_channel_shuffle",
+    "permute", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
+    "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "reshape", "roll",
+    "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "to", "_to_copy", "transpose",
+    "tril", "triu", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "view", "_unsafe_view", "where", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
+    "tensor_split", "unsafe_split", "unsafe_chunk", "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel",
+    "_reshape_alias", "rot90", "take", "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float",
+    "double", "half", "bfloat16", "unsafe_split_with_sizes", "column_stack", "hstack", "vstack", "expand_copy",
+})  # fmt: skip
+
+# of several carriers, some constants: what is moved beside them leaves nothing with them, unless they are not zero
+_MIXES_CONSTANTS = frozenset({
+    "cat", "concat", "stack", "where", "masked_fill", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
+    "column_stack", "hstack", "vstack",
+})  # fmt: skip
+
+SUMS = frozenset({
+    "add", "sub", "rsub", "neg", "sum", "mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d", "upsample_bilinear2d",
+    "_upsample_bilinear2d_aa", "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "nanmean",
+})  # fmt: skip
+
+_MAXIMA = frozenset({
+    "maximum", "minimum", "amax", "amin", "max", "min", "topk", "sort", "median", "kthvalue", "fmax", "fmin",
+})  # fmt: skip
+
+_POOLS = frozenset({
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+})  # fmt: skip
+
+
+@operator(*MOVES)
+def move(node: Node, context: Context) -> Site | None:
+    carriers = context.carriers(node)
+    if node.op in _SHAPES and len(carriers) == 1:
+        return _Reshape(node, carriers, "move", None)
+    return Transposed(node, carriers, "move", None, leaks=node.op in _MIXES_CONSTANTS and not _pads_zero(node))
+
+
+def _pads_zero(node: Node) -> bool:
+    if node.op == "constant_pad_nd":
+        return len(node.args) < 3 or node.args[2] == 0
+    if node.op == "pad":
+        mode = node.kwargs.get("mode", node.args[2] if len(node.args) > 2 else "constant")
+        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
+        return mode != "constant" or not value
+    return node.op in ("cat", "concat", "stack", "column_stack", "hstack", "vstack") and len(node.inputs) < 2
+
+
+@operator(*SUMS)
+def add(node: Node, context: Context) -> Site | None:
+    carriers = context.carriers(node)
+    arguments = [a for a in node.args[:2] if node.op in ("add", "sub", "rsub")]
+    constant = len(arguments) > 1 and len(carriers) < 2
+    if node.op == "add" and len(set(carriers)) == 2 and "alpha" not in node.kwargs:
+        shapes = {context.graph.nodes[index].shape for index in carriers}
+        if len(shapes) == 1 and shapes == {node.shape}:
+            return _Addition(node, carriers, "sum", DEFAULTS["sum"])
+    return Transposed(node, carriers, "sum", DEFAULTS["sum"], leaks=constant)
+
+
+@operator(*_MAXIMA)
+def maximum(node: Node, context: Context) -> Site | None:
+    carriers = context.carriers(node)
+    mixed = node.op in ("maximum", "minimum", "fmax", "fmin") and len(carriers) < 2
+    return Transposed(node, carriers, "maximum", DEFAULTS["maximum"], leaks=mixed)
+
+
+@operator(*_POOLS)
+def pool(node: Node, context: Context) -> Site | None:
+    return _Pool(node, context.carriers(node), "pool", DEFAULTS["pool"])
+
+
+# -- a change of shape -------------------------------------------------------------------------------------------------
+
+_SHAPES = frozenset({"view", "_unsafe_view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "ravel"})
+
+
+@dataclass(slots=True)
+class _Reshape(Site):
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        return _ReshapeStep(self.node, self.carriers, self.node.index, "moves")
+
+
+@dataclass(slots=True)
+class _ReshapeStep(Step):
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        assert self.node.target is not None
+        return (
+            self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values)),
+            values[self.carriers[0]].shape,
+        )
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        gradient, direct = message
+        return (
+            Message(
+                None if gradient is None else gradient.reshape(gradient.shape[0], *record),
+                None if direct is None else direct.reshape(direct.shape[0], *record),
+            ),
+        )
+
+
+# -- x + y of one shape ------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Addition(Transposed):
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        plain = super(_Addition, self).bind(rule, facts)
+        if plain.rule != "Proportional()":
+            return plain
+        return _AdditionStep(self.node, self.carriers, self.node.index, plain.rule)
+
+
+@dataclass(slots=True)
+class _AdditionStep(Step):
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        x, y = (values[index] for index in self.carriers)
+        out = x + y
+        return out, out
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        if message.direct is not None:
+            from backlight.rules import divide
+
+            share = divide(message.direct, record)
+            message = Message(share if message.gradient is None else message.gradient + share)
+        return (message, message)
+
+
+# -- one member of a tuple ---------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Member(Site):
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        return _MemberStep(self.node, self.carriers, self.node.index, "moves")
+
+
+@dataclass(slots=True)
+class _MemberStep(Step):
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        return values[self.carriers[0]][self.node.args[1]], None
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        return (Parts({self.node.args[1]: message}),)
+
+
+@operator("getitem")
+def member(node: Node, context: Context) -> Site | None:
+    return _Member(node, (node.args[0].index,), "move", None)
+
+
+# -- max pooling -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Pool(Transposed):
+    def fits(self, rule: Rule) -> bool:
+        if isinstance(rule, SoftmaxShare):
+            return self.node.op in ("max_pool2d", "max_pool2d_with_indices")
+        return self.role in rule.fits
+
+    def emits_direct(self, rule: Rule | None) -> bool:
+        return isinstance(rule, SoftmaxShare)
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        if isinstance(rule, SoftmaxShare):
+            return _SoftmaxPoolStep(self.node, self.carriers, self.node.index, repr(rule), rule.beta)
+        return super(_Pool, self).bind(rule, facts)
+
+
+@dataclass(slots=True)
+class _SoftmaxPoolStep(Step):
+    beta: float
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        assert self.node.target is not None
+        x = values[self.carriers[0]]
+        y = self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values))
+        y = y[0] if isinstance(y, tuple) else y
+        return y, (x, y)
+
+    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+        x, y = record
+        kernel, stride, padding, dilation, _ = _window(self.node)
+        low = torch.finfo(x.dtype).min
+        padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=low)
+        n, channels, height, width = padded.shape
+        # rounding up (ceil_mode) reaches beyond the padding
+        height = max(height, (y.shape[2] - 1) * stride[0] + dilation[0] * (kernel[0] - 1) + 1)
+        width = max(width, (y.shape[3] - 1) * stride[1] + dilation[1] * (kernel[1] - 1) + 1)
+        padded = F.pad(padded, (0, width - padded.shape[3], 0, height - padded.shape[2]), value=low)
+        options = {"kernel_size": kernel, "stride": stride, "dilation": dilation}
+        windows = F.unfold(padded, **options).unflatten(1, (channels, -1))[..., : y.shape[2] * y.shape[3]]
+        share = torch.softmax(self.beta * windows, 2).masked_fill_(windows == low, 0.0)
+        share = share / share.sum(2, keepdim=True)
+        incoming = relevance(y, message)
+        lead = incoming.shape[:2]
+        parts = share * incoming.flatten(3).unsqueeze(3)
+        folded = F.fold(parts.flatten(0, 1).flatten(1, 2), (height, width), **options)
+        top, left = padding
+        cut = folded[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+        return (Message(direct=cut.unflatten(0, lead)),)
+
+
+def _window(node: Node) -> tuple[Any, ...]:
+    names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    given: dict[str, Any] = dict(zip(names, node.args[1:], strict=False)) | dict(node.kwargs)
+
+    def two(value: Any) -> tuple[int, int]:
+        return (value[0], value[-1]) if isinstance(value, Sequence) else (value, value)
+
+    kernel = two(given["kernel_size"])
+    return (
+        kernel, two(given.get("stride") or kernel), two(given.get("padding", 0)), two(given.get("dilation", 1)),
+        bool(given.get("ceil_mode", False)),
+    )  # fmt: skip

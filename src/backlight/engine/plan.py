@@ -1,0 +1,448 @@
+"""The plan of a network: which rule runs at which place, in which form, and why. What the table says is what runs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from backlight.engine.composites import Place
+from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_off
+from backlight.engine.graph import Graph, Node, Ref, references
+from backlight.engine.operators import Context, find
+from backlight.engine.operators.routing import MOVES
+from backlight.engine.recipes import composite
+from backlight.engine.sites import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
+from backlight.errors import BacklightWarning, UnsupportedModel, UnsupportedOperator
+from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
+
+__all__ = ["Plan", "make_plan"]
+
+_TAILS = {
+    "softmax": "softmax", "_softmax": "softmax", "log_softmax": "log-softmax", "_log_softmax": "log-softmax",
+    "sigmoid": "sigmoid", "log_sigmoid": "log-sigmoid",
+}  # fmt: skip
+
+
+# their values come from the shape of what they are given
+_SHAPE_ONLY = frozenset({
+    "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class PlainStep(Step):
+    """An operator that relevance does not reach: it only computes its value."""
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        assert self.node.target is not None
+        return self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values)), None
+
+    def pull(self, record: Any, message: Any, book: Any) -> Sequence[Any]:
+        raise AssertionError(f"{self.node.name} was sent relevance")  # pragma: no cover
+
+
+@dataclass(slots=True)
+class Plan:
+    """A network made ready to explain.
+
+    Attributes
+    ----------
+    graph : Graph
+    steps : list of Step
+        In running order.
+    frees : list of tuple of int
+        Values that are not needed after each step.
+    template : list
+        Values by node, with the constants in their places.
+    output : int
+        The node that is explained.
+    tail : list of Step
+        What the model does after that: a softmax, for instance.
+    places : dict of str to int
+        Where relevance can be read, by name.
+    note, title : str
+    """
+
+    graph: Graph
+    steps: list[Step]
+    frees: list[tuple[int, ...]]
+    template: list[Any]
+    output: int
+    tail: list[Step]
+    places: dict[str, int]
+    title: str
+    notes: list[str]
+    _text: str = ""
+
+    @property
+    def text(self) -> str:
+        """The table as text, written once."""
+        if not self._text:
+            self._text = repr(self)
+        return self._text
+
+    @property
+    def inputs(self) -> dict[str, int]:
+        """The network's inputs by name."""
+        return self.graph.inputs
+
+    def to_frame(self) -> list[dict[str, str]]:
+        """The table, one dict a place, in running order."""
+        return [
+            {
+                "site": step.node.name, "operator": step.node.op + ("+relu" if _rectified(step) else ""),
+                "rule": step.rule, "why": step.why, "cost": step.cost,
+            }
+            for step in self.steps
+            if not isinstance(step, PlainStep) and step.rule != "moves"
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        rows = self.to_frame()
+        names = ("site", "operator", "rule", "why", "cost")
+        widths = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in names}
+        lines = [f"rules: {self.title} ({self.graph.how}, {len(rows)} places)", *(f"  {note}" for note in self.notes)]
+        lines.append("  ".join(name.ljust(widths[name]) for name in names).rstrip())
+        lines += ["  ".join(row[name].ljust(widths[name]) for name in names).rstrip() for row in rows]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = self.to_frame()
+        names = ("site", "operator", "rule", "why", "cost")
+        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
+        body = "".join("<tr>" + "".join(f"<td>{escape(row[name])}</td>" for name in names) + "</tr>" for row in rows)
+        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
+        return f"<b>{escape(self.title)}</b>{notes}<table><tr>{head}</tr>{body}</table>"
+
+
+def _rectified(step: Step) -> bool:
+    return isinstance(step, LinearStep) and step.rectified
+
+
+def make_plan(
+    graph: Graph, tensors: dict[str, Tensor], rules: Any, *, strict: bool, device: torch.device | None
+) -> Plan:
+    """Assign a rule to every place of a graph, and prepare it.
+
+    Parameters
+    ----------
+    graph : Graph
+        Simplified.
+    tensors : dict of str to Tensor
+        The model's parameters and buffers.
+    rules : as in `backlight.explain`
+    strict : bool
+        Raise for an operator without a rule, instead of a warning and its plain gradient.
+    device : torch.device, optional
+
+    Raises
+    ------
+    UnsupportedOperator, ArgumentError
+    """
+    return _Planner(graph, tensors, rules, strict, device).plan()
+
+
+class _Planner:
+    def __init__(
+        self, graph: Graph, tensors: dict[str, Tensor], rules: Any, strict: bool, device: torch.device | None
+    ) -> None:
+        self.graph, self.rules, self.strict = graph, rules, strict
+        self.template: list[Any] = [None] * len(graph.nodes)
+        self.notes: list[str] = []
+        given = {index: tensors[name] for index, name in graph.parameters.items()} | graph.constants
+        self.constants: dict[int, Tensor] = {}
+        for index, value in given.items():
+            self.constants[index] = value.detach() if device is None else value.detach().to(device)
+        self.reached = self._reached()
+        self._fold_constants()
+        self.depends = self._carrying()
+        self.context = Context(graph, self.constants, self.depends)
+
+    def plan(self) -> Plan:
+        output, tail = self._explained()
+        needed = self._needed(output)
+        sites = self._sites(output, needed)
+        self._fold_normalisations(sites, needed)
+        order = sorted(sites)
+        readers: list[list[int]] = [[] for _ in self.graph.nodes]
+        for index in order:
+            for carrier in dict.fromkeys(sites[index].carriers):
+                readers[carrier].append(index)
+        chosen, why, title = self._rules(sites, order)
+        direct = receives_direct(self.graph, sites, chosen, readers)
+        off = switched_off(self.graph, sites, readers, direct, output)
+        known = nonnegative_nodes(self.graph, self.constants)
+        steps: dict[int, Step] = {}
+        for index in order:
+            site = sites[index]
+            facts = Facts(known[site.carriers[0]], off[index], self.places[index].first)
+            step = site.bind(chosen[index], facts)
+            step.out = index
+            step.rows = self.graph.nodes[index].rows
+            step.sources = tuple(self.graph.nodes[carrier].rows for carrier in site.carriers)
+            step.why = step.why or why.get(index, "")
+            steps[index] = step
+        self._rectify(steps, sites, direct, output, needed)
+        for index in needed:
+            if index not in steps and index not in self._fused and self.graph.nodes[index].target is not None:
+                steps[index] = PlainStep(self.graph.nodes[index], (), index, "")
+        running = [steps[index] for index in sorted(steps)]
+        places = {steps[index].node.name: index for index in sorted(steps) if index in sites}
+        # a place whose value is only formed inside a fused step has the same relevance there
+        for inner, outer in self._fused.items():
+            places.setdefault(self.graph.nodes[inner].name, outer)
+        return Plan(
+            self.graph, running, self._frees(running, output), self.template, output, tail, places, title, self.notes
+        )
+
+    # -- what depends on what ------------------------------------------------------------------------------------------
+
+    def _reached(self) -> list[bool]:
+        reached = [False] * len(self.graph.nodes)
+        given = set(self.graph.inputs.values())
+        for node in self.graph.nodes:
+            reached[node.index] = node.index in given or any(reached[index] for index in node.inputs)
+        return reached
+
+    def _carrying(self) -> list[bool]:
+        """Where relevance can be: on a path from the inputs by numbers, not by shapes and comparisons alone."""
+        found = [False] * len(self.graph.nodes)
+        given = set(self.graph.inputs.values())
+        for node in self.graph.nodes:
+            found[node.index] = node.index in given or (_differentiable(node) and any(found[k] for k in node.inputs))
+        return found
+
+    def _fold_constants(self) -> None:
+        for node in self.graph.nodes:
+            index = node.index
+            if index not in self.constants and node.target is not None and not self.reached[index]:
+                values: Values = [self.constants.get(k) for k in range(len(self.graph.nodes))]
+                self.constants[index] = node.target(*fill(node.args, values), **fill(node.kwargs, values))
+        for index, value in self.constants.items():
+            self.template[index] = value
+
+    def _explained(self) -> tuple[int, list[Step]]:
+        """The node that is explained, and what follows it."""
+        found = [ref.index for ref in references(self.graph.output)]
+        if isinstance(self.graph.output, dict) or hasattr(self.graph.output, "keys"):
+            named = {key: value for key, value in self.graph.output.items() if isinstance(value, Ref)}
+            for key in ("logits", "out", "output", "prediction"):
+                if key in named:
+                    found = [named[key].index]
+                    break
+        found = [index for index in found if self.depends[index]]
+        if not found:
+            raise UnsupportedModel("the model's output does not depend on its inputs by numbers that have a gradient")
+        if len(found) > 1:
+            raise UnsupportedModel(
+                f"the model has {len(found)} outputs: wrap it in a module that returns the one to be explained"
+            )
+        index = found[0]
+        tail: list[Step] = []
+        while self.graph.nodes[index].op in _TAILS and self.depends[self.graph.nodes[index].args[0].index]:
+            node = self.graph.nodes[index]
+            tail.insert(0, PlainStep(node, (), index, ""))
+            self.notes.append(f"the model ends in a {_TAILS[node.op]}: the logit before it is explained")
+            index = node.args[0].index
+        return index, tail
+
+    def _needed(self, output: int) -> set[int]:
+        needed, todo = set(), [output]
+        while todo:
+            index = todo.pop()
+            if index in needed or index in self.constants:
+                continue
+            needed.add(index)
+            todo += self.graph.nodes[index].inputs
+        return needed
+
+    def _users(self, needed: set[int]) -> list[list[int]]:
+        """For each value the nodes of this plan that use it."""
+        return [[user for user in found if user in needed] for found in self.graph.users()]
+
+    # -- sites ---------------------------------------------------------------------------------------------------------
+
+    def _sites(self, output: int, needed: set[int]) -> dict[int, Site]:
+        asked = {output}
+        sites: dict[int, Site] = {}
+        for node in reversed(self.graph.nodes):
+            if node.index not in asked or node.target is None:
+                continue
+            maker = find(node.op)
+            site = None if maker is None else maker(node, self.context)
+            if site is None:
+                site = self._unknown(node)
+            sites[node.index] = site
+            asked.update(site.carriers)
+        self.asked = asked
+        return sites
+
+    def _unknown(self, node: Node) -> Site:
+        where = f"operator {node.op!r}" + (f" in module {node.path!r}" if node.path else "")
+        where += f" ({node.module.__name__})" if node.module is not None and node.path else ""
+        if self.strict:
+            raise UnsupportedOperator(
+                f"no rule is known for {where}, which relevance reaches. Three ways out: strict=False lets its plain "
+                "gradient through with a warning; backlight.engine.operator registers a rule for it; another method, "
+                "such as method='integrated_gradients', needs no rules"
+            )
+        warnings.warn(
+            f"no rule is known for {where}: its plain gradient is used, and what that loses stands in the ledger "
+            "(strict=True refuses instead)",
+            BacklightWarning,
+            stacklevel=2,
+        )
+        carriers = self.context.carriers(node)
+        if not carriers:
+            raise UnsupportedOperator(f"no rule is known for {where}, and it has no gradient either")
+        return Transposed(node, carriers, "unknown", None, leaks=True)
+
+    def _fold_normalisations(self, sites: dict[int, Site], needed: set[int]) -> None:
+        """Batch normalisation into the layer before it, else into the one behind it."""
+        alive = self._users(needed)
+        self._fused: dict[int, int] = {}
+        for index in sorted(sites):
+            norm = sites[index]
+            if (
+                not isinstance(norm, LinearSite)
+                or not isinstance(norm.layer, Elementwise)
+                or "norm" not in norm.node.op
+            ):
+                continue
+            source = norm.carriers[0]
+            before = sites.get(source)
+            shape = norm.node.shape or ()
+            if (
+                isinstance(before, LinearSite)
+                and alive[source] == [index]
+                and (isinstance(before.layer, Convolution) or (isinstance(before.layer, Dense) and len(shape) == 1))
+            ):
+                assert norm.layer.bias is not None
+                layer = before.layer.scaled(norm.layer.weight.flatten(), norm.layer.bias.flatten())
+                sites[index] = LinearSite(before.node, before.carriers, before.role, before.default, layer=layer)
+                del sites[source]
+                self._fused[source] = index
+                continue
+            behind = sites.get(alive[index][0]) if len(alive[index]) == 1 else None
+            if (
+                isinstance(behind, LinearSite)
+                and behind.role == "linear"
+                and (len(shape) == 1 or isinstance(behind.layer, Convolution))
+            ):
+                assert norm.layer.bias is not None
+                after = behind.layer.preceded(norm.layer.weight.flatten(), norm.layer.bias.flatten())
+                if after is not None:
+                    sites[alive[index][0]] = LinearSite(
+                        behind.node, norm.carriers, behind.role, behind.default, layer=after
+                    )
+                    del sites[index]
+                    self._fused[index] = alive[index][0]
+
+    # -- rules ---------------------------------------------------------------------------------------------------------
+
+    def _rules(self, sites: dict[int, Site], order: list[int]) -> tuple[dict[int, Rule | None], dict[int, str], str]:
+        self.places = self._describe(sites, order)
+        chosen: dict[int, Rule | None] = {}
+        why: dict[int, str] = {}
+        places = [self.places[index] for index in order]
+        made, reason = composite(self.rules, places)
+        choices = made.choose(places, [sites[index].fits for index in order])
+        for index, choice in zip(order, choices, strict=True):
+            site = sites[index]
+            if choice is not None:
+                chosen[index], why[index] = choice
+                if why[index].startswith("_"):
+                    why[index] = ""
+            elif site.role == "linear":
+                chosen[index], why[index] = Epsilon(), "no entry of the composite applies"
+            else:
+                chosen[index] = site.default
+            if site.role == "scale" and chosen[index] is site.default:
+                why[index] = "stands alone" if "norm" in site.node.op else "a fixed factor"
+        for index in self._fused.values():
+            if index in why:
+                why[index] = (why[index] + ", " if why[index] else "") + "batch normalisation folded in"
+        return chosen, why, made.name + (f", since {reason}" if reason else "")
+
+    def _describe(self, sites: dict[int, Site], order: list[int]) -> dict[int, Place]:
+        least: dict[int, int] = dict.fromkeys(self.graph.inputs.values(), 0)
+        most: dict[int, int] = dict(least)
+        for index in order:
+            site = sites[index]
+            weight = int(site.role in ("linear", "lookup"))
+            below = [least[c] for c in site.carriers if c in least]
+            least[index] = min(below, default=0) + weight
+            most[index] = max((most[c] for c in site.carriers if c in most), default=0) + weight
+        sizes: dict[int, int] = {}
+        for index in order:
+            node = sites[index].node
+            if sites[index].role == "linear" and node.op.startswith("conv") and node.shape is not None:
+                sizes[index] = int(torch.Size(node.shape[1:]).numel())
+        stages = sorted(set(sizes.values()), reverse=True)
+        depths = max((most[index] for index in order), default=0)
+        return {
+            index: Place(
+                sites[index].node.name, sites[index].node.path, sites[index].node.op, sites[index].role,
+                sites[index].node.module, sites[index].node.shape,
+                sites[index].role == "linear" and least[index] == 1, most[index], depths,
+                stages.index(sizes[index]) if index in sizes else -1, len(stages),
+            )
+            for index in order
+        }  # fmt: skip
+
+    def _rectify(
+        self, steps: dict[int, Step], sites: dict[int, Site], direct: list[bool], output: int, needed: set[int]
+    ) -> None:
+        """A layer and the ReLU behind it become one step, which keeps relu(z) alone."""
+        users = self._users(needed)
+        for index in sorted(steps):
+            step = steps[index]
+            if not isinstance(step, LinearStep) or index == output or len(users[index]) != 1:
+                continue
+            after = users[index][0]
+            if after in steps and self.graph.nodes[after].op == "relu" and not direct[after]:
+                step.rectified, step.out = True, after
+                self._fused[index] = after
+                del steps[index], steps[after]
+                steps[after] = step
+                sites[after] = sites[index]
+
+    # -- memory --------------------------------------------------------------------------------------------------------
+
+    def _frees(self, running: list[Step], output: int) -> list[tuple[int, ...]]:
+        last: dict[int, int] = {}
+        for position, step in enumerate(running):
+            uses = step.carriers if isinstance(step, LinearStep) else (*step.node.inputs, *step.carriers)
+            for index in uses:
+                last[index] = position
+            last.setdefault(step.out, position)
+        frees: list[list[int]] = [[] for _ in running]
+        for index, position in last.items():
+            if index not in self.constants and index != output:
+                frees[position].append(index)
+        return [tuple(indices) for indices in frees]
+
+
+def _differentiable(node: Node) -> bool:
+    if node.op in _SHAPE_ONLY or node.dtype is torch.bool:
+        return False
+    if node.dtype is None:
+        # a tuple of values, or a number computed from shapes
+        return getattr(node.target, "__module__", "") != "_operator" or node.op == "getitem"
+    return node.dtype.is_floating_point or node.op in MOVES
+
+
+Outputs = Callable[[Any], Any]
+
+
+def rebuild(output: Any, values: Values) -> Any:
+    """The model's output structure with values in it."""
+    return pytree.tree_map_only(Ref, lambda ref: values[ref.index], output, is_leaf=lambda item: isinstance(item, Ref))

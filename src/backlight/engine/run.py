@@ -1,0 +1,118 @@
+"""The one loop: forward through the steps, then messages back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.engine.plan import Plan
+from backlight.engine.sites import Book, Parts, Step
+from backlight.rules import Message
+
+__all__ = ["Pass", "forward"]
+
+
+@dataclass(slots=True)
+class Pass:
+    """A network that ran forward and waits for what is to be explained.
+
+    Attributes
+    ----------
+    plan : Plan
+    records : list
+        What each step keeps for its `pull`.
+    inputs : dict of str to Tensor
+    output : Tensor of shape (n, …)
+        The explained output.
+    kept : dict of int to Tensor
+        Values at places where relevance is asked for.
+    """
+
+    plan: Plan
+    records: list[Any]
+    inputs: dict[str, Any]
+    output: Tensor
+    kept: dict[int, Tensor]
+
+    def relevance(self, seed: Tensor) -> tuple[dict[int, Message], Book]:
+        """Send relevance back from the output.
+
+        Parameters
+        ----------
+        seed : Tensor of shape (targets, n, …)
+            The modified gradient at the output: relevance is output · seed there. For output unit k: one at k.
+
+        Returns
+        -------
+        dict of int to Message
+            What arrived at the inputs and at the places that were asked for.
+        Book
+        """
+        plan, book = self.plan, Book(self.output.shape[0])
+        mail: dict[int, Any] = {plan.output: Message(seed)}
+        wanted = set(plan.inputs.values()) | set(self.kept)
+        found: dict[int, Message] = {}
+        with torch.inference_mode(False), torch.no_grad():
+            for position in range(len(plan.steps) - 1, -1, -1):
+                step = plan.steps[position]
+                message = mail.pop(step.out, None)
+                if message is None:
+                    continue
+                if step.out in wanted:
+                    found[step.out] = message
+                sent = step.pull(self.records[position], message, book)
+                for carrier, part in zip(step.carriers, sent, strict=True):
+                    if part is not None:
+                        mail[carrier] = _together(mail.get(carrier), part)
+        found |= {index: message for index, message in mail.items() if index in wanted}
+        return found, book
+
+
+def forward(plan: Plan, inputs: dict[str, Any], keep: Sequence[int] = ()) -> Pass:
+    """Run a planned network on inputs by name, keeping what the way back needs."""
+    values = list(plan.template)
+    for name, index in plan.inputs.items():
+        values[index] = inputs[name]
+    records: list[Any] = []
+    kept: dict[int, Tensor] = {}
+    with torch.inference_mode(False), torch.no_grad():
+        for step, gone in zip(plan.steps, plan.frees, strict=True):
+            values[step.out], record = step.forward(values)
+            records.append(record)
+            if step.out in keep:
+                kept[step.out] = values[step.out]
+            for index in gone:
+                values[index] = None
+    return Pass(plan, records, inputs, values[plan.output], kept)
+
+
+def finish(plan: Plan, output: Tensor) -> Tensor:
+    """What the model makes of the explained output: its softmax, for instance."""
+    values = list(plan.template)
+    values[plan.output] = output
+    for step in plan.tail:
+        values[step.out], _ = step.forward(values)
+    return values[plan.tail[-1].out] if plan.tail else output
+
+
+def _together(held: Any, part: Any) -> Any:
+    if held is None:
+        return part
+    if isinstance(part, Parts):
+        for member, message in part.items():
+            held[member] = _together(held.get(member), message)
+        return held
+    return Message(_sum(held.gradient, part.gradient), _sum(held.direct, part.direct))
+
+
+def _sum(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None:
+        return y
+    return x if y is None else x + y
+
+
+__all__ += ["Step", "finish"]

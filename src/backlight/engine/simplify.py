@@ -1,0 +1,103 @@
+"""The captured graph without what changes no value: copies, dropout that is off, tuples of which one member counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from backlight.engine.graph import Graph, Node, Ref
+from backlight.engine.operators import ALIASES, FIRST_OF_TUPLE
+from backlight.errors import UnsupportedModel
+
+__all__ = ["simplify"]
+
+_RANDOM = frozenset(
+    {"bernoulli", "rand", "randn", "rand_like", "randn_like", "normal", "multinomial", "randperm", "uniform"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """An operator whose value is the first member of its tuple."""
+
+    target: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.target(*args, **kwargs)[0]
+
+
+def simplify(graph: Graph) -> Graph:
+    """Drop what is no operation, and refuse what depends on chance.
+
+    Raises
+    ------
+    UnsupportedModel
+        Dropout, or batch normalisation on the statistics of the batch: the model is in training mode.
+    """
+    instead: dict[int, int] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        _require_deterministic(node)
+        node = replace(node, args=_swap(node.args, instead), kwargs=_swap(node.kwargs, instead))
+        if node.op in ("view", "_unsafe_view"):
+            # the copies that made a view possible are dropped
+            node.target = torch.ops.aten.reshape.default
+        nodes.append(node)
+        source = node.args[0] if node.args else None
+        if node.op in ALIASES and isinstance(source, Ref):
+            instead[node.index] = source.index
+        elif node.op in ("to", "_to_copy") and isinstance(source, Ref):
+            if graph.nodes[source.index].dtype == node.dtype:
+                instead[node.index] = source.index
+        elif node.op == "getitem" and node.args[1] == 0 and isinstance(source, Ref):
+            origin = nodes[source.index]
+            if origin.op in FIRST_OF_TUPLE:
+                instead[node.index] = source.index
+                origin.shape, origin.dtype, origin.rows = node.shape, node.dtype, node.rows
+                if origin.target is not None and not isinstance(origin.target, _First):
+                    origin.target = _First(origin.target)
+            elif source.index in instead.values():
+                instead[node.index] = source.index
+        elif node.op in FIRST_OF_TUPLE and node.op == "native_dropout":
+            instead[node.index] = source.index if isinstance(source, Ref) else node.index
+    return replace(graph, nodes=nodes, output=_swap(graph.output, instead))
+
+
+def _swap(tree: Any, instead: dict[int, int]) -> Any:
+    if isinstance(tree, Ref):
+        return Ref(instead.get(tree.index, tree.index))
+    if isinstance(tree, tuple) and not hasattr(tree, "_fields"):
+        return tuple(_swap(item, instead) for item in tree)
+    if isinstance(tree, list):
+        return [_swap(item, instead) for item in tree]
+    if isinstance(tree, dict):
+        changed = {key: _swap(item, instead) for key, item in tree.items()}
+        return changed if type(tree) is dict else type(tree)(changed)
+    if isinstance(tree, slice):
+        return slice(*(_swap(item, instead) for item in (tree.start, tree.stop, tree.step)))
+    return tree
+
+
+def _require_deterministic(node: Node) -> None:
+    dropout = "dropout" in node.op and len(node.args) > 2 and node.args[2] is True and node.args[1] > 0
+    batch = node.op in (
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_functional",
+        "native_batch_norm",
+        "batch_norm",
+    )
+    training = batch and node.op != "_native_batch_norm_legit_no_training" and node.args[5] is True
+    if node.op == "_native_batch_norm_legit" and len(node.args) < 7:
+        # the form without running statistics belongs to instance normalisation
+        training = False
+    if dropout or training:
+        what = "drops out at random" if dropout else "normalises by the statistics of the batch"
+        raise UnsupportedModel(
+            f"the model is in training mode: {node.name} ({node.op}) {what}, so that a row has no explanation of its own; "
+            "call model.eval() first"
+        )
+    if node.op in _RANDOM:
+        raise UnsupportedModel(f"the model draws at random: {node.name} ({node.op}); its output has no one explanation")

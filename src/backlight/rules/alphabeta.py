@@ -1,0 +1,106 @@
+r"""LRP-αβ and its special case z⁺, for inputs of any sign.
+
+.. math:: R_j = \sum_k \Big(\alpha \frac{(a_j w_{jk})^+}{P_k} - \beta \frac{(a_j w_{jk})^-}{N_k}\Big) R_k
+
+with :math:`P_k, N_k` the sums of the positive and of the negative contributions to unit k. The bias is neuron 0: its
+positive part stands in P, its negative part in N. Where a unit has no positive (negative) contribution, 0/0 is 0 and
+the part α (−β) of its relevance is not passed on.
+
+Source: Bach et al., PLoS ONE 10(7), 2015, equation 60; z⁺: Montavon, Lapuschkin, Binder, Samek, Müller, "Explaining
+nonlinear classification decisions with deep Taylor decomposition", Pattern Recognition 65, 2017, equation 8.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from backlight.errors import ArgumentError
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.maps import LinearMap
+
+__all__ = ["AlphaBeta", "ZPlus"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class AlphaBeta(LinearRule):
+    r"""LRP-αβ: :math:`R_j = \sum_k (\alpha (a_jw_{jk})^+/P_k - \beta (a_jw_{jk})^-/N_k) R_k`.
+
+    Parameters
+    ----------
+    alpha, beta : float
+        α − β = 1, both ≥ 0. The literature writes N with its sign, so that both quotients are positive.
+    epsilon : float
+    absolute : bool
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super(AlphaBeta, self).__post_init__()
+        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-12:
+            raise ArgumentError(f"alpha − beta must be 1 with beta ≥ 0, not alpha={self.alpha!r}, beta={self.beta!r}")
+
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        w, b = layer.weight, layer.bias
+        both = self.beta != 0
+        if facts.nonnegative:
+            cost = "2F + 2B" if both else "2F + B"
+        else:
+            cost = "3F + 4B" if both else "3F + 2B"
+        return _Bound(
+            layer, cost, self, facts.nonnegative, self.norms(layer), w.clamp(min=0),
+            w.clamp(max=0) if both or not facts.nonnegative else None,
+            None if b is None else b.clamp(min=0), None if b is None else b.clamp(max=0),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ZPlus(AlphaBeta):
+    r"""z⁺: :math:`R_j = \sum_k (a_j w_{jk})^+ / \sum_{0,j'} (a_{j'} w_{j'k})^+ \, R_k`, the αβ rule with α = 1, β = 0."""
+
+    alpha: float = 1.0
+    beta: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Bound(BoundRule):
+    rule: AlphaBeta
+    nonnegative: bool
+    norms: Tensor | None
+    up: Tensor
+    down: Tensor | None
+    up_bias: Tensor | None
+    down_bias: Tensor | None
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        layer, rule = self.layer, self.rule
+        incoming = relevance(z, message)
+        stabiliser = rule.stabiliser(layer, a, self.norms)
+        above = a if self.nonnegative else a.clamp(min=0)
+        positive = layer.apply(above, self.up, self.up_bias)
+        if not self.nonnegative:
+            assert self.down is not None
+            positive += layer.apply(a.clamp(max=0), self.down, None)
+        # N before the stabiliser enters P
+        negative = (z - positive).clamp_(max=0) if rule.beta else None
+        s = divide(incoming, positive.add_(stabiliser)).mul_(rule.alpha)
+        kept = layer.bias_share(s, self.up_bias)
+        toward = layer.adjoint(s, self.up, a.shape)
+        against = None if self.nonnegative else layer.adjoint(s, self._down, a.shape)
+        if negative is not None:
+            s = divide(incoming, negative.sub_(stabiliser)).mul_(-rule.beta)
+            kept = kept + layer.bias_share(s, self.down_bias)
+            toward += layer.adjoint(s, self._down, a.shape)
+            if against is not None:
+                against += layer.adjoint(s, self.up, a.shape)
+        if against is not None:
+            toward = toward.where(a > 0, against)
+        return Message(toward), kept
+
+    @property
+    def _down(self) -> Tensor:
+        assert self.down is not None
+        return self.down

@@ -1,0 +1,150 @@
+r"""What every propagation rule has in common.
+
+A message to a unit says how much relevance it has, as the sum of two parts: a **modified gradient** c, for the
+relevance :math:`R_j = a_j c_j`, and relevance r outright. Rules that are proportional to their input (ε, γ, αβ …) send
+c, for which reshaping, adding and concatenating need nothing; rules that are not (flat, w², box) send r, since they
+give relevance to units with :math:`a_j = 0` too.
+
+A rule is frozen and compares by value. `LinearRule.bind` is called once, when a network is planned: it prepares
+modified weights and chooses the cheapest exact form for what is known of the layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError
+from backlight.rules.maps import LinearMap
+
+__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Rule", "divide", "dot", "relevance"]
+
+
+class Message(NamedTuple):
+    """What one unit is told: R = a · gradient + direct, each (targets, n, *units) or absent."""
+
+    gradient: Tensor | None = None
+    direct: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the planner has proved about a linear layer.
+
+    Attributes
+    ----------
+    nonnegative : bool
+        Its inputs are never negative: they come from a ReLU, a pooling of such, a sum of such …
+    gated : bool
+        No relevance arrives where its output is negative: a ReLU follows.
+    first : bool
+        No other layer with weights lies between it and an input of the network.
+    """
+
+    nonnegative: bool = False
+    gated: bool = False
+    first: bool = False
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Rule(ABC):
+    """A propagation rule. ``fits`` names the roles of the operators that it can be used for."""
+
+    @property
+    @abstractmethod
+    def fits(self) -> frozenset[str]:
+        """Roles: linear, activation, sum, maximum, pool (a maximum over windows), product."""
+
+    def __repr__(self) -> str:
+        told = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRule(ABC):
+    """A rule made ready for one layer.
+
+    Attributes
+    ----------
+    layer : LinearMap
+    cost : str
+        In forward (F) and transposed (B) products of the layer, the forward pass included.
+    """
+
+    layer: LinearMap
+    cost: str
+
+    @abstractmethod
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        """Relevance of the inputs a from that of the outputs z, and what the bias keeps, (targets, n).
+
+        Where the layer is gated, z may hold relu(z) instead: no relevance arrives where they differ.
+        """
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class LinearRule(Rule):
+    r"""A rule for layers z = W a + b.
+
+    Parameters
+    ----------
+    epsilon : float
+        Stabiliser of denominators. By default it is relative: unit k gets
+        :math:`\epsilon\sqrt{\lVert w_k\rVert^2\lVert a\rVert^2 + b_k^2}` with all weights of its channel and its own inputs,
+        which bounds :math:`|z_k|` and makes the rule blind to the units of the data and to the scale of a neuron.
+    absolute : bool
+        Add ε itself instead, as most of the literature's software does.
+    """
+
+    epsilon: float = field(default=0.0, kw_only=True)
+    absolute: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0:
+            raise ArgumentError(f"epsilon must be zero or positive, not {self.epsilon!r}")
+
+    @property
+    def fits(self) -> frozenset[str]:
+        return frozenset({"linear"})
+
+    @abstractmethod
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        """Prepare the rule for one layer."""
+
+    def stabiliser(self, layer: LinearMap, a: Tensor, norms: Tensor | None) -> Tensor | float:
+        """ε of each unit; ``norms`` is ``layer.squared_norm()``, prepared."""
+        if self.absolute or self.epsilon == 0.0 or norms is None:
+            return self.epsilon
+        scale = layer.gather(a.square()) * norms
+        if layer.bias is not None:
+            scale = scale + layer.per_unit(layer.bias.square())
+        return scale.sqrt_().mul_(self.epsilon)
+
+    def norms(self, layer: LinearMap) -> Tensor | None:
+        """What `stabiliser` needs prepared."""
+        return None if self.absolute or self.epsilon == 0.0 else layer.squared_norm()
+
+
+def relevance(z: Tensor, message: Message) -> Tensor:
+    """R = z · gradient + direct."""
+    gradient, direct = message
+    if gradient is None:
+        assert direct is not None
+        return direct
+    product = gradient * z
+    return product if direct is None else product.add_(direct)
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient, 0 where the denominator is 0."""
+    return (numerator / denominator).masked_fill_(denominator == 0, 0.0)
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """Σ over units, (targets, n): x is (targets, n, *units), y (n, *units)."""
+    product: Tensor = torch.linalg.vecdot(x.flatten(2), y.reshape(y.shape[0], -1))
+    return product

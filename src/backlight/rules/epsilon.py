@@ -1,0 +1,100 @@
+r"""LRP-0 and LRP-ε.
+
+.. math:: R_j = \sum_k \frac{a_j w_{jk}}{z_k + \epsilon_k\,\mathrm{sign}(z_k)} R_k, \qquad z_k = \sum_j a_j w_{jk} + b_k
+
+Source: Bach, Binder, Montavon, Klauschen, Müller, Samek, "On pixel-wise explanations for non-linear classifier decisions
+by layer-wise relevance propagation", PLoS ONE 10(7), 2015, equations 56 and 58.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.maps import LinearMap
+
+__all__ = ["Epsilon", "Zero"]
+
+_BIASES = ("absorb", "distribute", "exclude")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Epsilon(LinearRule):
+    r"""LRP-ε: :math:`R_j = a_j \sum_k w_{jk} R_k / (z_k + \epsilon_k \mathrm{sign}(z_k))`; ε = 0 is LRP-0.
+
+    With ε = 0 it is gradient × input, seen layer by layer. sign(0) is +1 and 0/0 is 0.
+
+    Parameters
+    ----------
+    epsilon : float
+        Relative by default, see `LinearRule`.
+    absolute : bool
+    bias : {"absorb", "distribute", "exclude"}
+        The bias is neuron 0 and keeps its share :math:`b_k R_k / z_k` (default); or the share is given to the unit's
+        inputs in equal parts; or the bias is left out of the denominator, so that the inputs share all of
+        :math:`R_k`, by :math:`z_k - b_k`.
+    """
+
+    epsilon: float = 1e-6
+    bias: Literal["absorb", "distribute", "exclude"] = field(default="absorb", kw_only=True)
+
+    def __post_init__(self) -> None:
+        super(Epsilon, self).__post_init__()
+        if self.bias not in _BIASES:
+            raise ArgumentError(f"bias must be one of {', '.join(_BIASES)}, not {self.bias!r}")
+
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        spread = self.bias == "distribute" and layer.bias is not None
+        return _BoundEpsilon(layer, "F + B" + (" + box filter" if spread else ""), self, self.norms(layer), facts.gated)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Zero(Epsilon):
+    """LRP-0: `Epsilon` with ε = 0, the plain gradient of the layer in modified-gradient form."""
+
+    epsilon: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundEpsilon(BoundRule):
+    rule: Epsilon
+    norms: Tensor | None
+    gated: bool
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        layer, rule = self.layer, self.rule
+        bias = layer.bias
+        exclude = rule.bias == "exclude" and bias is not None
+        if exclude:
+            assert bias is not None
+            denominator = z - layer.per_unit(bias)
+            s = self._quotient(relevance(z, message), denominator, a)
+        elif message.direct is None:
+            assert message.gradient is not None
+            s = message.gradient
+            if rule.epsilon:
+                size = z.abs()
+                s = s * divide(size, size + rule.stabiliser(layer, a, self.norms))
+            elif self.gated:
+                s = s.masked_fill(z <= 0, 0.0)
+        else:
+            s = self._quotient(relevance(z, message), z, a)
+        down = layer.adjoint(s, layer.weight, a.shape)
+        if bias is None or exclude:
+            return Message(down), 0.0
+        if rule.bias == "distribute":
+            count = layer.gather(torch.ones_like(a[:1]))
+            return Message(down, layer.spread(s * (layer.per_unit(bias) / count), a.shape)), 0.0
+        return Message(down), layer.bias_share(s, bias)
+
+    def _quotient(self, incoming: Tensor, denominator: Tensor, a: Tensor) -> Tensor:
+        if not self.rule.epsilon:
+            return divide(incoming, denominator)
+        stabiliser = self.rule.stabiliser(self.layer, a, self.norms)
+        sign = torch.where(denominator < 0, -1.0, 1.0).to(denominator.dtype)
+        return divide(incoming, denominator + stabiliser * sign)

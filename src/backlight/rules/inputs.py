@@ -1,0 +1,170 @@
+r"""Rules for the layer that touches the input, where a value of zero is not "nothing": flat, w² and box.
+
+They give relevance to units with :math:`a_j = 0` too. In a deeper layer they are allowed: what they give to a unit that
+is switched off goes on through its activation, by its own layer's rule.
+
+Sources: flat: Lapuschkin, Wäldchen, Binder, Montavon, Samek, Müller, "Unmasking Clever Hans predictors", Nature
+Communications 10, 2019; w² and box (:math:`z^{\mathcal B}`): Montavon, Lapuschkin, Binder, Samek, Müller, "Explaining
+nonlinear classification decisions with deep Taylor decomposition", Pattern Recognition 65, 2017, equations 6 and 7.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError, DataError
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.maps import LinearMap
+
+__all__ = ["Box", "Flat", "WSquare"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Flat(LinearRule):
+    r"""Equal parts: :math:`R_j = \sum_k R_k / N_k`, N_k the number of inputs of unit k.
+
+    Neither padding nor the bias counts.
+    """
+
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        return _BoundFlat(layer, "F + box filter", self)
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundFlat(BoundRule):
+    rule: Flat
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        layer = self.layer
+        count = layer.gather(torch.ones_like(a[:1]))
+        s = divide(relevance(z, message), count + self.rule.epsilon)
+        return Message(direct=layer.spread(s, a.shape)), 0.0
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WSquare(LinearRule):
+    r"""w²: :math:`R_j = \sum_k w_{jk}^2 / (\sum_{j'} w_{j'k}^2 + b_k^2) R_k` (weights outside the input do not count)."""
+
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        return _BoundWSquare(
+            layer, "F + B", self, layer.weight.square(), None if layer.bias is None else layer.bias.square()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundWSquare(BoundRule):
+    rule: WSquare
+    squares: Tensor
+    squared_bias: Tensor | None
+    cache: dict[torch.Size, Tensor] = field(default_factory=dict)
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        layer = self.layer
+        total = self.cache.get(a.shape[1:])
+        if total is None:
+            # depends on the shape of the input alone
+            total = layer.apply(torch.ones_like(a[:1]), self.squares, self.squared_bias)
+            self.cache[a.shape[1:]] = total
+        s = divide(relevance(z, message), total + self.rule.epsilon)
+        return Message(direct=layer.adjoint(s, self.squares, a.shape)), layer.bias_share(s, self.squared_bias)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Box(LinearRule):
+    r"""z^B, for inputs in a box l ≤ x ≤ h.
+
+    .. math:: R_j = \sum_k \frac{x_j w_{jk} - l_j w_{jk}^+ - h_j w_{jk}^-}{\sum_{j'} \dots} R_k
+
+    Every contribution is ≥ 0, and the bias takes no part.
+
+    Parameters
+    ----------
+    low, high : float, sequence or tensor, optional
+        Bounds of the inputs as the layer sees them, that is after normalisation: one number, or anything that
+        broadcasts against one row, for instance ``[[[l]], …]`` of shape (channels, 1, 1) for images; a flat sequence
+        is one number a channel. Left out: each row's own smallest and largest value.
+    """
+
+    low: Any = None
+    high: Any = None
+
+    def __post_init__(self) -> None:
+        super(Box, self).__post_init__()
+        if (self.low is None) != (self.high is None):
+            raise ArgumentError("a box needs both low and high, or neither of them")
+        for name in ("low", "high"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, float | int):
+                # tuples compare by value, so that equal rules are equal
+                object.__setattr__(self, name, _as_tuples(torch.as_tensor(value).tolist()))
+        if self.low is not None and bool((torch.as_tensor(self.low) > torch.as_tensor(self.high)).any()):
+            raise ArgumentError(f"the box is empty: low={self.low!r} is above high={self.high!r}")
+
+    def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        own = self.low is None
+        cost = "3F + 3B" if own else "F + 3B"
+        return _BoundBox(layer, cost, self, layer.weight.clamp(min=0), layer.weight.clamp(max=0))
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclass(frozen=True, slots=True)
+class _BoundBox(BoundRule):
+    rule: Box
+    up: Tensor
+    down: Tensor
+    cache: dict[torch.Size, Tensor] = field(default_factory=dict)
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        layer, rule = self.layer, self.rule
+        low, high = self._bounds(a)
+        if rule.low is None:
+            bounds = layer.apply(low, self.up, None) + layer.apply(high, self.down, None)
+        elif (cached := self.cache.get(a.shape[1:])) is not None:
+            bounds = cached
+        else:
+            bounds = layer.apply(low, self.up, None) + layer.apply(high, self.down, None)
+            self.cache[a.shape[1:]] = bounds
+        total = z - bounds
+        if layer.bias is not None:
+            total = total - layer.per_unit(layer.bias)
+        s = divide(relevance(z, message), total.clamp_(min=0) + rule.epsilon)
+        outside = low * layer.adjoint(s, self.up, a.shape)
+        outside += high * layer.adjoint(s, self.down, a.shape)
+        return Message(layer.adjoint(s, layer.weight, a.shape), outside.neg_()), 0.0
+
+    def _bounds(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        if self.rule.low is None:
+            rows = a.flatten(1)
+            shape = (-1, *(1,) * (a.dim() - 1))
+            low, high = rows.amin(1).view(shape), rows.amax(1).view(shape)
+            return low.expand_as(a), high.expand_as(a)
+        row = a.shape[1:]
+        low, high = (_fit(getattr(self.rule, name), a) for name in ("low", "high"))
+        # a pixel of 0 or 255 after normalisation, in another precision than the bounds
+        slack = 1e-5 * float((high - low).max())
+        if bool((a < low - slack).any()) or bool((a > high + slack).any()):
+            raise DataError(
+                f"an input lies outside the box: it has {float(a.min()):.6g} to {float(a.max()):.6g}, the box "
+                f"{float(low.min()):.6g} to {float(high.max()):.6g}; give Box(low, high) the range of the inputs "
+                "as the layer sees them, after normalisation"
+            )
+        return low.expand(1, *row), high.expand(1, *row)
+
+
+def _fit(value: Any, a: Tensor) -> Tensor:
+    bound = torch.as_tensor(value, dtype=a.dtype, device=a.device)
+    if bound.dim() == 1 and a.dim() > 2:
+        bound = bound.view(-1, *(1,) * (a.dim() - 2))
+    try:
+        return bound.expand(1, *a.shape[1:])
+    except RuntimeError:
+        raise ArgumentError(
+            f"a bound of shape {tuple(bound.shape)} does not fit inputs of shape {tuple(a.shape[1:])}"
+        ) from None
