@@ -256,7 +256,12 @@ def test_the_ledger_accounts_for_all_that_is_not_conserved(block, rules):
     ex = backlight.explain(net, image(3), 1, rules=rules)
     absorbed = ex.ledger.absorbed.sum(0)
     scale = np.abs(ex.ledger.entering).max()
-    np.testing.assert_allclose(absorbed, ex.residual, rtol=1e-9, atol=1e-10 * scale)
+    if block == "attention":
+        # the operator merges rows and positions: only the sum over rows is known
+        absorbed, residual = absorbed.sum(), ex.residual.sum()
+    else:
+        residual = ex.residual
+    np.testing.assert_allclose(absorbed, residual, rtol=1e-9, atol=1e-10 * scale)
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b not in ("convnext", "attention", "groupnorm", "instancenorm")])
@@ -478,7 +483,7 @@ def test_softmax_share_is_max_pooling_at_one_end_and_equal_parts_at_the_other(op
         return backlight.explain(net, x, 0, rules=backlight.Composite([("0", rule), ("2", Zero())])).values
 
     winner = values(backlight.rules.WinnerTakesAll())
-    np.testing.assert_allclose(values(SoftmaxShare(1e4)), winner, atol=1e-10)
+    np.testing.assert_allclose(values(SoftmaxShare(1e7)), winner, atol=1e-10)
     np.testing.assert_allclose(values(SoftmaxShare(0.7)).sum((1, 2, 3)), winner.sum((1, 2, 3)), rtol=1e-10)
     assert np.abs(values(SoftmaxShare(0.0)) - winner).max() > 0.01
 

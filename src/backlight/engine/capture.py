@@ -78,7 +78,8 @@ def light_copy(model: nn.Module) -> nn.Module:
             return None
         if id(original) in copies:
             return copies[id(original)]
-        copy = original.__class__.__new__(original.__class__)
+        # a GraphModule's own __new__ would make another class
+        copy = object.__new__(original.__class__)
         copies[id(original)] = copy
         state = dict(original.__dict__)
         for hooks in [
@@ -162,7 +163,7 @@ def _from_trace(copy: nn.Module, inputs: Inputs, model: nn.Module) -> Graph:
         structure.append(tree)
         return found
 
-    traced = make_fx(torch.func.functionalize(run), record_module_stack=True)(*values, *flat)
+    traced = make_fx(torch.func.functionalize(run), record_module_stack=True, _error_on_data_dependent_ops=False)(*values, *flat)
     builder = _Builder(model, "traced")
     given = input_names(copy, args, kwargs)
     for position, node in enumerate(n for n in traced.graph.nodes if n.op == "placeholder"):

@@ -195,7 +195,10 @@ class _Planner:
             if index not in steps and index not in self._fused and self.graph.nodes[index].target is not None:
                 steps[index] = PlainStep(self.graph.nodes[index], (), index, "")
         running = [steps[index] for index in sorted(steps)]
-        places = {steps[index].node.name: index for index in sorted(steps) if index in sites}
+        places: dict[str, int] = {}
+        for index in sorted(steps):
+            if index in sites:
+                places[steps[index].node.name] = places[self.graph.nodes[index].name] = index
         # a place whose value is only formed inside a fused step has the same relevance there
         for inner, outer in self._fused.items():
             places.setdefault(self.graph.nodes[inner].name, outer)

@@ -41,7 +41,7 @@ def _with_limit(limit: float) -> Ratio:
 
 
 def _leaky(x: Tensor, y: Tensor, slope: Any = 0.01, *_: Any) -> Tensor:
-    return torch.where(x > 0, 1.0, slope).to(x.dtype)
+    return torch.ones_like(x).masked_fill_(x <= 0, slope)
 
 
 def _elu(x: Tensor, y: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:

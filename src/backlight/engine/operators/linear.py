@@ -139,14 +139,9 @@ def mul(node: Node, context: Context) -> Site | None:
 
 def affine(node: Node, signal: Any, factor: Tensor | float, context: Context, *, divide: bool) -> Site | None:
     source = context.node(signal)
-    weight = torch.as_tensor(factor)
-    if not weight.is_floating_point():
-        weight = weight.to(source.dtype or torch.get_default_dtype())
-    if divide:
-        weight = 1 / weight.double()
-    elif weight.dim() == 0:
-        weight = weight.double()
-    weight = weight.to(source.dtype or weight.dtype)
+    dtype = source.dtype or torch.get_default_dtype()
+    weight = factor.double() if isinstance(factor, Tensor) else torch.tensor(factor, dtype=torch.float64)
+    weight = (1 / weight if divide else weight).to(dtype)
     if weight.dim() and weight.numel() > 1 and (source.shape is None or weight.dim() > len(source.shape) + 1):
         return None
     return _site(node, signal, Elementwise(weight, None), "scale")
