@@ -56,6 +56,8 @@ def explain_module(
         raise ArgumentError(f"method={method!r} is not known: the methods are {listed(METHODS, 12)}")
     if layers is not None and method != "lrp":
         raise ArgumentError(f"layers= is for relevance propagation: method={method!r} explains the inputs alone")
+    if method == "lrp" and options:
+        raise ArgumentError("relevance propagation has no options: its rules say everything")
     where = home(model, device)
     asked = [layers] if isinstance(layers, str) else list(layers or ())
     if method == "lrp":

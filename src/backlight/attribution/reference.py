@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, reference_point
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.capture import input_names, light_copy
-from backlight.errors import ArgumentError, UnsupportedModel, require
+from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
 __all__ = ["REFERENCES", "ReferenceMethod", "method"]
 
@@ -40,8 +40,8 @@ class Question:
         The floating inputs.
     points : tuple of Tensor
         The reference points, broadcast against them; zero where none is given.
-    patch : tuple of int
-        Of features that are taken away together; empty: chosen by the shape of the input.
+    options : dict
+    progress : bool
     """
 
     score: Callable[..., Tensor]
@@ -52,14 +52,24 @@ class Question:
 
 
 Method = Callable[[Question], tuple[Tensor, ...]]
-REFERENCES: dict[str, tuple[Method, bool]] = {}
 
 
-def method(name: str, *, differs: bool = False) -> Callable[[Method], Method]:
+class Reference(NamedTuple):
+    """A registered method: its function, whether it explains f(x) − f(reference), and the options it has."""
+
+    function: Method
+    differs: bool
+    options: tuple[str, ...]
+
+
+REFERENCES: dict[str, Reference] = {}
+
+
+def method(name: str, *, differs: bool = False, options: tuple[str, ...] = ()) -> Callable[[Method], Method]:
     """Register a reference method; ``differs``: its values add up to f(x) − f(reference)."""
 
     def register(function: Method) -> Method:
-        REFERENCES[name] = (function, differs)
+        REFERENCES[name] = Reference(function, differs, options)
         return function
 
     return register
@@ -102,7 +112,11 @@ class ReferenceMethod:
                 plain = output(*inputs)
             seeds = resolve(target, plain, lambda out: out, start, rows)
             points = tuple(self._point(names[k], x, len(floating)) for k, x in zip(floating, inputs, strict=True))
-            function, differs = REFERENCES[self.name]
+            function, differs, known = REFERENCES[self.name]
+            for option in self.options:
+                if option not in known:
+                    has = f"it has {listed(known)}" if known else "it has no options"
+                    raise ArgumentError(f"{option!r} is no option of {self.name!r}: {has}")
             found: list[tuple[Tensor, ...]] = []
             base = torch.zeros_like(seeds.scores)
             with _own_randomness(self.seed), warnings.catch_warnings():
@@ -163,7 +177,7 @@ def gradient_x_input(question: Question) -> tuple[Tensor, ...]:
     return tuple((x - p) * g for x, p, g in zip(question.inputs, question.points, slopes, strict=True))
 
 
-@method("integrated_gradients", differs=True)
+@method("integrated_gradients", differs=True, options=("steps",))
 def integrated_gradients(question: Question) -> tuple[Tensor, ...]:
     """The gradient averaged on the way from the reference, times the way; it adds up to f(x) − f(reference)."""
     steps = int(question.options.get("steps", 64))
@@ -178,7 +192,7 @@ def integrated_gradients(question: Question) -> tuple[Tensor, ...]:
     )
 
 
-@method("smoothgrad")
+@method("smoothgrad", options=("noise", "samples"))
 def smoothgrad(question: Question) -> tuple[Tensor, ...]:
     """The gradient averaged over noisy copies of the input; noise of 10 % of each input's range."""
     captum = _captum("smoothgrad")
@@ -194,9 +208,12 @@ def smoothgrad(question: Question) -> tuple[Tensor, ...]:
     )
 
 
-@method("occlusion")
+@method("occlusion", options=("patch",))
 def occlusion(question: Question) -> tuple[Tensor, ...]:
-    """How much the score falls when a patch (images) or one feature (tables) is put to the reference."""
+    """How much the score falls when a patch (images) or one feature (tables) is put to the reference.
+
+    Patches overlap by half, and a pixel has the mean over the patches that cover it. Captum adds up in single precision.
+    """
     windows = tuple(_window(x, question.options.get("patch")) for x in question.inputs)
     strides = tuple(tuple(max(1, (w + 1) // 2) if k else w for k, w in enumerate(window)) for window in windows)
     return tuple(
@@ -208,9 +225,12 @@ def occlusion(question: Question) -> tuple[Tensor, ...]:
     )  # fmt: skip
 
 
-@method("shapley", differs=True)
+@method("shapley", differs=True, options=("patch", "samples"))
 def shapley(question: Question) -> tuple[Tensor, ...]:
-    """Shapley values by sampling orders in which features, or patches of an image, join; sums to f(x) − f(reference)."""
+    """Shapley values by sampling orders in which features, or patches of an image, join; sums to f(x) − f(reference).
+
+    Captum adds up in single precision.
+    """
     masks, offset = [], 0
     for x in question.inputs:
         mask = _groups(x, question.options.get("patch")) + offset

@@ -11,7 +11,7 @@ explanations through conservative propagation", ICML 2022, which treats the spre
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -140,6 +140,17 @@ def _replace(tree: Any, pending: dict[int, list[Tensor]], values: Values) -> Any
     if isinstance(tree, list | tuple):
         return type(tree)(_replace(item, pending, values) for item in tree)
     return tree
+
+
+@operator("glu")
+def gated_unit(node: Node, context: Context) -> Site | None:
+    """Half of the channels times the sigmoid of the other half: the signal takes all."""
+    return Transposed(replace(node, target=_gated_signal), context.carriers(node), "sum", None)
+
+
+def _gated_signal(x: Tensor, dim: int = -1) -> Tensor:
+    signal, gate = x.chunk(2, dim)
+    return signal * torch.sigmoid(gate.detach())
 
 
 # -- normalisations ----------------------------------------------------------------------------------------------------
