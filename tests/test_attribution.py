@@ -266,10 +266,10 @@ def test_every_reference_method_is_exact_on_a_linear_model(x):
     net = seeded(nn.Linear(4, 3))
     w = net.weight.detach().numpy()
     for method in ("gradient_x_input", "integrated_gradients", "occlusion", "shapley"):
-        ex = backlight.explain(net, x, 2, method=method, options={"samples": 2, "steps": 4})
+        ex = backlight.explain(net, x, 2, method=method)
         np.testing.assert_allclose(ex.values, x.numpy() * w[2], rtol=1e-6, atol=1e-12, err_msg=method)
     for method in ("gradient", "smoothgrad"):
-        ex = backlight.explain(net, x, 2, method=method, options={"samples": 2})
+        ex = backlight.explain(net, x, 2, method=method)
         np.testing.assert_allclose(ex.values, np.tile(w[2], (6, 1)), rtol=1e-9, err_msg=method)
 
 

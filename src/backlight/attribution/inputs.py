@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,14 @@ _BUDGET = 2**22
 class Home:
     """Where a model lives: the dtype and device of its parameters, and whether it reads integers."""
 
+    model: nn.Module
     dtype: torch.dtype
     device: torch.device
-    reads_integers: bool
+
+    @property
+    def reads_integers(self) -> bool:
+        """Whether whole numbers are positions in a table of vectors, and no quantities."""
+        return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in self.model.modules())
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +68,13 @@ class Batch:
 def home(model: nn.Module, device: Any = None) -> Home:
     """Dtype and device of the first parameter with a fraction; double precision for a model without any."""
     where, dtype = torch.device("cpu"), torch.get_default_dtype()
-    for tensor in (*model.parameters(), *model.buffers()):
+    for tensor in itertools.chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
             where, dtype = tensor.device, tensor.dtype
             break
     else:
         dtype = torch.float64
-    integers = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-    return Home(dtype, torch.device(device) if device is not None else where, integers)
+    return Home(model, dtype, torch.device(device) if device is not None else where)
 
 
 def is_stream(X: Any) -> bool:
@@ -144,7 +149,7 @@ def _tensor(value: Any, where: Home, name: str) -> Any:
     if value.is_inference():
         # tensors of inference mode cannot take part in a way back
         value = value.clone()
-    if value.is_floating_point() or (not where.reads_integers and value.dtype is not torch.bool):
+    if value.is_floating_point() or (value.dtype is not torch.bool and not where.reads_integers):
         value = value.to(where.dtype)
         if not bool(torch.isfinite(value).all()):
             raise DataError(f"{name} holds missing or infinite values: a network has no value for them")

@@ -95,7 +95,9 @@ class LayerwiseRelevance:
             seeds,
             torch.zeros_like(seeds.scores),
             {name: torch.cat(parts) for name, parts in kept.items() if parts},
-            [
+            ledger[0]
+            if len(ledger) == 1
+            else [
                 (name, rule, *(torch.cat([part[k][column] for part in ledger]) for column in (2, 3, 4)))  # type: ignore[misc]
                 for k, (name, rule, *_) in enumerate(ledger[0])
             ],

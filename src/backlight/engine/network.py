@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import weakref
-import zlib
 from typing import Any
 
 import torch
@@ -39,8 +38,8 @@ class Network:
         self._model = weakref.ref(model)
         self._graphs: dict[Any, Graph] = {}
         self._plans: dict[Any, Plan] = {}
-        self._structure: Any = None
-        self._weights: Any = None
+        self._structure: _Structure | None = None
+        self._weights: _Weights | None = None
         self._busy = threading.RLock()
 
     @classmethod
@@ -81,18 +80,17 @@ class Network:
 
     def fingerprint(self) -> str:
         """A hash of a sample of the weights, as of the last plan."""
-        return hashlib.sha256(repr([held[-1] for held in self._weights or ()]).encode()).hexdigest()[:16]
+        parts = [] if self._weights is None else [sample.numpy().tobytes() for sample in self._weights.samples]
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     def _refresh(self, model: nn.Module) -> None:
-        structure = _structure(model)
-        if structure != self._structure:
+        if self._structure is None or self._structure.changed():
             self._graphs.clear()
             self._plans.clear()
-            self._structure = structure
-        weights = _weights(model)
-        if weights != self._weights:
+            self._structure, self._weights = _Structure(model), None
+        if self._weights is None or self._weights.changed():
             self._plans.clear()
-            self._weights = weights
+            self._weights = _Weights(model)
 
 
 def _signature(inputs: Inputs) -> Any:
@@ -118,42 +116,67 @@ def _rules_key(rules: Any) -> Any:
     return rules
 
 
-def _structure(model: nn.Module) -> Any:
-    """Modules, their classes, flags and plain options, and which tensors they hold."""
-    found: list[Any] = []
-    for name, module in model.named_modules(remove_duplicate=False):
-        options = tuple(
-            (key, value)
-            for key, value in module.__dict__.items()
-            if isinstance(value, bool | int | float | str | tuple) and _plain(value)
+class _Structure:
+    """Modules, their classes, flags and plain options, and which tensors they hold; cheap to look at again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        # the dicts of modules, not the modules: a model whose explanations are kept must be free to die
+        self._seen = []
+        for module in model.modules():
+            state = module.__dict__
+            options = [key for key, value in state.items() if _plain(value)]
+            self._seen.append((state, options, self._now(state, options)))
+
+    def changed(self) -> bool:
+        """Whether anything differs from when this was made."""
+        return any(self._now(state, options) != then for state, options, then in self._seen)
+
+    @staticmethod
+    def _now(state: dict[str, Any], options: list[str]) -> tuple[Any, ...]:
+        return (
+            len(state),
+            [state.get(key) for key in options],
+            [*map(id, state["_parameters"].values())],
+            [*map(id, state["_buffers"].values())],
+            [*map(id, state["_modules"].values())],
+            [*state["_forward_hooks"], *state["_forward_pre_hooks"]],
         )
-        hooks = tuple(module._forward_hooks) + tuple(module._forward_pre_hooks)
-        held = tuple(
-            (key, id(value), None if value is None else value.shape) for key, value in module._parameters.items()
-        )
-        kept = tuple((key, id(value), None if value is None else value.shape) for key, value in module._buffers.items())
-        found.append((name, id(module), type(module), options, hooks, held, kept))
-    return found
 
 
 def _plain(value: Any) -> bool:
-    return (
-        all(_plain(item) for item in value) if isinstance(value, tuple) else isinstance(value, bool | int | float | str)
-    )
+    if isinstance(value, tuple):
+        return all(_plain(item) for item in value)
+    return isinstance(value, bool | int | float | str)
 
 
-def _weights(model: nn.Module) -> Any:
+class _Weights:
     """Versions of the tensors, and a few of their numbers: ``tensor.data`` can be written without a new version."""
-    found: list[Any] = []
-    for tensor in (*model.parameters(), *model.buffers()):
-        flat = tensor.detach().flatten() if tensor.is_contiguous() else tensor.detach().reshape(-1)
-        step = max(1, flat.numel() // _SAMPLES)
-        found.append((id(tensor), tensor._version, tensor.data_ptr(), tensor.device, zlib.crc32(_bits(flat[::step]))))
-    return found
 
+    def __init__(self, model: nn.Module) -> None:
+        self._tensors = [weakref.ref(tensor) for tensor in (*model.parameters(), *model.buffers())]
+        self._then = self._now()
+        by_device: dict[torch.device, list[Tensor]] = {}
+        for tensor in (*model.parameters(), *model.buffers()):
+            flat = tensor.detach().reshape(-1)
+            if flat.numel() and flat.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+                view = flat[:: max(1, flat.numel() // _SAMPLES)]
+                by_device.setdefault(tensor.device, []).append(view.view(torch.int8) if view.dtype is torch.bool else view)
+        self._views = list(by_device.values())
+        self.samples = self._look()
 
-def _bits(sample: Tensor) -> bytes:
-    return sample.contiguous().cpu().view(torch.uint8).numpy().tobytes()
+    def changed(self) -> bool:
+        """Whether a tensor was written to since this was made."""
+        return self._now() != self._then or any(
+            not torch.equal(old, new) for old, new in zip(self.samples, self._look(), strict=True)
+        )
+
+    def _now(self) -> list[Any]:
+        held = [reference() for reference in self._tensors]
+        return [None if tensor is None else (tensor._version, tensor.data_ptr()) for tensor in held]
+
+    def _look(self) -> list[Tensor]:
+        # as bytes: a weight that is not a number equals itself
+        return [torch.cat(views).view(torch.uint8).cpu() for views in self._views]
 
 
 def _verify(plan: Plan, model: nn.Module, inputs: Inputs) -> None:

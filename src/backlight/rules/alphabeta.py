@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from backlight.errors import ArgumentError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["AlphaBeta", "ZPlus"]
@@ -69,7 +69,7 @@ class ZPlus(AlphaBeta):
 class _Bound(BoundRule):
     rule: AlphaBeta
     nonnegative: bool
-    norms: Tensor | None
+    norms: Norms
     up: Tensor
     down: Tensor | None
     up_bias: Tensor | None
@@ -78,7 +78,7 @@ class _Bound(BoundRule):
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
         layer, rule = self.layer, self.rule
         incoming = relevance(z, message)
-        stabiliser = rule.stabiliser(layer, a, self.norms)
+        stabiliser = rule.stabiliser(layer, a, self.norms) if rule.epsilon else 0.0
         above = a if self.nonnegative else a.clamp(min=0)
         positive = layer.apply(above, self.up, self.up_bias)
         if not self.nonnegative:
@@ -86,12 +86,14 @@ class _Bound(BoundRule):
             positive += layer.apply(a.clamp(max=0), self.down, None)
         # N before the stabiliser enters P
         negative = (z - positive).clamp_(max=0) if rule.beta else None
-        s = divide(incoming, positive.add_(stabiliser)).mul_(rule.alpha)
+        s = divide(incoming, positive.add_(stabiliser) if rule.epsilon else positive)
+        if rule.alpha != 1:
+            s *= rule.alpha
         kept = layer.bias_share(s, self.up_bias)
         toward = layer.adjoint(s, self.up, a.shape)
         against = None if self.nonnegative else layer.adjoint(s, self._down, a.shape)
         if negative is not None:
-            s = divide(incoming, negative.sub_(stabiliser)).mul_(-rule.beta)
+            s = divide(incoming, negative.sub_(stabiliser) if rule.epsilon else negative).mul_(-rule.beta)
             kept = kept + layer.bias_share(s, self.down_bias)
             toward += layer.adjoint(s, self._down, a.shape)
             if against is not None:

@@ -21,7 +21,10 @@ from torch import Tensor
 from backlight.errors import ArgumentError
 from backlight.rules.maps import LinearMap
 
-__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Rule", "divide", "dot", "relevance"]
+__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Norms", "Rule", "divide", "dot", "relevance"]
+
+
+Norms = tuple[Tensor, Tensor | None] | None
 
 
 class Message(NamedTuple):
@@ -115,18 +118,21 @@ class LinearRule(Rule):
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         """Prepare the rule for one layer."""
 
-    def stabiliser(self, layer: LinearMap, a: Tensor, norms: Tensor | None) -> Tensor | float:
-        """ε of each unit; ``norms`` is ``layer.squared_norm()``, prepared."""
-        if self.absolute or self.epsilon == 0.0 or norms is None:
+    def stabiliser(self, layer: LinearMap, a: Tensor, norms: Norms) -> Tensor | float:
+        """ε of each unit; ``norms`` is what `norms` prepared."""
+        if norms is None:
             return self.epsilon
-        scale = layer.gather(a.square()) * norms
-        if layer.bias is not None:
-            scale = scale + layer.per_unit(layer.bias.square())
-        return scale.sqrt_().mul_(self.epsilon)
+        weights, bias = norms
+        scale = layer.gather(a.square())
+        return (scale * weights if bias is None else torch.addcmul(bias, scale, weights)).sqrt_()
 
-    def norms(self, layer: LinearMap) -> Tensor | None:
-        """What `stabiliser` needs prepared."""
-        return None if self.absolute or self.epsilon == 0.0 else layer.squared_norm()
+    def norms(self, layer: LinearMap) -> Norms:
+        """ε² Σ w² and ε² b² of each unit, for a relative ε."""
+        if self.absolute or self.epsilon == 0.0:
+            return None
+        factor = self.epsilon**2
+        bias = None if layer.bias is None else layer.per_unit(layer.bias.square() * factor)
+        return layer.squared_norm() * factor, bias
 
 
 def relevance(z: Tensor, message: Message) -> Tensor:
@@ -146,5 +152,7 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Σ over units, (targets, n): x is (targets, n, *units), y (n, *units)."""
-    product: Tensor = torch.linalg.vecdot(x.flatten(2), y.reshape(y.shape[0], -1))
+    if x.dim() != 3:
+        x, y = x.flatten(2), y.reshape(y.shape[0], -1)
+    product: Tensor = torch.linalg.vecdot(x, y)
     return product

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Epsilon", "Zero"]
@@ -63,7 +63,7 @@ class Zero(Epsilon):
 @dataclass(frozen=True, slots=True)
 class _BoundEpsilon(BoundRule):
     rule: Epsilon
-    norms: Tensor | None
+    norms: Norms
     gated: bool
 
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
@@ -79,7 +79,9 @@ class _BoundEpsilon(BoundRule):
             s = message.gradient
             if rule.epsilon:
                 size = z.abs()
-                s = s * divide(size, size + rule.stabiliser(layer, a, self.norms))
+                # 0/0 is 0
+                bounded = (size + rule.stabiliser(layer, a, self.norms)).clamp_min_(torch.finfo(z.dtype).tiny)
+                s = s * (size / bounded)
             elif self.gated:
                 s = s.masked_fill(z <= 0, 0.0)
         else:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Gamma"]
@@ -55,77 +55,79 @@ class Gamma(LinearRule):
 
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         w, b, norms = layer.weight, layer.bias, self.norms(layer)
+        up_bias = None if b is None else b + self.gamma * b.clamp(min=0)
+        down_bias = None if b is None else b + self.gamma * b.clamp(max=0)
         if not facts.nonnegative:
-            return _Signed(layer, "2F + 2B", self, norms, w.abs())
-        up = w.clamp(min=0)
-        down = None if facts.gated else w + self.gamma * w.clamp(max=0)
-        cost = "2F + B" if facts.gated else "2F + 2B"
+            size_bias = None if b is None else b.abs()
+            return _Signed(layer, "2F + 2B", self, norms, up_bias, down_bias, w.abs(), size_bias)
+        positive = w.clamp(min=0)
         return _NonNegative(
-            layer, cost, self, norms, up, None if b is None else b.clamp(min=0), w + self.gamma * up, down
-        )
-
-    def quotients(
-        self,
-        layer: LinearMap,
-        a: Tensor,
-        z: Tensor,
-        positive: Tensor,
-        message: Message,
-        norms: Tensor | None,
-        gated: bool,
-    ) -> tuple[Tensor, Tensor | None]:
-        """R / denominator where z ≥ 0, and where z < 0; ``positive`` is P."""
-        incoming = relevance(z, message)
-        stabiliser = self.stabiliser(layer, a, norms)
-        above = divide(incoming, torch.add(z, positive, alpha=self.gamma).add_(stabiliser))
-        if gated:
-            return above, None
-        below = divide(incoming, torch.add(z, (z - positive).clamp_(max=0), alpha=self.gamma).sub_(stabiliser))
-        negative = z < 0
-        return above.masked_fill_(negative, 0.0), below.masked_fill_(~negative, 0.0)
-
-    def bias_shares(self, layer: LinearMap, above: Tensor, below: Tensor | None) -> Tensor | float:
-        """What the bias keeps, as neuron 0."""
-        b = layer.bias
-        if b is None:
-            return 0.0
-        kept = layer.bias_share(above, b + self.gamma * b.clamp(min=0))
-        return kept if below is None else kept + layer.bias_share(below, b + self.gamma * b.clamp(max=0))
+            layer, "2F + B" if facts.gated else "2F + 2B", self, norms, up_bias, down_bias,
+            positive, None if b is None else b.clamp(min=0), w + self.gamma * positive,
+            None if facts.gated else w + self.gamma * w.clamp(max=0),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class _NonNegative(BoundRule):
+class _Bound(BoundRule):
     rule: Gamma
-    norms: Tensor | None
+    norms: Norms
+    up_bias: Tensor | None
+    down_bias: Tensor | None
+
+    def quotients(
+        self, a: Tensor, z: Tensor, positive: Tensor, message: Message, gated: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """R / denominator where z ≥ 0, and where z < 0; ``positive`` is P."""
+        rule = self.rule
+        incoming = relevance(z, message)
+        stabiliser = rule.stabiliser(self.layer, a, self.norms) if rule.epsilon else 0.0
+        denominator = torch.add(z, positive, alpha=rule.gamma)
+        if rule.epsilon:
+            denominator += stabiliser
+        if gated:
+            # no relevance is where the denominator is zero
+            return incoming.div_(denominator.clamp_min_(torch.finfo(z.dtype).tiny)), None
+        above = divide(incoming, denominator)
+        below = divide(incoming, torch.add(z, (z - positive).clamp_(max=0), alpha=rule.gamma).sub_(stabiliser))
+        negative = z < 0
+        return above.masked_fill_(negative, 0.0), below.masked_fill_(~negative, 0.0)
+
+    def kept(self, above: Tensor, below: Tensor | None) -> Tensor | float:
+        """What the bias keeps, as neuron 0."""
+        kept = self.layer.bias_share(above, self.up_bias)
+        return kept if below is None else kept + self.layer.bias_share(below, self.down_bias)
+
+
+@dataclass(frozen=True, slots=True)
+class _NonNegative(_Bound):
     positive: Tensor
     positive_bias: Tensor | None
     up: Tensor
     down: Tensor | None
 
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
-        layer, rule = self.layer, self.rule
+        layer = self.layer
         positive = layer.apply(a, self.positive, self.positive_bias)
-        above, below = rule.quotients(layer, a, z, positive, message, self.norms, self.down is None)
-        down = layer.adjoint(above, self.up, a.shape)
+        above, below = self.quotients(a, z, positive, message, self.down is None)
+        sent = layer.adjoint(above, self.up, a.shape)
         if below is not None:
             assert self.down is not None
-            down += layer.adjoint(below, self.down, a.shape)
-        return Message(down), rule.bias_shares(layer, above, below)
+            sent += layer.adjoint(below, self.down, a.shape)
+        return Message(sent), self.kept(above, below)
 
 
 @dataclass(frozen=True, slots=True)
-class _Signed(BoundRule):
-    rule: Gamma
-    norms: Tensor | None
+class _Signed(_Bound):
     size: Tensor
+    size_bias: Tensor | None
 
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
-        layer, rule = self.layer, self.rule
-        bias = None if layer.bias is None else layer.bias.abs()
-        positive = (layer.apply(a.abs(), self.size, bias) + z).mul_(0.5)
-        above, below = rule.quotients(layer, a, z, positive, message, self.norms, False)
+        layer, gamma = self.layer, self.rule.gamma
+        positive = (layer.apply(a.abs(), self.size, self.size_bias) + z).mul_(0.5)
+        above, below = self.quotients(a, z, positive, message, False)
         assert below is not None
         # γ [a w]^± = γ/2 (a w ± |a||w|)
-        plain = layer.adjoint(above + below, layer.weight, a.shape).mul_(1 + rule.gamma / 2)
-        folded = layer.adjoint(above - below, self.size, a.shape).mul_(rule.gamma / 2)
-        return Message(plain.addcmul_(folded, a.sign())), rule.bias_shares(layer, above, below)
+        plain = layer.adjoint(above + below, layer.weight, a.shape).mul_(1 + gamma / 2)
+        folded = layer.adjoint(above - below, self.size, a.shape).mul_(gamma / 2)
+        return Message(plain.addcmul_(folded, a.sign())), self.kept(above, below)
