@@ -74,7 +74,8 @@ class LayerwiseRelevance:
         kept: dict[str, list[Tensor]] = {name: [] for name in places}
         ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []
         for first in range(0, len(seeds.gradient), _TOGETHER):
-            found, book = run.relevance(seeds.gradient[first : first + _TOGETHER])
+            last = first + _TOGETHER >= len(seeds.gradient)
+            found, book = run.relevance(seeds.gradient[first : first + _TOGETHER], last=last)
             entries = [(s.node.name, s.rule, entering, leaving, bias) for s, entering, leaving, bias in book.entries]
             for name, index in plan.inputs.items():
                 if index in found:

@@ -38,13 +38,15 @@ class Pass:
     output: Tensor
     kept: dict[int, Tensor]
 
-    def relevance(self, seed: Tensor) -> tuple[dict[int, Message], Book]:
+    def relevance(self, seed: Tensor, *, last: bool = False) -> tuple[dict[int, Message], Book]:
         """Send relevance back from the output.
 
         Parameters
         ----------
         seed : Tensor of shape (targets, n, …)
             The modified gradient at the output: relevance is output · seed there. For output unit k: one at k.
+        last : bool
+            Nothing else will be explained: what the steps keep is let go on the way.
 
         Returns
         -------
@@ -65,6 +67,8 @@ class Pass:
                 if step.out in wanted:
                     found[step.out] = message
                 sent = step.pull(self.records[position], message, book)
+                if last:
+                    self.records[position] = None
                 for carrier, part in zip(step.carriers, sent, strict=True):
                     if part is not None:
                         mail[carrier] = _together(mail.get(carrier), part)

@@ -87,6 +87,7 @@ class _Bound(BoundRule):
         # N before the stabiliser enters P
         negative = (z - positive).clamp_(max=0) if rule.beta else None
         s = divide(incoming, positive.add_(stabiliser) if rule.epsilon else positive)
+        del positive  # of the size of the layer's output
         if rule.alpha != 1:
             s *= rule.alpha
         kept = layer.bias_share(s, self.up_bias)
