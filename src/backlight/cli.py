@@ -143,21 +143,53 @@ def anomalies(
 @app.command()
 @_plainly
 def explain(
-    model: Annotated[Path, typer.Argument(help="A fitted scikit-learn model, saved with skops.")],
-    data: Data,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
+            "(.safetensors) with --architecture."
+        ),
+    ],
+    data: Annotated[
+        list[str], typer.Argument(help="Tables (CSV, Parquet, Arrow) for the one, pictures (PNG, JPEG …) for the other.")
+    ],
     normal: Normal = None,
     top: Top = 20,
     explain_all: All = False,
-    out: Out = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write scores and relevances: .parquet or .csv; the heat maps: .png.")
+    ] = None,
     report: Report = None,
     force: Force = False,
     seed: Seed = 0,
+    architecture: Annotated[
+        str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
+    ] = None,
+    preprocess: Annotated[
+        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
+    ] = "imagenet",
+    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
+    target: Annotated[int | None, typer.Option(help="Pictures: the class to explain.", show_default="predicted")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures: a preset of rules or a reference method; repeat for several.",
+            show_default="gamma-decreasing, gradient_x_input",
+        ),
+    ] = None,
+    over: Annotated[bool, typer.Option("--over", help="Pictures: the maps over the picture in the PNG.")] = False,
     trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
     ids: Ids = None,
     ignore: Ignore = None,
     quiet: Quiet = False,
 ) -> None:
-    """Explain the rows of a table by an anomaly detector that you fitted."""
+    """Explain the rows of a table by your anomaly detector, or pictures by your image classifier."""
+    if model.suffix != ".skops" and (architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")):
+        _explain_pictures(
+            model, data, architecture, preprocess, size, classes, target, method, over, out, report, force, seed, quiet
+        )
+        return
     from backlight.anomaly.workflow import explain_table
     from backlight.neural import neuralize
     from backlight.neural.files import load_model
@@ -184,6 +216,90 @@ def explain(
         )  # fmt: skip
     provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
     _deliver(found, frame, f"{model.name} on {paths[0].name}", out, report, force, quiet, provenance)
+
+
+def _explain_pictures(
+    model: Path,
+    data: list[str],
+    architecture: str | None,
+    preprocess: str,
+    size: int | None,
+    classes: Path | None,
+    target: int | None,
+    method: list[str] | None,
+    over: bool,
+    out: Path | None,
+    report: Path | None,
+    force: bool,
+    seed: int,
+    quiet: bool,
+) -> None:
+    from backlight.tables.files import check_output, expand, file_hash
+
+    for path, suffix in ((out, ".png"), (report, ".html")):
+        if path is not None:
+            check_output(path, (suffix,), force=force)
+    paths = expand(data)
+    names = _class_names(classes)
+    # loads torch: not before the files are known to be there
+    from backlight.report import write_picture_report, write_pictures
+    from backlight.vision.files import load_network
+    from backlight.vision.pictures import preprocessing
+    from backlight.vision.workflow import DEFAULTS, explain_pictures
+
+    prepare = preprocessing(preprocess, size)
+    network = load_network(model, architecture)
+    with _progress(quiet) as progress:
+        seen = explain_pictures(
+            network, paths, prepare, methods=method or DEFAULTS, target=target, class_names=names, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    if out is not None:
+        write_pictures(seen, out, over=over, force=force)
+    if report is not None:
+        provenance = {"model sha256": file_hash([model]), "pictures sha256": file_hash(paths), "seed": str(seed)}
+        write_picture_report(seen, report, title=f"{model.name}: what it looks at", provenance=provenance, force=force)
+    if quiet:
+        return
+    table = Table(
+        box=None, pad_edge=False, caption="under each method: the sum of its relevance", caption_justify="left"
+    )
+    table.add_column("picture", overflow="fold")
+    table.add_column("class", overflow="fold")
+    table.add_column("score", justify="right")
+    for name in seen.explanations:
+        table.add_column(name, justify="right", overflow="fold")
+    first = next(iter(seen.explanations.values()))
+    for row, name in enumerate(seen.names):
+        sums = [f"{ex.values[row].sum():+.4g}" for ex in seen.explanations.values()]
+        table.add_row(name, seen.classes[row], f"{float(first.output[row]):.4g}", *sums)
+    console = Console()
+    console.print(table)
+    for path in (out, report):
+        if path is not None:
+            console.print(f"written: {path}", highlight=False, markup=False)
+
+
+def _class_names(path: Path | None) -> list[str] | None:
+    """Names of classes: one a line, a JSON list (of names, or of lists that end in one), or a JSON object by index."""
+    if path is None:
+        return None
+    import json
+
+    from backlight.errors import FileError, MissingFileError
+
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        held = json.loads(text)
+        if isinstance(held, dict):
+            held = [held[key] for key in sorted(held, key=int)]
+        return [str(item[-1] if isinstance(item, list) else item) for item in held]
+    except (ValueError, TypeError, IndexError) as error:
+        raise FileError(f"{path} does not hold class names: a JSON list, or an object by index ({error})") from error
 
 
 @app.command()

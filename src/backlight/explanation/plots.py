@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,49 @@ class Plots:
         bar = ax.figure.colorbar(image, ax=ax, extend="both" if cut else "neither")
         bar.set_label("relevance" + (" (scale ends at the 99 % quantile)" if cut else ""))
         return ax
+
+    def image(
+        self,
+        rows: int | Sequence[int] | None = None,
+        *,
+        compare: Mapping[str, Explanation] | None = None,
+        layers: Sequence[str] = (),
+        pictures: Any = None,
+        over: bool = False,
+        quantile: float = 0.995,
+        ax: Any = None,
+    ) -> Any:
+        """Heat maps of images: red raises the score, blue lowers it, white is zero.
+
+        Several targets of the explanation, the methods of ``compare`` and the layers of ``layers`` stand side by side.
+        Under each map stand the signed sum of its relevance, the score, and what the ends of its colours mean.
+
+        Parameters
+        ----------
+        rows : int or sequence of int, optional
+            By default the first six.
+        compare : mapping of str to Explanation, optional
+            Other explanations of the same rows, by the name to be shown.
+        layers : sequence of str
+            Layers that ``explain(…, layers=…)`` was asked for.
+        pictures : array of shape (n, height, width, 3) or (n, 3, height, width), optional
+            What to show as the inputs: bytes, or numbers in [0, 1]. By default the network's inputs, stretched.
+        over : bool
+            The map over the grey picture, rather than beside it.
+        quantile : float
+            The scale ends at this quantile of the absolute relevance: a few extreme pixels do not fade the rest.
+        ax : matplotlib Axes, optional
+            For one map of one row.
+
+        Returns
+        -------
+        matplotlib Axes, or an array of them
+        """
+        from backlight.explanation.images import draw
+
+        return draw(
+            self.explanation, rows, compare=compare, layers=layers, pictures=pictures, over=over, quantile=quantile, ax=ax
+        )
 
     def _tabular(self) -> Explanation:
         ex = self.explanation

@@ -2,11 +2,13 @@
 
 ``svg``      marks as inline SVG, each with its text
 ``anomaly``  the anomaly report: findings → template → file
+``pictures`` heat maps of photographs
 ``templates`` the page, its style and its script
 
-All text goes through the template's escaping or through `svg`'s. Imports ``anomaly`` and everything below.
+All text goes through the template's escaping or through `svg`'s. Imports ``anomaly``, ``vision`` and everything below.
 """
 
 from backlight.report.anomaly import KnownFaults, write_anomaly_report
+from backlight.report.pictures import write_picture_report, write_pictures
 
-__all__ = ["KnownFaults", "write_anomaly_report"]
+__all__ = ["KnownFaults", "write_anomaly_report", "write_picture_report", "write_pictures"]
