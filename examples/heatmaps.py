@@ -1,4 +1,4 @@
-"""Heat maps in one minute: python examples/heatmaps.py [FOLDER]
+"""Heat maps in one minute: python examples/heatmaps.py [FOLDER].
 
 With a trained SqueezeNet beside the project (shared/data/imagenet_squeezenet1_0), two photographs of scikit-learn are
 explained by the recipe taught on VGG-16 and by gradient × input. Without it, a small network learns scikit-learn's

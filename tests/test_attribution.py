@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import backlight
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
-from backlight.rules import Epsilon, Gamma, Zero
+from backlight.rules import Gamma, Zero
 from tests.test_engine import Net, Residual, image, seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
@@ -47,7 +47,9 @@ def test_targets_can_be_said_in_every_usual_way(mlp, x):
     # relevance is linear in what is sent in
     np.testing.assert_allclose(difference.values, single[2].values - single[0].values, rtol=1e-9, atol=1e-12)
     np.testing.assert_array_equal(backlight.explain(mlp, x, -1).values, single[2].values)
-    np.testing.assert_array_equal(backlight.explain(mlp, x, np.array([0, 1, 2, 0, 1, 2])).output, out[range(6), [0, 1, 2] * 2])
+    np.testing.assert_array_equal(
+        backlight.explain(mlp, x, np.array([0, 1, 2, 0, 1, 2])).output, out[range(6), [0, 1, 2] * 2]
+    )
 
     several = backlight.explain(mlp, x, [0, 2, lambda y: y[:, 2] - y[:, 0]])
     assert several.shape == (6, 4, 3)
@@ -58,7 +60,9 @@ def test_targets_can_be_said_in_every_usual_way(mlp, x):
     everything = backlight.explain(mlp, x, "all")
     assert everything.output_names == ("output 0", "output 1", "output 2")
     np.testing.assert_allclose(everything.output("output 1").values, single[1].values, rtol=1e-12)
-    np.testing.assert_allclose(everything.output("output 1").ledger.absorbed, single[1].ledger.absorbed, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        everything.output("output 1").ledger.absorbed, single[1].ledger.absorbed, rtol=1e-9, atol=1e-12
+    )
 
 
 def test_many_targets_share_the_forward_part():
@@ -168,7 +172,12 @@ def test_arrays_tables_streams_and_loaders_give_the_same(mlp, x):
     pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
     expected = backlight.explain(mlp, x)
     names = list("abcd")
-    for X in (x.numpy(), x.float().double(), pandas.DataFrame(x.numpy(), columns=names), polars.DataFrame(x.numpy(), schema=names)):
+    for X in (
+        x.numpy(),
+        x.float().double(),
+        pandas.DataFrame(x.numpy(), columns=names),
+        polars.DataFrame(x.numpy(), schema=names),
+    ):
         ex = backlight.explain(mlp, X)
         np.testing.assert_allclose(ex.values, expected.values, rtol=1e-5)
     assert ex["b"].feature_names == ("b",)
@@ -181,7 +190,9 @@ def test_arrays_tables_streams_and_loaders_give_the_same(mlp, x):
 
 def test_integers_are_numbers_for_a_network_without_embeddings(mlp):
     counts = np.array([[1, 2, 3, 4], [0, 0, 1, 0]])
-    np.testing.assert_array_equal(backlight.explain(mlp, counts, 0).values, backlight.explain(mlp, counts.astype(float), 0).values)
+    np.testing.assert_array_equal(
+        backlight.explain(mlp, counts, 0).values, backlight.explain(mlp, counts.astype(float), 0).values
+    )
 
 
 def test_missing_values_and_empty_tables_are_refused(mlp):
@@ -196,7 +207,9 @@ def test_missing_values_and_empty_tables_are_refused(mlp):
 def test_per_row_targets_follow_the_batches(mlp, x):
     labels = np.array([0, 1, 2, 2, 1, 0])
     whole = backlight.explain(mlp, x, labels)
-    np.testing.assert_allclose(backlight.explain(mlp, x, labels, batch_size=4).values, whole.values, rtol=1e-9, atol=1e-14)
+    np.testing.assert_allclose(
+        backlight.explain(mlp, x, labels, batch_size=4).values, whole.values, rtol=1e-9, atol=1e-14
+    )
 
 
 def test_progress_counts_rows(mlp, x):
@@ -255,7 +268,7 @@ def test_integrated_gradients_and_shapley_add_up_to_the_difference(mlp, x, sever
     target = [0, 2] if several else 1
     point = x.mean(0)
     for method, options, bound in (("integrated_gradients", {"steps": 400}, 2e-2), ("shapley", {"samples": 3}, 1e-6)):
-        ex = backlight.explain(mlp, x, target, method=method, reference=point, options=options)
+        ex = backlight.explain(mlp, x, target, method=backlight.Method(method, **options), reference=point)
         assert ex.method == method
         assert np.abs(ex.residual).max() <= bound * np.abs(ex.output).max()
         base = mlp(point[None]).detach().numpy()[0]
@@ -276,7 +289,8 @@ def test_every_reference_method_is_exact_on_a_linear_model(x):
 def test_sampling_methods_are_deterministic_by_seed(mlp, x):
     for method in ("smoothgrad", "shapley"):
         a, b, c = (
-            backlight.explain(mlp, x, 0, method=method, seed=seed, options={"samples": 2}).values for seed in (1, 1, 2)
+            backlight.explain(mlp, x, 0, method=backlight.Method(method, samples=2), seed=seed).values
+            for seed in (1, 1, 2)
         )
         np.testing.assert_array_equal(a, b)
         assert not np.array_equal(a, c)
@@ -284,11 +298,11 @@ def test_sampling_methods_are_deterministic_by_seed(mlp, x):
 
 def test_occlusion_of_images_takes_patches_away():
     net, inputs = seeded(Net(Residual)), image(1)
-    ex = backlight.explain(net, inputs, 0, method="occlusion", options={"patch": 4})
+    ex = backlight.explain(net, inputs, 0, method=backlight.Method("occlusion", patch=4))
     without = inputs.clone()
     without[:, :, :2, :2] = 0
     assert ex.shape == inputs.shape
-    patchless = backlight.explain(net, inputs, 0, method="occlusion", options={"patch": 8})
+    patchless = backlight.explain(net, inputs, 0, method=backlight.Method("occlusion", patch=8))
     expected = (net(inputs)[0, 0] - net(inputs * 0)[0, 0]).item()
     np.testing.assert_allclose(patchless.values, expected, rtol=1e-6)
 
@@ -312,6 +326,6 @@ def test_references_work_with_several_inputs():
 
 def test_an_option_that_a_method_does_not_have_is_named(mlp, x):
     with pytest.raises(ArgumentError, match="'step' is no option of 'integrated_gradients': it has steps"):
-        backlight.explain(mlp, x, 0, method="integrated_gradients", options={"step": 3})
+        backlight.explain(mlp, x, 0, method=backlight.Method("integrated_gradients", step=3))
     with pytest.raises(ArgumentError, match="no options"):
-        backlight.explain(mlp, x, 0, rules=Epsilon(), options={"steps": 3})
+        backlight.explain(mlp, x, 0, method=backlight.Method("lrp", steps=3))

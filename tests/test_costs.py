@@ -24,7 +24,9 @@ def vgg(side=32):
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * (side // 8) ** 2, 32), nn.ReLU(), nn.Linear(32, 10))
+    return nn.Sequential(
+        *layers, nn.Flatten(), nn.Linear(channels * (side // 8) ** 2, 32), nn.ReLU(), nn.Linear(32, 10)
+    )
 
 
 class Bottlenecks(nn.Module):
@@ -92,7 +94,9 @@ def test_operations_stay_within_the_budget(net, rules):
 def test_gamma_on_a_plain_rectified_chain_needs_one_way_back():
     model = seeded(vgg())
     x = torch.randn(1, 3, 32, 32).double()
-    rules = backlight.Composite([(backlight.first, Zero()), (backlight.convolution, Gamma()), (backlight.dense, Zero())])
+    rules = backlight.Composite(
+        [(backlight.first, Zero()), (backlight.convolution, Gamma()), (backlight.dense, Zero())]
+    )
     backlight.explain(model, x, 0, rules=rules)
     with torch.no_grad():
         forward = flops(lambda: model(x))
@@ -147,7 +151,9 @@ def peak(function):
 
 
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("rules", [Zero(), "epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1"])
+@pytest.mark.parametrize(
+    "rules", [Zero(), "epsilon", "epsilon-plus", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1"]
+)
 def test_memory_stays_near_that_of_gradient_times_input(net, rules):
     model = seeded(NETS[net]()).requires_grad_(False)
     x = torch.randn(8, 3, 32, 32).double()

@@ -147,7 +147,13 @@ class Squeeze(nn.Module):
 
     def __init__(self, gate, act):
         super().__init__()
-        self.c, self.d, self.u, self.gate, self.act = nn.Conv2d(4, 4, 1, bias=False), nn.Conv2d(4, 2, 1), nn.Conv2d(2, 4, 1), gate, act
+        self.c, self.d, self.u, self.gate, self.act = (
+            nn.Conv2d(4, 4, 1, bias=False),
+            nn.Conv2d(4, 2, 1),
+            nn.Conv2d(2, 4, 1),
+            gate,
+            act,
+        )
 
     def forward(self, x):
         h = self.act(self.c(x))
@@ -181,7 +187,7 @@ class ConvNext(nn.Module):
         super().__init__()
         self.d, self.n = nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), nn.LayerNorm(4)
         self.a, self.b = nn.Linear(4, 8, bias=False), nn.Linear(8, 4, bias=False)
-        self.scale = nn.Parameter(torch.rand(4, 1, 1))
+        self.scale = nn.Parameter(torch.tensor([0.2, 0.9, 0.5, 0.7]).view(4, 1, 1))
 
     def forward(self, x):
         h = self.b(F.gelu(self.a(self.n(self.d(x).permute(0, 2, 3, 1))))).permute(0, 3, 1, 2)
@@ -241,7 +247,7 @@ class Net(nn.Module):
         return self.head(F.adaptive_avg_pool2d(self.blocks(h), 1).flatten(1))
 
 
-@pytest.mark.parametrize("rule", [Zero(), Epsilon(1e-13), Gamma(0.25)], ids=["zero", "epsilon", "gamma"])
+@pytest.mark.parametrize("rule", [Zero(), Epsilon(1e-14), Gamma(0.25)], ids=["zero", "epsilon", "gamma"])
 @pytest.mark.parametrize("block", BLOCKS)
 def test_without_biases_relevance_is_conserved(block, rule):
     net = seeded(Net(BLOCKS[block]), bias=False)
@@ -249,7 +255,9 @@ def test_without_biases_relevance_is_conserved(block, rule):
     np.testing.assert_allclose(ex.values.sum((1, 2, 3)) / ex.output, 1.0, rtol=1e-9)
 
 
-@pytest.mark.parametrize("rules", ["epsilon", "epsilon-plus", "epsilon-gamma-box", "epsilon-alpha2-beta1", "gamma-decreasing", "auto"])
+@pytest.mark.parametrize(
+    "rules", ["epsilon", "epsilon-plus", "epsilon-gamma-box", "epsilon-alpha2-beta1", "gamma-decreasing", "auto"]
+)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_ledger_accounts_for_all_that_is_not_conserved(block, rules):
     net = seeded(Net(BLOCKS[block], bias=True))
@@ -264,7 +272,9 @@ def test_the_ledger_accounts_for_all_that_is_not_conserved(block, rules):
     np.testing.assert_allclose(absorbed, residual, rtol=1e-9, atol=1e-10 * scale)
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b not in ("convnext", "attention", "groupnorm", "instancenorm")])
+@pytest.mark.parametrize(
+    "block", [b for b in BLOCKS if b not in ("convnext", "attention", "groupnorm", "instancenorm")]
+)
 def test_lrp_zero_is_gradient_times_input_where_every_operator_is_piecewise_linear(block):
     if block.startswith("squeeze") or block in ("elu", "tanh", "mish", "relu6"):
         pytest.skip("gates and smooth activations are not passed by their gradient")
@@ -309,7 +319,9 @@ def test_the_min_networks_follow_their_closed_forms(rng):
     ab = backlight.explain(nets.i, a, rules=AlphaBeta(2, 1)).values
     y = np.minimum(a1, a2)
     np.testing.assert_allclose(ab[a1 > a2], np.c_[2 * y, y][a1 > a2], rtol=1e-8)
-    np.testing.assert_allclose(backlight.explain(nets.i, a, rules=ZPlus()).values, np.c_[y, 0 * y], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(
+        backlight.explain(nets.i, a, rules=ZPlus()).values, np.c_[y, 0 * y], rtol=1e-8, atol=1e-12
+    )
     np.testing.assert_allclose(backlight.explain(nets.i, a).output, y, rtol=1e-12)
 
 
@@ -351,7 +363,13 @@ def test_automatic_rules_say_why():
 def test_gamma_falls_with_the_resolution_as_in_the_vgg_recipe():
     stages = []
     for _ in range(5):
-        stages += [nn.Conv2d(3 if not stages else 4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        stages += [
+            nn.Conv2d(3 if not stages else 4, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        ]
     net = seeded(nn.Sequential(*stages, nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)))
     rules = {row["site"]: row["rule"] for row in backlight.plan(net, image(1, 3, 32), "gamma-decreasing").to_frame()}
     assert rules["0"] == "Box()"
@@ -413,9 +431,11 @@ class Strange(nn.Module):
         self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.head(torch.special.bessel_j0(self.body(x)) if False else torch.linalg.inv(
-            torch.eye(4, dtype=x.dtype) * 3 + 0.01 * self.body(x).unsqueeze(1)
-        ).mean(1))
+        return self.head(
+            torch.special.bessel_j0(self.body(x))
+            if False
+            else torch.linalg.inv(torch.eye(4, dtype=x.dtype) * 3 + 0.01 * self.body(x).unsqueeze(1)).mean(1)
+        )
 
 
 def test_an_unknown_operator_is_named_with_its_module_and_three_ways_out():
@@ -603,9 +623,10 @@ def test_a_module_used_twice_is_two_places():
 
     net = seeded(Twice())
     plan = backlight.plan(net, torch.zeros(1, 3))
-    assert [row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")] == ["f.linear", "f.linear@2"] or [
-        row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")
-    ] == ["f", "f@2"]
+    assert [row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")] == [
+        "f.linear",
+        "f.linear@2",
+    ] or [row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")] == ["f", "f@2"]
 
 
 def test_explaining_within_inference_mode_works():
@@ -625,7 +646,9 @@ def test_two_threads_explain_one_model_at_once():
     def work(rule):
         with warnings.catch_warnings():
             for _ in range(10):
-                if not np.allclose(backlight.explain(net, x, rules=rule).values, expected[rule], rtol=1e-10, atol=1e-14):
+                if not np.allclose(
+                    backlight.explain(net, x, rules=rule).values, expected[rule], rtol=1e-10, atol=1e-14
+                ):
                     wrong.append(rule)  # noqa: PERF401
 
     threads = [threading.Thread(target=work, args=(rule,)) for rule in expected for _ in range(2)]
@@ -641,4 +664,6 @@ def test_box_needs_nothing_of_the_other_targets():
     rules = backlight.Composite([(backlight.first, Box(-5.0, 5.0)), (backlight.convolution, Gamma())])
     together = backlight.explain(net, x, "all", rules=rules)
     for k in range(3):
-        np.testing.assert_allclose(together.values[..., k], backlight.explain(net, x, k, rules=rules).values, rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(
+            together.values[..., k], backlight.explain(net, x, k, rules=rules).values, rtol=1e-9, atol=1e-13
+        )

@@ -36,7 +36,10 @@ LAYERS = {
     "conv2d depthwise": lambda bias: (nn.Conv2d(3, 3, 3, padding=1, groups=3, bias=bias), (3, 4, 4)),
     "conv2d 1x1": lambda bias: (nn.Conv2d(3, 5, 1, bias=bias), (3, 3, 3)),
     "conv3d": lambda bias: (nn.Conv3d(2, 2, 2, bias=bias), (2, 3, 3, 3)),
-    "transposed": lambda bias: (nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1, bias=bias), (3, 3, 3)),
+    "transposed": lambda bias: (
+        nn.ConvTranspose2d(3, 2, 3, stride=2, padding=1, output_padding=1, bias=bias),
+        (3, 3, 3),
+    ),
     "transposed grouped": lambda bias: (nn.ConvTranspose2d(4, 6, 3, stride=2, groups=2, bias=bias), (4, 3, 3)),
 }
 
@@ -258,7 +261,7 @@ def test_box_bounds_are_numbers_channels_or_tensors_and_are_checked():
     )
     np.testing.assert_allclose(by_channel.values, by_number.values, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(by_tensor.values, by_number.values, rtol=1e-5, atol=1e-7)
-    with pytest.raises(DataError, match="outside the box.*0.5"):
+    with pytest.raises(DataError, match=r"outside the box.*0\.5"):
         backlight.explain(net, x, rules=backlight.Composite([(first, Box(0.0, 0.5))]))
     with pytest.raises(ArgumentError, match="does not fit"):
         backlight.explain(net, x, rules=backlight.Composite([(first, Box([0.0] * 2, [1.0] * 2))]))

@@ -12,9 +12,11 @@ from backlight._version import __version__
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
+    from backlight import engine as engine
     from backlight import examples as examples
     from backlight import rules as rules
     from backlight._explain import explain as explain
+    from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
     from backlight.engine import Composite as Composite
     from backlight.engine import convolution as convolution
@@ -31,10 +33,12 @@ __all__ = [
     "Composite",
     "Explanation",
     "Ledger",
+    "Method",
     "NeuralizedModel",
     "__version__",
     "convolution",
     "dense",
+    "engine",
     "errors",
     "examples",
     "explain",
@@ -50,6 +54,7 @@ _HOME = {
     "Composite": "backlight.engine",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
+    "Method": "backlight.attribution",
     "NeuralizedModel": "backlight.neural",
     "convolution": "backlight.engine",
     "dense": "backlight.engine",
@@ -59,7 +64,7 @@ _HOME = {
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
 }
-_ROOMS = ("errors", "examples", "neural", "rules")
+_ROOMS = ("engine", "errors", "examples", "neural", "rules")
 
 
 def __getattr__(name: str) -> Any:

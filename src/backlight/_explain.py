@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from backlight._version import __version__
-from backlight.attribution import explain_module
+from backlight.attribution import Method, explain_module
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Explanation, Ledger
 from backlight.neural import NeuralizedModel, Relevance, neuralize
@@ -28,7 +28,7 @@ def explain(
     X: Any,
     target: Any = None,
     *,
-    method: str = "lrp",
+    method: str | Method = "lrp",
     rules: Any = "auto",
     score: str | None = None,
     reference: Any = None,
@@ -39,7 +39,6 @@ def explain(
     device: Any = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
-    options: dict[str, Any] | None = None,
     progress: bool | Progress | None = None,
 ) -> Explanation:
     """Explain a model's score: how much each feature contributed to it.
@@ -101,11 +100,9 @@ def explain(
             raise ArgumentError(f"{name}={value!r} does not apply to a torch module in this version: leave it out")
         return explain_module(
             module, X, target, method=method, rules=rules, reference=reference, layers=layers, strict=strict,
-            batch_size=batch_size, device=device, feature_names=feature_names, seed=seed, options=options,
+            batch_size=batch_size, device=device, feature_names=feature_names, seed=seed,
             report=_reporter(progress), versions=versions(),
         )  # fmt: skip
-    if options is not None:
-        raise ArgumentError("options= is for the reference methods on torch modules: leave it out")
     if method != "lrp":
         raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
     for name, value, default in (

@@ -151,7 +151,8 @@ def explain(
         ),
     ],
     data: Annotated[
-        list[str], typer.Argument(help="Tables (CSV, Parquet, Arrow) for the one, pictures (PNG, JPEG …) for the other.")
+        list[str],
+        typer.Argument(help="Tables (CSV, Parquet, Arrow) for the one, pictures (PNG, JPEG …) for the other."),
     ],
     normal: Normal = None,
     top: Top = 20,
@@ -170,7 +171,9 @@ def explain(
     ] = "imagenet",
     size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
     classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
-    target: Annotated[int | None, typer.Option(help="Pictures: the class to explain.", show_default="predicted")] = None,
+    target: Annotated[
+        int | None, typer.Option(help="Pictures: the class to explain.", show_default="predicted")
+    ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -185,7 +188,9 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Explain the rows of a table by your anomaly detector, or pictures by your image classifier."""
-    if model.suffix != ".skops" and (architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")):
+    if model.suffix != ".skops" and (
+        architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")
+    ):
         _explain_pictures(
             model, data, architecture, preprocess, size, classes, target, method, over, out, report, force, seed, quiet
         )

@@ -42,9 +42,7 @@ def kernel_norms(module, units):
         norms = [(w[o] ** 2).sum() for o in range(len(w))]
     else:
         inputs, outputs = w.shape[0] // module.groups, w.shape[1]
-        norms = [
-            (w[g * inputs : (g + 1) * inputs, o] ** 2).sum() for g in range(module.groups) for o in range(outputs)
-        ]
+        norms = [(w[g * inputs : (g + 1) * inputs, o] ** 2).sum() for g in range(module.groups) for o in range(outputs)]
     return np.repeat(norms, units // len(norms))
 
 

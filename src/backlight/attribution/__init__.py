@@ -6,5 +6,6 @@
 """
 
 from backlight.attribution.explain import METHODS, explain_module, plan
+from backlight.attribution.reference import Method
 
-__all__ = ["METHODS", "explain_module", "plan"]
+__all__ = ["METHODS", "Method", "explain_module", "plan"]

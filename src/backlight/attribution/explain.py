@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from backlight.attribution.inputs import Batch, batches, home, is_stream
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
-from backlight.attribution.reference import REFERENCES, ReferenceMethod
+from backlight.attribution.reference import REFERENCES, Method, ReferenceMethod
 from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.errors import ArgumentError, BacklightWarning, ConservationError, DataError, listed
@@ -33,7 +33,7 @@ def explain_module(
     X: Any,
     target: Any = None,
     *,
-    method: str = "lrp",
+    method: str | Method = "lrp",
     rules: Any = "auto",
     reference: Any = None,
     layers: Any = None,
@@ -42,7 +42,6 @@ def explain_module(
     device: Any = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
-    options: dict[str, Any] | None = None,
     report: Report = lambda done, total: None,
     versions: dict[str, str] | None = None,
 ) -> Explanation:
@@ -52,6 +51,8 @@ def explain_module(
     ------
     ArgumentError, DataError, UnsupportedModel, UnsupportedOperator, ConservationError
     """
+    options = method.options if isinstance(method, Method) else {}
+    method = method.name if isinstance(method, Method) else method
     if method not in METHODS:
         raise ArgumentError(f"method={method!r} is not known: the methods are {listed(METHODS, 12)}")
     if layers is not None and method != "lrp":
@@ -68,7 +69,7 @@ def explain_module(
             raise ArgumentError(
                 f"device={device!r}: method={method!r} runs where the model is, on {home(model).device}"
             )
-        attribute = ReferenceMethod(model, method, reference, seed, options or {})
+        attribute = ReferenceMethod(model, method, reference, seed, options)
     parts: list[Attributed] = []
     heads: list[Batch] = []
     done = 0
@@ -195,7 +196,10 @@ def _ledger(parts: list[Attributed], several: bool) -> Ledger | None:
     def column(k: int) -> np.ndarray:
         # one copy of everything: layers are many and their sums small
         stacked = (
-            torch.cat([torch.stack([line[k] for line in part.ledger]) for part in parts], 2).double().cpu().numpy()
+            torch.cat([torch.stack([line[k] for line in part.ledger]) for part in parts], 2)  # type: ignore[misc]
+            .double()
+            .cpu()
+            .numpy()
         )
         return np.moveaxis(stacked, 1, -1) if several else stacked[:, 0]
 
@@ -206,8 +210,8 @@ def _check(ex: Explanation, strict: bool, method: str) -> None:
     if not np.isfinite(ex.values).all():
         row = int(np.argwhere(~np.isfinite(ex.values))[0][0])
         raise DataError(
-            f"row {row} has values that are not finite: the network's own numbers overflow, or a rule divides by next to "
-            "nothing; double precision or a rule with a stabiliser helps"
+            f"row {row} has values that are not finite: the network's own numbers overflow, or a rule divides by next "
+            "to nothing; double precision or a rule with a stabiliser helps"
         )
     if ex.ledger is None or method != "lrp":
         return
@@ -218,9 +222,10 @@ def _check(ex: Explanation, strict: bool, method: str) -> None:
     if share[worst] <= _WORTH_A_WORD:
         return
     k = int(worst[0])
+    layer, rule = ex.ledger.layers[k], ex.ledger.rules[k]
     said = (
-        f"row {int(worst[1])}: {ex.ledger.layers[k]!r} ({ex.ledger.rules[k]}) kept or added {share[worst]:.3g} times the score: "
-        "zero denominators, constants or a rule that does not conserve; ex.ledger has every layer"
+        f"row {int(worst[1])}: {layer!r} ({rule}) kept or added {share[worst]:.3g} times the score: zero denominators, "
+        "constants or a rule that does not conserve; ex.ledger has every layer"
     )
     if strict:
         raise ConservationError(said)

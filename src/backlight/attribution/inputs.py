@@ -81,9 +81,7 @@ def is_stream(X: Any) -> bool:
     """Whether X yields batches, as a DataLoader or a generator does, rather than being one."""
     if isinstance(X, tuple | dict | Mapping | Tensor | np.ndarray) or hasattr(X, "shape"):
         return False
-    if type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__")):
-        return True
-    return False
+    return type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__"))
 
 
 def batches(X: Any, where: Home, batch_size: int | str) -> Iterator[Batch]:

@@ -130,8 +130,8 @@ def reference_point(given: Any, x: Tensor) -> Tensor:
         return point.expand(1, *x.shape[1:]) if point.dim() < x.dim() or point.shape[0] == 1 else point.expand_as(x)
     except RuntimeError:
         raise ArgumentError(
-            f"a reference of shape {tuple(point.shape)} is no point among inputs of shape {tuple(x.shape[1:])}: give one "
-            "row, for instance the mean of the data"
+            f"a reference of shape {tuple(point.shape)} is no point among inputs of shape {tuple(x.shape[1:])}: give "
+            "one row, for instance the mean of the data"
         ) from None
 
 

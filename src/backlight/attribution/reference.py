@@ -1,11 +1,12 @@
 """The reference attributions, on the unchanged model: what relevance is compared with.
 
-Gradient and gradient × input are two lines of autograd. Integrated gradients, SmoothGrad, occlusion and Shapley sampling
-are Captum's, called on a function of the inputs to the explained score, with the user's random state put aside.
+Gradient and gradient × input are two lines of autograd. Integrated gradients, SmoothGrad, occlusion and Shapley
+sampling are Captum's, called on a function of the inputs to the explained score, with the user's random state put
+aside.
 
-Sources: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017; Smilkov et al., "SmoothGrad", 2017;
-Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014; Castro, Gómez, Tejada, "Polynomial
-calculation of the Shapley value based on sampling", Computers & OR 36, 2009.
+Sources: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICML 2017; Smilkov et al., "SmoothGrad",
+2017; Zeiler, Fergus, "Visualizing and understanding convolutional networks", ECCV 2014; Castro, Gómez, Tejada,
+"Polynomial calculation of the Shapley value based on sampling", Computers & OR 36, 2009.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.capture import input_names, light_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
-__all__ = ["REFERENCES", "ReferenceMethod", "method"]
+__all__ = ["REFERENCES", "Method", "ReferenceMethod", "method"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +52,35 @@ class Question:
     progress: bool
 
 
-Method = Callable[[Question], tuple[Tensor, ...]]
+Function = Callable[[Question], tuple[Tensor, ...]]
+
+
+class Method:
+    """A reference method with options of its own: ``explain(…, method=Method("shapley", samples=100))``.
+
+    ``integrated_gradients`` has steps (64); ``smoothgrad`` noise (0.1 of the range) and samples (32); ``occlusion``
+    patch (side in pixels); ``shapley`` patch and samples (25 orders).
+
+    Examples
+    --------
+    >>> Method("integrated_gradients", steps=200)
+    Method('integrated_gradients', steps=200)
+    """
+
+    __slots__ = ("name", "options")
+
+    def __init__(self, name: str, **options: float) -> None:
+        self.name, self.options = name, options
+
+    def __repr__(self) -> str:
+        told = "".join(f", {key}={value!r}" for key, value in self.options.items())
+        return f"Method({self.name!r}{told})"
 
 
 class Reference(NamedTuple):
     """A registered method: its function, whether it explains f(x) − f(reference), and the options it has."""
 
-    function: Method
+    function: Function
     differs: bool
     options: tuple[str, ...]
 
@@ -65,10 +88,10 @@ class Reference(NamedTuple):
 REFERENCES: dict[str, Reference] = {}
 
 
-def method(name: str, *, differs: bool = False, options: tuple[str, ...] = ()) -> Callable[[Method], Method]:
+def method(name: str, *, differs: bool = False, options: tuple[str, ...] = ()) -> Callable[[Function], Function]:
     """Register a reference method; ``differs``: its values add up to f(x) − f(reference)."""
 
-    def register(function: Method) -> Method:
+    def register(function: Function) -> Function:
         REFERENCES[name] = Reference(function, differs, options)
         return function
 
@@ -98,7 +121,9 @@ class ReferenceMethod:
             # captum repeats rows; inputs that are not explained are repeated with them
             factor = len(inputs[0]) // batch.rows
             given = [
-                leaf.repeat(factor, *(1,) * (leaf.dim() - 1)) if factor > 1 and isinstance(leaf, Tensor) and leaf.dim() else leaf
+                leaf.repeat(factor, *(1,) * (leaf.dim() - 1))
+                if factor > 1 and isinstance(leaf, Tensor) and leaf.dim()
+                else leaf
                 for leaf in leaves
             ]
             for k, value in zip(floating, inputs, strict=True):
@@ -153,7 +178,7 @@ def _score(target: Any, seeds: Seeds, k: int, output: Callable[..., Tensor], row
     def score(*inputs: Tensor) -> Tensor:
         out = output(*inputs)
         if not fixed:
-            return item(out)  # type: ignore[no-any-return]
+            return item(out)  # type: ignore[operator, no-any-return]
         # which output is explained was decided on the rows as they are
         seed = seeds.gradient[k]
         seed = seed.repeat(len(out) // rows, *(1,) * (seed.dim() - 1))
@@ -212,7 +237,8 @@ def smoothgrad(question: Question) -> tuple[Tensor, ...]:
 def occlusion(question: Question) -> tuple[Tensor, ...]:
     """How much the score falls when a patch (images) or one feature (tables) is put to the reference.
 
-    Patches overlap by half, and a pixel has the mean over the patches that cover it. Captum adds up in single precision.
+    Patches overlap by half, and a pixel has the mean over the patches that cover it. Captum adds up in single
+    precision.
     """
     windows = tuple(_window(x, question.options.get("patch")) for x in question.inputs)
     strides = tuple(tuple(max(1, (w + 1) // 2) if k else w for k, w in enumerate(window)) for window in windows)
@@ -239,7 +265,8 @@ def shapley(question: Question) -> tuple[Tensor, ...]:
     explainer = _captum("shapley").ShapleyValueSampling(question.score)
     return tuple(
         explainer.attribute(
-            question.inputs, baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
+            question.inputs,
+            baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
             feature_mask=tuple(masks), n_samples=int(question.options.get("samples", 25)),
             perturbations_per_eval=1, show_progress=question.progress,
         )

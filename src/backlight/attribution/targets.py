@@ -85,13 +85,13 @@ def _one(
             return torch.ones_like(output), output, "output"
         if output.dim() > 2:
             raise ArgumentError(
-                f"the output has shape {tuple(output.shape[1:])} for each row: say which part is explained, by an index, "
-                "a direction of that shape or a function such as lambda y: y[:, 3].sum((1, 2))"
+                f"the output has shape {tuple(output.shape[1:])} for each row: say which part is explained, by an "
+                "index, a direction of that shape or a function such as lambda y: y[:, 3].sum((1, 2))"
             )
         if output.shape[1] == 1:
             return _index(torch.zeros(n, dtype=torch.long), output, "output")
         return _index(output.argmax(1), output, "predicted class")
-    if isinstance(target, bool) or isinstance(target, float):
+    if isinstance(target, bool | float):
         raise ArgumentError(f"target={target!r} is neither an index nor a direction")
     if isinstance(target, int | np.integer):
         return _index(torch.full((n,), int(target)), output, f"output {int(target)}")
@@ -102,8 +102,8 @@ def _one(
             raise ArgumentError(f"target has {len(target)} indices for {rows} rows: give one index a row")
         return _index(target[start : start + n], output, "given class")
     raise ArgumentError(
-        f"target={target!r} is not known: give an index, an array of one index a row, a float direction over the outputs, "
-        "a function of the output, a list of these, or 'all'"
+        f"target={target!r} is not known: give an index, an array of one index a row, a float direction over the "
+        "outputs, a function of the output, a list of these, or 'all'"
     )
 
 

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from backlight.engine.graph import Graph, Node, Ref
-from backlight.errors import UnsupportedModel
+from backlight.errors import DataError, UnsupportedModel
 
 __all__ = ["Inputs", "capture", "input_names", "light_copy", "tensors_of"]
 
@@ -34,6 +34,8 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
 
     Raises
     ------
+    DataError
+        The model itself fails on these inputs.
     UnsupportedModel
         Neither export nor a trace gives a graph; says what torch said.
     """
@@ -51,6 +53,10 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
             # torch.export documents no common class of what it raises
             except Exception as error:
                 first = first or error
+        try:
+            light_copy(model)(*inputs[0], **inputs[1])
+        except Exception as error:
+            raise DataError(f"{type(model).__name__} cannot run on these inputs: {_first_line(error)}") from error
         try:
             return _from_trace(copy, inputs, model)
         except Exception as error:
@@ -108,16 +114,15 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model: nn.Module) -> Graph:
     args, kwargs = inputs
-    shapes = None
+    shapes: dict[str, Any] | None = None
     if dynamic:
         rows = torch.export.Dim.DYNAMIC
 
         def batch(value: Any) -> Any:
             return {0: rows} if isinstance(value, Tensor) and value.dim() else None
 
-        shapes = (pytree.tree_map(batch, args), pytree.tree_map(batch, kwargs))
-        named = _argument_names(copy, args)
-        shapes = {**dict(zip(named, shapes[0], strict=True)), **shapes[1]}
+        by_position = dict(zip(_argument_names(copy, args), pytree.tree_map(batch, args), strict=True))
+        shapes = by_position | pytree.tree_map(batch, kwargs)
     program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
     # an empty table: operators stay whole, in-place ones become pure
     program = program.run_decompositions({})
@@ -163,7 +168,9 @@ def _from_trace(copy: nn.Module, inputs: Inputs, model: nn.Module) -> Graph:
         structure.append(tree)
         return found
 
-    traced = make_fx(torch.func.functionalize(run), record_module_stack=True, _error_on_data_dependent_ops=False)(*values, *flat)
+    traced = make_fx(torch.func.functionalize(run), record_module_stack=True, _error_on_data_dependent_ops=False)(
+        *values, *flat
+    )
     builder = _Builder(model, "traced")
     given = input_names(copy, args, kwargs)
     for position, node in enumerate(n for n in traced.graph.nodes if n.op == "placeholder"):
@@ -237,7 +244,7 @@ class _Builder:
                 shape=None if shape is None else tuple(shape),
                 dtype=getattr(value, "dtype", None),
                 rows=rows,
-            )  # fmt: skip
+            )
         )
         self._index[node] = index
         return index

@@ -31,9 +31,6 @@ class Network:
     its parameters is noticed, and what depended on it is made anew.
     """
 
-    _known: weakref.WeakKeyDictionary[nn.Module, Network] = weakref.WeakKeyDictionary()
-    _lock = threading.Lock()
-
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
         self._graphs: dict[Any, Graph] = {}
@@ -45,10 +42,10 @@ class Network:
     @classmethod
     def of(cls, model: nn.Module) -> Network:
         """The network of a model."""
-        with cls._lock:
-            if model not in cls._known:
-                cls._known[model] = cls(model)
-            return cls._known[model]
+        with _LOCK:
+            if model not in _KNOWN:
+                _KNOWN[model] = cls(model)
+            return _KNOWN[model]
 
     def plan(self, inputs: Inputs, rules: Any, *, strict: bool = False, device: torch.device | None = None) -> Plan:
         """The plan for inputs of these shapes; made once."""
@@ -116,6 +113,10 @@ def _rules_key(rules: Any) -> Any:
     return rules
 
 
+_KNOWN: weakref.WeakKeyDictionary[nn.Module, Network] = weakref.WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
 class _Structure:
     """Modules, their classes, flags and plain options, and which tensors they hold; cheap to look at again."""
 
@@ -160,7 +161,9 @@ class _Weights:
             flat = tensor.detach().reshape(-1)
             if flat.numel() and flat.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
                 view = flat[:: max(1, flat.numel() // _SAMPLES)]
-                by_device.setdefault(tensor.device, []).append(view.view(torch.int8) if view.dtype is torch.bool else view)
+                by_device.setdefault(tensor.device, []).append(
+                    view.view(torch.int8) if view.dtype is torch.bool else view
+                )
         self._views = list(by_device.values())
         self.samples = self._look()
 
@@ -197,6 +200,6 @@ def _verify(plan: Plan, model: nn.Module, inputs: Inputs) -> None:
         ):
             return
     raise UnsupportedModel(
-        f"the captured graph of {type(model).__name__} does not compute what the model computes: its forward depends on "
-        "something that a graph does not hold, such as a counter or global state"
+        f"the captured graph of {type(model).__name__} does not compute what the model computes: its forward depends "
+        "on something that a graph does not hold, such as a counter or global state"
     )

@@ -96,8 +96,8 @@ def _require_deterministic(node: Node) -> None:
     if dropout or training:
         what = "drops out at random" if dropout else "normalises by the statistics of the batch"
         raise UnsupportedModel(
-            f"the model is in training mode: {node.name} ({node.op}) {what}, so that a row has no explanation of its own; "
-            "call model.eval() first"
+            f"the model is in training mode: {node.name} ({node.op}) {what}, so that a row has no explanation of its "
+            "own; call model.eval() first"
         )
     if node.op in _RANDOM:
         raise UnsupportedModel(f"the model draws at random: {node.name} ({node.op}); its output has no one explanation")

@@ -346,13 +346,12 @@ class TransposedStep(Step):
         if not pairs:
             return [None] * len(leaves)
         values = [value for value, _ in pairs]
-        columns: list[tuple[Tensor | None, ...]] = []
-        for k in range(pairs[0][1].shape[0]):
-            columns.append(
-                torch.autograd.grad(
-                    values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
-                )
+        columns = [
+            torch.autograd.grad(
+                values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
             )
+            for k in range(pairs[0][1].shape[0])
+        ]
         found: list[Tensor | None] = []
         for column in zip(*columns, strict=True):
             given = [g for g in column if g is not None]

@@ -61,7 +61,9 @@ def panels(
     found: list[Panel] = []
     for name, one in {"": ex, **compare}.items():
         if len(one) != len(ex):
-            raise ArgumentError(f"{name!r} explains {len(one)} rows, not {len(ex)}: compare explanations of the same rows")
+            raise ArgumentError(
+                f"{name!r} explains {len(one)} rows, not {len(ex)}: compare explanations of the same rows"
+            )
         several = one.output.ndim == 2
         for k in range(one.output.shape[1]) if several else (None,):
             values = one.values[row] if k is None else one.values[row, ..., k]

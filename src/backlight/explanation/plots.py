@@ -173,7 +173,14 @@ class Plots:
         from backlight.explanation.images import draw
 
         return draw(
-            self.explanation, rows, compare=compare, layers=layers, pictures=pictures, over=over, quantile=quantile, ax=ax
+            self.explanation,
+            rows,
+            compare=compare,
+            layers=layers,
+            pictures=pictures,
+            over=over,
+            quantile=quantile,
+            ax=ax,
         )
 
     def _tabular(self) -> Explanation:

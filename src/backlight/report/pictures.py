@@ -1,4 +1,4 @@
-"""The picture report: each photograph, its heat maps side by side, sums and scales, the plan; one self-contained file."""
+"""The picture report: photographs, their heat maps side by side, sums and scales, the plan; one self-contained file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def write_pictures(seen: Seen, path: Path, *, over: bool = False, force: bool = 
     plt.close(figure)
 
 
-def write_picture_report(seen: Seen, path: Path, *, title: str, provenance: Mapping[str, str], force: bool = False) -> None:
+def write_picture_report(
+    seen: Seen, path: Path, *, title: str, provenance: Mapping[str, str], force: bool = False
+) -> None:
     """Write one self-contained HTML file; to a temporary name first."""
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -74,7 +76,8 @@ def _row(seen: Seen, row: int) -> dict[str, Any]:
         (panel,) = panels(ex, row, compare={}, layers=(), quantile=_QUANTILE)
         found.append(
             {
-                "name": name, "image": _png(colours(panel)), "sum": f"{panel.total:+.4g}", "limit": f"{panel.limit:.2g}",
+                "name": name, "image": _png(colours(panel)), "sum": f"{panel.total:+.4g}",
+                "limit": f"{panel.limit:.2g}",
                 "share": f"{100 * panel.total / panel.score:.3g} %" if panel.score else "–",
             }
         )  # fmt: skip

@@ -1,11 +1,11 @@
 """Propagation rules: one small frozen class each, with its formula and its source.
 
-For layers with weights: ``epsilon`` (LRP-0, ε), ``gamma`` (γ for inputs of any sign), ``alphabeta`` (αβ, z⁺), ``inputs``
-(flat, w², box). For operators without: ``routing``. For classical models: ``softmin``. ``maps`` is what a rule sees of a
-layer, ``base`` what rules have in common.
+For layers with weights: ``epsilon`` (LRP-0, ε), ``gamma`` (γ for inputs of any sign), ``alphabeta`` (αβ, z⁺),
+``inputs`` (flat, w², box). For operators without: ``routing``. For classical models: ``softmin``. ``maps`` is what a
+rule sees of a layer, ``base`` what rules have in common.
 
-Imports nothing but torch. A new rule for layers is a subclass of `LinearRule` beside its siblings, with its slow twin in
-``tests/oracles/lrp.py``; a new one for distances is a subclass of `SoftMinRule` and an entry of `SOFTMIN_RULES`.
+Imports nothing but torch. A new rule for layers is a subclass of `LinearRule` beside its siblings, with its slow twin
+in ``tests/oracles/lrp.py``; a new one for distances is a subclass of `SoftMinRule` and an entry of `SOFTMIN_RULES`.
 """
 
 from backlight.rules.alphabeta import AlphaBeta, ZPlus

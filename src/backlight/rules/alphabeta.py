@@ -46,10 +46,8 @@ class AlphaBeta(LinearRule):
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         w, b = layer.weight, layer.bias
         both = self.beta != 0
-        if facts.nonnegative:
-            cost = "2F + 2B" if both else "2F + B"
-        else:
-            cost = "3F + 4B" if both else "3F + 2B"
+        forwards, backwards = ("2F", 1 + both) if facts.nonnegative else ("3F", 2 + 2 * both)
+        cost = f"{forwards} + {backwards if backwards > 1 else ''}B"
         return _Bound(
             layer, cost, self, facts.nonnegative, self.norms(layer), w.clamp(min=0),
             w.clamp(max=0) if both or not facts.nonnegative else None,
@@ -59,7 +57,7 @@ class AlphaBeta(LinearRule):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ZPlus(AlphaBeta):
-    r"""z⁺: :math:`R_j = \sum_k (a_j w_{jk})^+ / \sum_{0,j'} (a_{j'} w_{j'k})^+ \, R_k`, the αβ rule with α = 1, β = 0."""
+    r"""z⁺: :math:`R_j = \sum_k (a_j w_{jk})^+ / \sum_{0,j'} (a_{j'} w_{j'k})^+ \, R_k`, αβ with α = 1, β = 0."""
 
     alpha: float = 1.0
     beta: float = 0.0

@@ -97,8 +97,9 @@ class LinearRule(Rule):
     ----------
     epsilon : float
         Stabiliser of denominators. By default it is relative: unit k gets
-        :math:`\epsilon\sqrt{\lVert w_k\rVert^2\lVert a\rVert^2 + b_k^2}` with all weights of its channel and its own inputs,
-        which bounds :math:`|z_k|` and makes the rule blind to the units of the data and to the scale of a neuron.
+        :math:`\epsilon\sqrt{\lVert w_k\rVert^2\lVert a\rVert^2 + b_k^2}` with all weights of its channel and its own
+        inputs, which bounds :math:`|z_k|` and makes the rule blind to the units of the data and to the scale of a
+        neuron.
     absolute : bool
         Add ε itself instead, as most of the literature's software does.
     """

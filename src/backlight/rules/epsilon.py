@@ -2,8 +2,8 @@ r"""LRP-0 and LRP-ε.
 
 .. math:: R_j = \sum_k \frac{a_j w_{jk}}{z_k + \epsilon_k\,\mathrm{sign}(z_k)} R_k, \qquad z_k = \sum_j a_j w_{jk} + b_k
 
-Source: Bach, Binder, Montavon, Klauschen, Müller, Samek, "On pixel-wise explanations for non-linear classifier decisions
-by layer-wise relevance propagation", PLoS ONE 10(7), 2015, equations 56 and 58.
+Source: Bach, Binder, Montavon, Klauschen, Müller, Samek, "On pixel-wise explanations for non-linear classifier
+decisions by layer-wise relevance propagation", PLoS ONE 10(7), 2015, equations 56 and 58.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ Two products suffice each way for inputs of both signs, since :math:`[aw]^+ = \t
 and |W||a|, and the transposed product from Wᵀ and |W|ᵀ.
 
 Source: Montavon, Binder, Lapuschkin, Samek, Müller, "Layer-wise relevance propagation: an overview", 2019, section
-10.2.1; the form for inputs of any sign: Andéol, Kawakami, Wada, Kanamori, Müller, Montavon, 2021, and the derivation above.
+10.2.1; the form for inputs of any sign: Andéol, Kawakami, Wada, Kanamori, Müller, Montavon, "Learning
+domain invariant representations by joint Wasserstein distance minimization", 2021, and the derivation above.
 """
 
 from __future__ import annotations

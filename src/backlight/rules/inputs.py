@@ -47,7 +47,7 @@ class _BoundFlat(BoundRule):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WSquare(LinearRule):
-    r"""w²: :math:`R_j = \sum_k w_{jk}^2 / (\sum_{j'} w_{j'k}^2 + b_k^2) R_k` (weights outside the input do not count)."""
+    r"""w²: :math:`R_j = \sum_k w_{jk}^2 / (\sum_{j'} w_{j'k}^2 + b_k^2) R_k` (padding does not count)."""
 
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         return _BoundWSquare(

@@ -181,7 +181,8 @@ class Convolution(LinearMap):
         """Channels summed within their group, (n, groups, *spatial)."""
         if a.shape[1] == self.groups:
             return a
-        return a.unflatten(1, (self.groups, -1)).sum(2)
+        sums: Tensor = a.unflatten(1, (self.groups, -1)).sum(2)
+        return sums
 
     def per_unit(self, parameter: Tensor) -> Tensor:
         return parameter.view(-1, *(1,) * self.spatial)

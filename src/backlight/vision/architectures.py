@@ -34,7 +34,16 @@ class _SqueezeNet(nn.Module):
 
     def __init__(self, classes: int = 1000) -> None:
         super().__init__()
-        fires = [(96, 16, 64), (128, 16, 64), (128, 32, 128), (256, 32, 128), (256, 48, 192), (384, 48, 192), (384, 64, 256), (512, 64, 256)]
+        fires = [
+            (96, 16, 64),
+            (128, 16, 64),
+            (128, 32, 128),
+            (256, 32, 128),
+            (256, 48, 192),
+            (384, 48, 192),
+            (384, 64, 256),
+            (512, 64, 256),
+        ]
         pool = [nn.MaxPool2d(3, 2, ceil_mode=True) for _ in range(3)]
         fire = [_Fire(*sizes) for sizes in fires]
         self.features = nn.Sequential(
@@ -81,10 +90,12 @@ def architecture(name: str) -> nn.Module:
         from torchvision.models import get_model, list_models
     except ImportError as error:
         raise MissingDependency(
-            f"architecture {name!r} is not one of backlight's own ({listed(ARCHITECTURES)}), and torchvision, which may "
-            "know it, is not installed: pip install torchvision"
+            f"architecture {name!r} is not one of backlight's own ({listed(ARCHITECTURES)}), and torchvision, which "
+            "may know it, is not installed: pip install torchvision"
         ) from error
     if name not in list_models():
-        raise ArgumentError(f"no architecture is named {name!r}, neither here ({listed(ARCHITECTURES)}) nor in torchvision")
+        raise ArgumentError(
+            f"no architecture is named {name!r}, neither here ({listed(ARCHITECTURES)}) nor in torchvision"
+        )
     network: nn.Module = get_model(name, weights=None)
     return network

@@ -1,4 +1,4 @@
-"""Trained networks from files: exported programs, and weights with a named architecture. Nothing runs code from a file."""
+"""Trained networks from files: exported programs, and weights of a named architecture. Nothing here runs code."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def _weights(path: Path, name: str) -> nn.Module:
         raise FileError(f"the weights in {path.name} are not those of {name!r} ({'; '.join(said)})")
     for key in expected:
         if key in state and state[key].shape != expected[key].shape:
-            raise FileError(f"{key} in {path.name} has shape {tuple(state[key].shape)}, {name!r} has {tuple(expected[key].shape)}")
+            raise FileError(
+                f"{key} in {path.name} has shape {tuple(state[key].shape)}, {name!r} has {tuple(expected[key].shape)}"
+            )
     network.load_state_dict(state, strict=False)
     return network.eval()
 
@@ -94,7 +96,9 @@ def _require_data_alone(path: Path) -> None:
             name = member.rsplit("/", 1)[-1]
             if member.endswith("/") or member in raw:
                 continue
-            if name.startswith(("custom_obj", "opaque_obj", "script_obj")) or name.endswith((".so", ".py", ".pkl", ".cpp")):
+            if name.startswith(("custom_obj", "opaque_obj", "script_obj")) or name.endswith(
+                (".so", ".py", ".pkl", ".cpp")
+            ):
                 raise UntrustedModelError(f"{path.name} holds {member}, which could run code: it is not opened")
             data = archive.read(member)
             if data.startswith((b"PK", b"\x80")):
@@ -103,7 +107,8 @@ def _require_data_alone(path: Path) -> None:
                 # whatever stops the restricted reader
                 except Exception as error:
                     raise UntrustedModelError(
-                        f"{path.name} holds {member}, a pickle of more than tensors, which could run code: it is not opened"
+                        f"{path.name} holds {member}, a pickle of more than tensors, which could run code: it is "
+                        "not opened"
                     ) from error
             elif not _is_text(data):
                 raise UntrustedModelError(f"{path.name} holds {member}, whose kind is not known: it is not opened")

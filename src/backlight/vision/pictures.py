@@ -35,12 +35,12 @@ class Preprocessing:
     @property
     def low(self) -> np.ndarray:
         """The smallest input, one number a channel."""
-        return (0 - np.array(self.mean)) / np.array(self.std)
+        return np.asarray((0 - np.array(self.mean)) / np.array(self.std))
 
     @property
     def high(self) -> np.ndarray:
         """The largest input, one number a channel."""
-        return (1 - np.array(self.mean)) / np.array(self.std)
+        return np.asarray((1 - np.array(self.mean)) / np.array(self.std))
 
     def pixels(self, path: Path) -> np.ndarray:
         """A picture as the network sees it, before normalisation: (crop, crop, channels), bytes."""
@@ -64,7 +64,7 @@ class Preprocessing:
     def inputs(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         """Pictures as inputs, (n, channels, crop, crop)."""
         scaled = (np.stack(pixels) / 255.0 - np.array(self.mean)) / np.array(self.std)
-        return np.moveaxis(scaled, -1, 1).astype(np.float32)
+        return np.asarray(np.moveaxis(scaled, -1, 1), dtype=np.float32)
 
 
 PREPROCESSINGS = {

@@ -20,7 +20,11 @@ from backlight.vision.pictures import Preprocessing
 __all__ = ["DEFAULTS", "Seen", "explain_pictures"]
 
 DEFAULTS = ("gamma-decreasing", "gradient_x_input")
-_NAMES = {"gradient_x_input": "gradient × input", "integrated_gradients": "integrated gradients", "smoothgrad": "SmoothGrad"}
+_NAMES = {
+    "gradient_x_input": "gradient × input",
+    "integrated_gradients": "integrated gradients",
+    "smoothgrad": "SmoothGrad",
+}
 _METHODS = ("gradient", "gradient_x_input", "integrated_gradients", "smoothgrad", "occlusion", "shapley")
 
 Progress = Callable[[str, int, int], None]

@@ -1,8 +1,8 @@
 """The vocabulary of operators: which of them relevance can pass, and how.
 
-``linear`` layers with weights · ``activations`` · ``routing`` what moves, sums and picks · ``products`` products, gates,
-normalisations, attention. A new operator is one function with ``@operator("its_name")`` in the file where its siblings
-are.
+``linear`` layers with weights · ``activations`` · ``routing`` what moves, sums and picks · ``products`` products,
+gates, normalisations, attention. A new operator is one function with ``@operator("its_name")`` in the file
+where its siblings are.
 """
 
 from backlight.engine.operators import activations, linear, products, routing

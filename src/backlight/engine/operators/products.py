@@ -26,7 +26,8 @@ from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, divid
 __all__ = ["product"]
 
 _FACTORS = frozenset({
-    "sigmoid", "hardsigmoid", "softmax", "_softmax", "_safe_softmax", "rsqrt", "reciprocal", "std", "var", "linalg_vector_norm", "norm",
+    "sigmoid", "hardsigmoid", "softmax", "_softmax", "_safe_softmax", "rsqrt", "reciprocal", "std", "var",
+    "linalg_vector_norm", "norm",
 })  # fmt: skip
 _KEEPS_FACTOR = MOVES | {
     "mul",
@@ -265,12 +266,12 @@ class _NormStep(Step):
 
 
 @operator(
-    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
-    "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
+    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
 )  # fmt: skip
 def attention(node: Node, context: Context) -> Site | None:
     value = node.args[2]
     if not context.carries(value) or value in node.args[:2]:
         return None
-    site = Transposed(node, (value.index,), "attention", None)
-    return site
+    return Transposed(node, (value.index,), "attention", None)

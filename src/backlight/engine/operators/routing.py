@@ -36,9 +36,10 @@ _MIXES_CONSTANTS = frozenset({
 })  # fmt: skip
 
 SUMS = frozenset({
-    "add", "sub", "rsub", "neg", "sum", "mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d", "upsample_bilinear2d",
-    "_upsample_bilinear2d_aa", "upsample_linear1d", "upsample_bicubic2d", "upsample_trilinear3d", "nanmean",
+    "add", "sub", "rsub", "neg", "sum", "mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "_adaptive_avg_pool3d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_linear1d",
+    "upsample_bicubic2d", "upsample_trilinear3d", "nanmean",
 })  # fmt: skip
 
 _MAXIMA = frozenset({
@@ -209,7 +210,7 @@ class _SoftmaxPoolStep(Step):
         kernel, stride, padding, dilation, _ = _window(self.node)
         low = torch.finfo(x.dtype).min
         padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]), value=low)
-        n, channels, height, width = padded.shape
+        _, channels, height, width = padded.shape
         # rounding up (ceil_mode) reaches beyond the padding
         height = max(height, (y.shape[2] - 1) * stride[0] + dilation[0] * (kernel[0] - 1) + 1)
         width = max(width, (y.shape[3] - 1) * stride[1] + dilation[1] * (kernel[1] - 1) + 1)
