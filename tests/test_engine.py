@@ -667,3 +667,54 @@ def test_box_needs_nothing_of_the_other_targets():
         np.testing.assert_allclose(
             together.values[..., k], backlight.explain(net, x, k, rules=rules).values, rtol=1e-9, atol=1e-13
         )
+
+
+def test_a_constant_tensor_or_a_list_of_options_that_changes_is_noticed():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f, self.factors, self.shift = nn.Linear(3, 2), [1.0], torch.ones(2, dtype=torch.float64)
+
+        def forward(self, x):
+            return self.f(x) * self.factors[0] + self.shift
+
+    net = seeded(Scaled())
+    x = torch.randn(2, 3).double()
+    before = backlight.explain(net, x, 0, rules=Zero())
+    net.factors[0] = 3.0
+    net.shift.mul_(5)
+    after = backlight.explain(net, x, 0, rules=Zero())
+    np.testing.assert_allclose(after.values, 3 * before.values, rtol=1e-12)
+    np.testing.assert_allclose(after.output, net(x)[:, 0].detach())
+
+
+@pytest.mark.parametrize(
+    ("act", "cost"),
+    [
+        (nn.ReLU(), "2F + B"),
+        (nn.ReLU6(), "2F + B"),
+        (nn.Hardtanh(0.0, 2.0), "2F + B"),
+        (nn.LeakyReLU(), "2F + 2B"),
+        (nn.Hardtanh(), "2F + 2B"),
+    ],
+)
+def test_what_follows_a_layer_decides_its_cheapest_form(act, cost):
+    net = seeded(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), act, nn.Linear(5, 2)))
+    x = torch.randn(4, 3).double()
+    rows = {row["site"]: row["cost"] for row in backlight.plan(net, x, Gamma(0.25)).to_frame()}
+    assert rows["2"] == cost
+    with torch.no_grad():
+        a1 = net[:2](x)
+        z2 = net[2](a1)
+        a2 = act(z2)
+    ex = backlight.explain(net, x, 0, rules=Gamma(0.25), layers=["1"])
+    for i in range(4):
+        parts = [
+            (p.detach().numpy(), b.detach().numpy())
+            for p, b in ((net[4].weight, net[4].bias), (net[2].weight, net[2].bias))
+        ]
+        out = np.array([float(net(x)[i, 0].detach()), 0.0])
+        R = oracle.gamma(a2[i].numpy(), *parts[0], out, 0.25)
+        np.testing.assert_allclose(
+            ex.layers["1"][i], oracle.gamma(a1[i].numpy(), *parts[1], R, 0.25), rtol=1e-9, atol=1e-12
+        )

@@ -41,42 +41,59 @@ def explain(
     seed: int = 0,
     progress: bool | Progress | None = None,
 ) -> Explanation:
-    """Explain a model's score: how much each feature contributed to it.
+    """Explain a model's score: how much each input contributed to it.
 
     Parameters
     ----------
-    model : fitted scikit-learn estimator or Pipeline, or a network that `neuralize` returned
-        See `neuralize` for what is supported.
-    X : table of shape (n, d), or an iterable of such tables
-        NumPy, pandas, polars, pyarrow, scipy sparse, torch.
-    target : None or 0
-        These models have one score.
-    method : {"lrp"}
-    rules : str or rule, default "auto"
-        ``"auto"`` is ``Stable(tau=0.01)``; see `backlight.rules`.
+    model : fitted scikit-learn estimator or Pipeline, torch.nn.Module, exported program, or what `neuralize` returned
+        See `neuralize` for the scikit-learn models. A module is explained as it is, and left as it is; it must be in
+        evaluation mode where that matters.
+    X : table of shape (n, d), tensor of shape (n, *features), or an iterable of such batches
+        NumPy, pandas, polars, pyarrow, scipy sparse, torch. For modules also a tuple of several inputs, a dict of
+        inputs by name, or a ``DataLoader``, whose batches may be (inputs, labels). Numbers are cast to the module's
+        dtype.
+    target : int, array of int, callable, direction, list or "all", optional
+        What a module's explanation is of. An output's index; one index a row; a function from the output to one number
+        a row, such as ``lambda y: y[:, 3] - y[:, 5]``; a float direction over the outputs; a list of these or
+        ``"all"``, for which ``values`` get a last axis. An index of outputs with positions, as of a segmentation,
+        means the sum over them. By default the predicted class, or the only output. A softmax at the end is not part
+        of it: the logit is explained. Detectors have one score and no target.
+    method : str or Method, default "lrp"
+        For modules also ``"gradient"``, ``"gradient_x_input"``, and with Captum ``"integrated_gradients"``,
+        ``"smoothgrad"``, ``"occlusion"``, ``"shapley"``; ``Method("shapley", samples=100)`` gives options.
+    rules : str, rule or Composite, default "auto"
+        For modules a preset's name (see ``backlight.presets``), a `Composite`, or one rule for all layers; ``"auto"``
+        looks at the network, and the plan says why. For detectors ``"auto"`` is ``Stable(tau=0.01)``.
     score : str, optional
-        Which score is explained; see `neuralize`.
-    reference : table, optional
-        Rows that count as usual, for scores that say how normal a row is ("inlierness").
+        Which score of a detector is explained; see `neuralize`.
+    reference : table, array or dict, optional
+        Detectors: rows that count as usual, for scores that say how normal a row is ("inlierness"). Modules: the point
+        that counts as "nothing here", one row, by default zero; for several inputs a dict.
+    layers : str or sequence of str, optional
+        Names or patterns of places (see `plan`) at which relevance is wanted too, in ``ex.layers``.
     strict : bool, default False
-        Raise where more than 1e-9 of a score and its parts is left unexplained.
+        Raise where relevance is lost or an operator has no rule, instead of a warning. For detectors: where more than
+        1e-9 of a score and its parts is left unexplained.
     batch_size : int or "auto"
-        Rows that are encoded at once.
+        Rows at once.
+    device : optional
+        Where a module's explanation is computed; by default where its parameters are.
     feature_names : sequence of str, optional
         For data that carry no names.
     seed : int
-        Kept in the provenance; this method draws nothing at random.
+        For the methods that draw at random. The random state of torch and NumPy is left alone.
     progress : bool or callable, optional
         ``True`` writes the count of rows to the terminal; a callable gets (rows done, rows in all).
 
     Returns
     -------
     Explanation
-        In the original columns and units: one-hot blocks are summed, imputed cells marked.
+        Tables in the original columns and units: one-hot blocks are summed, imputed cells marked. For modules
+        ``values`` have the shape of the inputs; several inputs are one axis of features, one after the other.
 
     Raises
     ------
-    UnsupportedModel, ColumnsError, DataError, ArgumentError
+    UnsupportedModel, UnsupportedOperator, ConservationError, ColumnsError, DataError, ArgumentError
 
     Examples
     --------

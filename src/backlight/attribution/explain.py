@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.attribution.inputs import Batch, batches, home, is_stream
+from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, Method, ReferenceMethod
 from backlight.engine.network import Network
@@ -73,8 +73,8 @@ def explain_module(
     parts: list[Attributed] = []
     heads: list[Batch] = []
     done = 0
-    rows = None if is_stream(X) else next(iter(batches(X, where, 2**62))).rows
-    for batch in batches(X, where, batch_size):
+    rows, stream = batches(X, where, batch_size)
+    for batch in stream:
         parts.append(attribute(batch, target, done, rows))
         heads.append(batch)
         done += batch.rows
@@ -122,7 +122,7 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     2     linear       Gamma()       2F + 2B
     """
     where = home(model, device)
-    batch = next(iter(batches(X, where, 2))).take(0, 2)
+    batch = next(batches(X, where, 2)[1]).take(0, 2)
     elsewhere = where.device if device is not None else None
     return Network.of(model).plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere)
 
@@ -217,7 +217,8 @@ def _check(ex: Explanation, strict: bool, method: str) -> None:
         return
     bias = ex.ledger.bias if ex.ledger.bias is not None else np.zeros_like(ex.ledger.absorbed)
     rest = np.abs(ex.ledger.absorbed - bias)
-    share = rest / np.maximum(np.abs(np.asarray(ex.output)), np.finfo(float).tiny)
+    flow = np.maximum(np.abs(np.asarray(ex.output)), np.abs(ex.ledger.entering).max(0))
+    share = rest / np.maximum(flow, np.finfo(float).tiny)
     worst = np.unravel_index(int(np.argmax(share)), share.shape)
     if share[worst] <= _WORTH_A_WORD:
         return

@@ -84,8 +84,8 @@ def is_stream(X: Any) -> bool:
     return type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__"))
 
 
-def batches(X: Any, where: Home, batch_size: int | str) -> Iterator[Batch]:
-    """Batches of the model's dtype.
+def batches(X: Any, where: Home, batch_size: int | str) -> tuple[int | None, Iterator[Batch]]:
+    """How many rows there are, where that is known beforehand, and batches of the model's dtype.
 
     A tuple is several inputs, a dict inputs by name; a stream's batches may be tuples (inputs, labels, …), of which the
     inputs are the first.
@@ -93,11 +93,13 @@ def batches(X: Any, where: Home, batch_size: int | str) -> Iterator[Batch]:
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
         raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
     if is_stream(X):
-        for item in X:
-            first = item[0] if isinstance(item, tuple | list) and len(item) else item
-            yield from _cut(_batch(first, where), batch_size)
-        return
-    yield from _cut(_batch(X, where), batch_size)
+        return None, (part for item in X for part in _cut(_batch(_inputs_of(item), where), batch_size))
+    whole = _batch(X, where)
+    return whole.rows, _cut(whole, batch_size)
+
+
+def _inputs_of(item: Any) -> Any:
+    return item[0] if isinstance(item, tuple | list) and len(item) else item
 
 
 def _cut(batch: Batch, batch_size: int | str) -> Iterator[Batch]:

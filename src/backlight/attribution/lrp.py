@@ -21,8 +21,8 @@ from backlight.rules import Message, relevance
 
 __all__ = ["Attributed", "LayerwiseRelevance"]
 
-# how many targets share one way back: each needs its own messages in memory
-_TOGETHER = 16
+# numbers in the inputs of all rows and targets that share one way back: each target needs messages of its own
+_TOGETHER = 2**21
 
 
 @dataclass(slots=True)
@@ -73,9 +73,11 @@ class LayerwiseRelevance:
         values: dict[str, list[Tensor]] = {}
         kept: dict[str, list[Tensor]] = {name: [] for name in places}
         ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []
-        for first in range(0, len(seeds.gradient), _TOGETHER):
-            last = first + _TOGETHER >= len(seeds.gradient)
-            found, book = run.relevance(seeds.gradient[first : first + _TOGETHER], last=last)
+        size = sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor))
+        step = max(1, min(64, _TOGETHER // max(size, 1)))
+        for first in range(0, len(seeds.gradient), step):
+            last = first + step >= len(seeds.gradient)
+            found, book = run.relevance(seeds.gradient[first : first + step], last=last)
             entries = [(s.node.name, s.rule, entering, leaving, bias) for s, entering, leaving, bias in book.entries]
             for name, index in plan.inputs.items():
                 if index in found:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from backlight.engine.graph import Graph, Node
-from backlight.engine.operators.activations import RECTIFIERS
+from backlight.engine.operators.activations import CLAMPS, RECTIFIERS, clamp_bounds
 from backlight.engine.operators.routing import MOVES
 from backlight.engine.sites import Site
 from backlight.rules import Rule
@@ -37,8 +37,8 @@ def nonnegative_nodes(graph: Graph, constants: Mapping[int, Tensor]) -> list[boo
             known.append(bool(value.is_floating_point() and value.numel() and (value >= 0).all()))
         elif node.op in _NEVER_NEGATIVE:
             known.append(True)
-        elif node.op in ("clamp", "clamp_min", "hardtanh"):
-            low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else -1.0)
+        elif node.op in CLAMPS:
+            low, _ = clamp_bounds(node)
             known.append(isinstance(low, int | float) and low >= 0)
         elif node.op in _KEEPS:
             numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float | int)]
@@ -85,11 +85,6 @@ def switched_off(
 
 
 def _silences(node: Node, behind: bool, site: Site) -> bool:
-    if node.op in RECTIFIERS or (node.op in ("clamp", "clamp_min") and _clamps_at_zero(node)):
+    if node.op in RECTIFIERS or (node.op in CLAMPS and clamp_bounds(node)[0] == 0):
         return True
     return behind and site.role in ("move", "pool")
-
-
-def _clamps_at_zero(node: Node) -> bool:
-    low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 else None)
-    return isinstance(low, int | float) and low == 0

@@ -224,13 +224,14 @@ class _Planner:
         return found
 
     def _fold_constants(self) -> None:
+        values = self.template
+        for index, value in self.constants.items():
+            values[index] = value
         for node in self.graph.nodes:
             index = node.index
             if index not in self.constants and node.target is not None and not self.reached[index]:
-                values: Values = [self.constants.get(k) for k in range(len(self.graph.nodes))]
-                self.constants[index] = node.target(*fill(node.args, values), **fill(node.kwargs, values))
-        for index, value in self.constants.items():
-            self.template[index] = value
+                values[index] = node.target(*fill(node.args, values), **fill(node.kwargs, values))
+                self.constants[index] = values[index]
 
     def _explained(self) -> tuple[int, list[Step]]:
         """The node that is explained, and what follows it."""

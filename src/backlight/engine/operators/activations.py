@@ -20,10 +20,12 @@ from backlight.engine.operators.registry import Context, operator
 from backlight.engine.sites import Book, Mail, Site, Step, Values, fill
 from backlight.rules import Facts, Message, Pass, Rule, relevance
 
-__all__ = ["RECTIFIERS", "Activation"]
+__all__ = ["CLAMPS", "RECTIFIERS", "Activation", "clamp_bounds"]
 
 # zero for negative inputs, never negative: no relevance comes through where the input is negative
 RECTIFIERS = frozenset({"relu", "relu6"})
+
+CLAMPS = frozenset({"clamp", "clip", "clamp_min", "hardtanh"})
 
 # f(x)/x from x, f(x) and the operator's further arguments
 Ratio = Callable[..., Tensor]
@@ -82,7 +84,6 @@ _RATIOS: dict[str, Ratio] = {
     "mish": lambda x, y: torch.tanh(F.softplus(x)),
     "hardswish": lambda x, y: F.relu6(x + 3) / 6,
     "tanh": _with_limit(1.0),
-    "hardtanh": _with_limit(1.0),
     "softsign": lambda x, y: 1 / (1 + x.abs()),
     "hardshrink": lambda x, y: (y != 0).to(x.dtype),
     "softshrink": _by_value,
@@ -150,19 +151,33 @@ def _activation(node: Node, context: Context) -> Site | None:
 operator(*_RATIOS, *_OUTRIGHT)(_activation)
 
 
-@operator("clamp", "clip", "clamp_min", "clamp_max", "hardtanh_")
+@operator("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
 def clamp(node: Node, context: Context) -> Site | None:
-    if context.carriers(node) != (node.args[0].index,):
-        return None
-    bounds = [*node.args[1:], *node.kwargs.values()]
-    low = node.kwargs.get("min", node.args[1] if len(node.args) > 1 and node.op != "clamp_max" else None)
-    high = node.kwargs.get("max", node.args[-1] if node.op == "clamp_max" or len(node.args) > 2 else None)
-    if any(isinstance(bound, Ref) for bound in bounds):
+    low, high = clamp_bounds(node)
+    if context.carriers(node) != (node.args[0].index,) or isinstance(low, Ref) or isinstance(high, Ref):
         return None
     through_zero = (low is None or low <= 0) and (high is None or high >= 0)
     flat = low == 0 or high == 0
     ratio: Ratio | None = _ClampRatio(0.0 if flat else 1.0) if through_zero else None
     return Activation(node, (node.args[0].index,), "activation", Pass(), ratio=ratio)
+
+
+def clamp_bounds(node: Node) -> tuple[Any, Any]:
+    """The lower and the upper bound of an operator that clamps, ``None`` where there is none."""
+    low, high = (-1.0, 1.0) if node.op == "hardtanh" else (None, None)
+    given = list(node.args[1:])
+    if node.op == "clamp_max":
+        high = given[0] if given else high
+    else:
+        low = given[0] if given else low
+        high = given[1] if len(given) > 1 else high
+    names = {"min": "low", "min_val": "low", "max": "high", "max_val": "high"}
+    for name, value in node.kwargs.items():
+        if names.get(name) == "low":
+            low = value
+        elif names.get(name) == "high":
+            high = value
+    return low, high
 
 
 @dataclass(frozen=True, slots=True)
