@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
+from backlight.errors import ArgumentError
 from backlight.rules import (
     BoundRule,
     Elementwise,
@@ -29,6 +30,7 @@ from backlight.rules import (
     Rule,
     WinnerTakesAll,
     Zero,
+    as_gradient,
     divide,
     dot,
     relevance,
@@ -239,8 +241,6 @@ class _PassLinear(Step):
         a = values[self.carriers[0]]
         z = self.layer.apply(a, self.layer.weight, self.layer.bias)
         if z.shape != a.shape:
-            from backlight.errors import ArgumentError
-
             raise ArgumentError(
                 f"Pass needs as many outputs as inputs, and {self.node.name} has {tuple(a.shape[1:])} and "
                 f"{tuple(z.shape[1:])}"
@@ -315,8 +315,7 @@ class TransposedStep(Step):
         for value, mail in zip(outs, mails, strict=True):
             gradient, direct = mail
             if direct is not None and not self.moves:
-                gradient = _plus(gradient, divide(direct, value.detach()))
-                direct = None
+                gradient, direct = as_gradient(value.detach(), mail), None
             if self.epsilon and gradient is not None:
                 size = value.detach().abs()
                 gradient = gradient * divide(size, size + self.epsilon)
@@ -360,10 +359,6 @@ class TransposedStep(Step):
             else:
                 found.append(given[0][None] if len(given) == 1 else torch.stack(given))
         return found
-
-
-def _plus(x: Tensor | None, y: Tensor) -> Tensor:
-    return y if x is None else x + y
 
 
 DEFAULTS: dict[str, Rule] = {

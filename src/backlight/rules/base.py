@@ -21,7 +21,7 @@ from torch import Tensor
 from backlight.errors import ArgumentError
 from backlight.rules.maps import LinearMap
 
-__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Norms", "Rule", "divide", "dot", "relevance"]
+__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Norms", "Rule", "as_gradient", "divide", "dot", "relevance"]
 
 
 Norms = tuple[Tensor, Tensor | None] | None
@@ -144,6 +144,16 @@ def relevance(z: Tensor, message: Message) -> Tensor:
         return direct
     product = gradient * z
     return product if direct is None else product.add_(direct)
+
+
+def as_gradient(z: Tensor, message: Message) -> Tensor:
+    """The message as a modified gradient: relevance that came outright is divided by z, 0/0 is 0."""
+    gradient, direct = message
+    if direct is not None:
+        share = divide(direct, z)
+        gradient = share if gradient is None else gradient + share
+    assert gradient is not None
+    return gradient
 
 
 def divide(numerator: Tensor, denominator: Tensor) -> Tensor:

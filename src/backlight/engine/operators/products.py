@@ -21,7 +21,7 @@ from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
 from backlight.engine.operators.routing import MOVES
 from backlight.engine.sites import Book, Mail, Site, Step, Transposed, Values, fill, total
-from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, divide
+from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient
 
 __all__ = ["product"]
 
@@ -122,11 +122,7 @@ class _ProductStep(Step):
 
     def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
         leaves, out = record
-        gradient, direct = message
-        if direct is not None:
-            share = divide(direct, out.detach())
-            gradient = share if gradient is None else gradient + share
-        assert gradient is not None
+        gradient = as_gradient(out.detach(), message)
         columns = [
             torch.autograd.grad(out, leaves, gradient[k].expand_as(out), retain_graph=True)
             for k in range(gradient.shape[0])
@@ -234,11 +230,7 @@ class _NormStep(Step):
 
     def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
         x, y, inverse = record
-        gradient = message.gradient
-        if message.direct is not None:
-            share = divide(message.direct, y)
-            gradient = share if gradient is None else gradient + share
-        assert gradient is not None
+        gradient = as_gradient(y, message)
         weight = self._shaped(self.weight, x)
         c = gradient if weight is None else gradient * weight
         flat = c.reshape(c.shape[0], *self._rows(x).shape) * inverse

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from backlight.engine.graph import Node
 from backlight.engine.operators.registry import Context, operator
 from backlight.engine.sites import DEFAULTS, Book, Mail, Parts, Site, Step, Transposed, Values, fill
-from backlight.rules import Facts, Message, Rule, SoftmaxShare, relevance
+from backlight.rules import Facts, Message, Rule, SoftmaxShare, as_gradient, relevance
 
 __all__ = ["MOVES", "SUMS"]
 
@@ -144,12 +144,8 @@ class _AdditionStep(Step):
         return out, out
 
     def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
-        if message.direct is not None:
-            from backlight.rules import divide
-
-            share = divide(message.direct, record)
-            message = Message(share if message.gradient is None else message.gradient + share)
-        return (message, message)
+        sent = Message(as_gradient(record, message))
+        return (sent, sent)
 
 
 # -- one member of a tuple ---------------------------------------------------------------------------------------------
