@@ -49,6 +49,8 @@ RULES = {
     "epsilon, absolute": (Epsilon(0.1, absolute=True), lambda a, W, b, R: oracle.epsilon_absolute(a, W, b, R, 0.1)),
     "epsilon, bias distributed": (Epsilon(0, bias="distribute"), oracle.epsilon_distribute),
     "epsilon, bias excluded": (Epsilon(0, bias="exclude"), oracle.epsilon_exclude),
+    "gamma, bias excluded": (Gamma(0.25, bias="exclude"), lambda a, W, b, R: oracle.gamma(a, W, 0 * b, R, 0.25)),
+    "alphabeta, bias excluded": (AlphaBeta(bias="exclude"), lambda a, W, b, R: oracle.alphabeta(a, W, 0 * b, R, 2, 1)),
     "gamma": (Gamma(0.25), lambda a, W, b, R: oracle.gamma(a, W, b, R, 0.25)),
     "gamma 10": (Gamma(10.0), lambda a, W, b, R: oracle.gamma(a, W, b, R, 10.0)),
     "zplus": (ZPlus(), lambda a, W, b, R: oracle.alphabeta(a, W, b, R, 1, 0)),
@@ -100,7 +102,7 @@ def test_rule_equals_its_slow_twin(rule, layer, bias, nonnegative, seed, targets
         z = module(a)
     slow = slow_rule(rule, module, z[0].numel())
     c = torch.randn(targets, *z.shape, dtype=torch.float64)
-    bound = fast.bind(as_map(module), Facts(nonnegative=nonnegative))
+    bound = fast.prepare(as_map(module), Facts(nonnegative=nonnegative))
 
     found = relevance(a, bound.pull(a, z, Message(c))[0])
 
@@ -122,7 +124,7 @@ def test_a_gated_layer_may_keep_the_rectified_output_alone(rule, layer):
     slow = slow_rule(rule, module, z[0].numel())
     c = torch.randn(1, *z.shape, dtype=torch.float64)
 
-    found = relevance(a, fast.bind(as_map(module), Facts(True, True)).pull(a, z.relu(), Message(c))[0])
+    found = relevance(a, fast.prepare(as_map(module), Facts(True, True)).pull(a, z.relu(), Message(c))[0])
 
     W, b = oracle.matrix(module, shape)
     for i in range(len(a)):
@@ -140,7 +142,7 @@ def test_relevance_that_arrives_outright_is_shared_by_the_same_formula(rule, lay
         z = module(a)
     slow = slow_rule(rule, module, z[0].numel())
     r = torch.randn(1, *z.shape, dtype=torch.float64)
-    found = relevance(a, fast.bind(as_map(module), Facts()).pull(a, z, Message(direct=r))[0])
+    found = relevance(a, fast.prepare(as_map(module), Facts()).pull(a, z, Message(direct=r))[0])
     W, b = oracle.matrix(module, shape)
     for i in range(len(a)):
         expected = slow(a[i].flatten().numpy(), W, b, r[0, i].flatten().numpy())
@@ -155,7 +157,7 @@ def test_what_the_bias_keeps_is_what_neuron_zero_would_get(rule):
         z = module(a)
     slow = slow_rule(rule, module, z[0].numel())
     c = torch.randn(1, *z.shape, dtype=torch.float64)
-    _, kept = fast.bind(as_map(module), Facts()).pull(a, z, Message(c))
+    _, kept = fast.prepare(as_map(module), Facts()).pull(a, z, Message(c))
     W, b = oracle.matrix(module, shape)
     for i in range(len(a)):
         # the bias as one more column, with an input of one
@@ -284,6 +286,7 @@ def test_a_box_without_bounds_is_each_rows_own_and_blind_to_the_other_rows():
         (lambda: Gamma(float("inf")), "ZPlus is its limit"),
         (lambda: Epsilon(-1e-3), "epsilon must be zero or positive"),
         (lambda: Epsilon(bias="drop"), "absorb, distribute, exclude"),
+        (lambda: Gamma(bias="distribute"), "absorb, exclude, not 'distribute'"),
         (lambda: AlphaBeta(2, 0), "alpha − beta must be 1"),
         (lambda: Box(0), "both low and high"),
         (lambda: Box(1, 0), "the box is empty"),

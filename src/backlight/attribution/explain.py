@@ -164,7 +164,7 @@ def _assemble(
             )  # fmt: skip
     ledger = _ledger(parts, several)
     labels = [head.labels for head in heads]
-    title = f"lrp ({made_by.title.partition(', since')[0]})" if made_by is not None else method
+    title = f"lrp ({made_by.title.partition(': ')[0]})" if made_by is not None else method
     return Explanation(
         values=value,
         output=joined([part.seeds.scores for part in parts]),

@@ -374,7 +374,7 @@ class _Planner:
         for index in self._fused.values():
             if index in why:
                 why[index] = (why[index] + ", " if why[index] else "") + "batch normalisation folded in"
-        return chosen, why, made.name + (f", since {reason}" if reason else "")
+        return chosen, why, made.name + (f": {reason}" if reason else "")
 
     def _describe(self, sites: dict[int, Site], order: list[int]) -> dict[int, Place]:
         least: dict[int, int] = dict.fromkeys(self.graph.inputs.values(), 0)

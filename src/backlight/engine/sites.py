@@ -198,7 +198,7 @@ class LinearSite(Site):
         if isinstance(rule, Pass):
             return _PassLinear(self.node, self.carriers, self.node.index, repr(rule), self.layer, cost="F")
         assert isinstance(rule, LinearRule)
-        bound = rule.bind(self.layer, facts)
+        bound = rule.prepare(self.layer, facts)
         return LinearStep(self.node, self.carriers, self.node.index, repr(rule), self.layer, bound, cost=bound.cost)
 
 

@@ -12,7 +12,7 @@ modified weights and chooses the cheapest exact form for what is known of the la
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -102,22 +102,42 @@ class LinearRule(Rule):
         neuron.
     absolute : bool
         Add ε itself instead, as most of the literature's software does.
+    bias : {"absorb", "exclude"}
+        The bias is neuron 0: it takes part in the denominators, modified as the weights are, and what it keeps stands
+        in the ledger (default); or it is left out, and the inputs share all relevance by :math:`z_k - b_k`. `Epsilon`
+        can distribute it too.
     """
 
     epsilon: float = field(default=0.0, kw_only=True)
     absolute: bool = field(default=False, kw_only=True)
+    bias: str = field(default="absorb", kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.epsilon >= 0:
             raise ArgumentError(f"epsilon must be zero or positive, not {self.epsilon!r}")
+        if self.bias not in self.biases:
+            raise ArgumentError(f"bias must be one of {', '.join(self.biases)}, not {self.bias!r}")
+
+    @property
+    def biases(self) -> tuple[str, ...]:
+        """The conventions that the rule knows for a bias."""
+        return ("absorb", "exclude")
 
     @property
     def fits(self) -> frozenset[str]:
         return frozenset({"linear"})
 
+    def prepare(self, layer: LinearMap, facts: Facts) -> BoundRule:
+        """Prepare the rule for one layer, with its convention for the bias."""
+        if self.bias == "exclude" and layer.bias is not None:
+            # z − b has a sign of its own: nothing is known of where relevance arrives
+            inner = self.bind(replace(layer, bias=None), replace(facts, gated=False))
+            return _WithoutBias(layer, inner.cost, inner)
+        return self.bind(layer, facts)
+
     @abstractmethod
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
-        """Prepare the rule for one layer."""
+        """Prepare the rule for one layer, whose bias takes part."""
 
     def stabiliser(self, layer: LinearMap, a: Tensor, norms: Norms) -> Tensor | float:
         """ε of each unit; ``norms`` is what `norms` prepared."""
@@ -134,6 +154,16 @@ class LinearRule(Rule):
         factor = self.epsilon**2
         bias = None if layer.bias is None else layer.per_unit(layer.bias.square() * factor)
         return layer.squared_norm() * factor, bias
+
+
+@dataclass(frozen=True, slots=True)
+class _WithoutBias(BoundRule):
+    inner: BoundRule
+
+    def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
+        assert self.layer.bias is not None
+        incoming = Message(direct=relevance(z, message))
+        return self.inner.pull(a, z - self.layer.per_unit(self.layer.bias), incoming)
 
 
 def relevance(z: Tensor, message: Message) -> Tensor:

@@ -8,19 +8,15 @@ decisions by layer-wise relevance propagation", PLoS ONE 10(7), 2015, equations 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from backlight.errors import ArgumentError
 from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Epsilon", "Zero"]
-
-_BIASES = ("absorb", "distribute", "exclude")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,12 +37,10 @@ class Epsilon(LinearRule):
     """
 
     epsilon: float = 1e-6
-    bias: Literal["absorb", "distribute", "exclude"] = field(default="absorb", kw_only=True)
 
-    def __post_init__(self) -> None:
-        super(Epsilon, self).__post_init__()
-        if self.bias not in _BIASES:
-            raise ArgumentError(f"bias must be one of {', '.join(_BIASES)}, not {self.bias!r}")
+    @property
+    def biases(self) -> tuple[str, ...]:
+        return ("absorb", "distribute", "exclude")
 
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         spread = self.bias == "distribute" and layer.bias is not None
@@ -69,12 +63,7 @@ class _BoundEpsilon(BoundRule):
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
         layer, rule = self.layer, self.rule
         bias = layer.bias
-        exclude = rule.bias == "exclude" and bias is not None
-        if exclude:
-            assert bias is not None
-            denominator = z - layer.per_unit(bias)
-            s = self._quotient(relevance(z, message), denominator, a)
-        elif message.direct is None:
+        if message.direct is None:
             assert message.gradient is not None
             s = message.gradient
             if rule.epsilon:
@@ -87,7 +76,7 @@ class _BoundEpsilon(BoundRule):
         else:
             s = self._quotient(relevance(z, message), z, a)
         down = layer.adjoint(s, layer.weight, a.shape)
-        if bias is None or exclude:
+        if bias is None:
             return Message(down), 0.0
         if rule.bias == "distribute":
             count = layer.gather(torch.ones_like(a[:1]))
