@@ -718,3 +718,83 @@ def test_what_follows_a_layer_decides_its_cheapest_form(act, cost):
         np.testing.assert_allclose(
             ex.layers["1"][i], oracle.gamma(a1[i].numpy(), *parts[1], R, 0.25), rtol=1e-9, atol=1e-12
         )
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Linear(4, 4)
+
+    def forward(self, x):
+        y = self.f(x)
+        y[:, 0] = 0
+        y += x
+        y.clamp_(min=0)
+        y[:, 1:] *= 2
+        return y
+
+
+class Normalising(nn.Module):
+    """The input's normalisation inside of the model: it is no layer with weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.mean, self.std = nn.Linear(4, 3), nn.Buffer(torch.randn(4)), nn.Buffer(torch.rand(4) + 0.5)
+
+    def forward(self, x):
+        return self.f((x - self.mean) / self.std)
+
+
+class ByHand(nn.Module):
+    """Layer and root-mean-square norms, written out."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(4, 4, bias=False), nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        centred = x - x.mean(-1, keepdim=True)
+        h = self.f(centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-5))
+        return self.g(h * torch.rsqrt(h.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+
+class Mixed(nn.Module):
+    """Maxima over groups, a gated unit, a leaky unit written with where."""
+
+    def __init__(self):
+        super().__init__()
+        self.f, self.g = nn.Linear(4, 12, bias=False), nn.Linear(3, 3, bias=False)
+
+    def forward(self, x):
+        a = self.f(x).view(-1, 3, 4).amax(-1)
+        b = F.silu(a) * self.g(a)
+        return torch.where(b > 0, b, 0.1 * b)
+
+
+@pytest.mark.parametrize("net", [InPlace, Normalising, ByHand, Mixed])
+def test_what_people_write_by_hand_is_understood(net):
+    net = seeded(net())
+    x = torch.randn(5, 4).double()
+    backlight.plan(net, x, strict=True)
+    ex = backlight.explain(net, x, 1, rules=Zero())
+    np.testing.assert_allclose(ex.output, net(x)[:, 1].detach())
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+    if isinstance(net, ByHand | Mixed):
+        np.testing.assert_allclose(ex.values.sum(1), ex.output, rtol=1e-9)
+    if isinstance(net, InPlace | Normalising):
+        plain = backlight.explain(net, x, 1, method="gradient_x_input")
+        np.testing.assert_allclose(ex.values, plain.values, rtol=1e-9, atol=1e-13)
+
+
+def test_the_first_layer_lies_behind_a_normalisation_of_the_input():
+    net, x = seeded(Normalising()), torch.randn(3, 4).double()
+    rows = {row["site"]: row["rule"] for row in backlight.plan(net, x, "epsilon-plus-flat").to_frame()}
+    assert rows["f"] == "Flat()"
+    ex = backlight.explain(net, x, 1, rules=backlight.Composite([(backlight.first, Flat())]))
+    # equal parts go through shift and scale as they are
+    np.testing.assert_allclose(ex.values, np.tile(ex.output[:, None] / 4, 4), rtol=1e-10)
+
+
+def test_a_parameter_without_a_value_is_said():
+    with pytest.raises(UnsupportedModel, match="without values yet: run it on a batch"):
+        backlight.explain(nn.LazyLinear(3), torch.zeros(1, 2))

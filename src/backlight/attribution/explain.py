@@ -162,7 +162,7 @@ def _assemble(
                 f"{name}[{', '.join(str(i) for i in index)}]" for name, a in zip(names, arrays, strict=True)
                 for index in np.ndindex(a.shape[1:])
             )  # fmt: skip
-    ledger = _ledger(parts, several)
+    ledger = _ledger(parts, several) if made_by is not None else None
     labels = [head.labels for head in heads]
     title = f"lrp ({made_by.title.partition(': ')[0]})" if made_by is not None else method
     return Explanation(
@@ -191,7 +191,10 @@ def _dims(axes: int) -> tuple[str, ...]:
 def _ledger(parts: list[Attributed], several: bool) -> Ledger | None:
     lines = parts[0].ledger
     if not lines:
-        return None
+        # nothing between the inputs and the output can keep anything
+        scores = torch.cat([part.seeds.scores for part in parts], 1)
+        empty = np.zeros((0, *(scores.T if several else scores[0]).shape))
+        return Ledger((), (), empty, empty, empty)
 
     def column(k: int) -> np.ndarray:
         # one copy of everything: layers are many and their sums small
@@ -213,7 +216,7 @@ def _check(ex: Explanation, strict: bool, method: str) -> None:
             f"row {row} has values that are not finite: the network's own numbers overflow, or a rule divides by next "
             "to nothing; double precision or a rule with a stabiliser helps"
         )
-    if ex.ledger is None or method != "lrp":
+    if ex.ledger is None or not ex.ledger.layers:
         return
     bias = ex.ledger.bias if ex.ledger.bias is not None else np.zeros_like(ex.ledger.absorbed)
     rest = np.abs(ex.ledger.absorbed - bias)

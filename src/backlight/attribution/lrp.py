@@ -17,7 +17,7 @@ from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.engine.run import finish, forward
 from backlight.errors import ArgumentError, listed
-from backlight.rules import Message, relevance
+from backlight.rules import Message, relevance, row_sums
 
 __all__ = ["Attributed", "LayerwiseRelevance"]
 
@@ -86,7 +86,7 @@ class LayerwiseRelevance:
                     values.setdefault(name, []).append(relevance(x if point is None else x - point, found[index]))
                     if point is not None and found[index].gradient is not None:
                         through = Message(found[index].gradient)
-                        entering, leaving = (relevance(v, through).flatten(2).sum(2) for v in (x, x - point))
+                        entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
                         entries.append(("input", "reference", entering, leaving, torch.zeros_like(entering)))
             for place, index in places.items():
                 if index in found:

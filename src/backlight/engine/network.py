@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from backlight.engine.capture import Inputs, capture, light_copy, tensors_of
@@ -52,6 +53,11 @@ class Network:
         model = self._model()
         assert model is not None
         with self._busy:
+            if any(
+                isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+                for tensor in tensors_of(model).values()
+            ):
+                raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._refresh(model)
             signature = _signature(inputs)
             graph, fresh = self._graphs.get(signature), False

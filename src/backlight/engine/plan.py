@@ -370,7 +370,9 @@ class _Planner:
             else:
                 chosen[index] = site.default
             if site.role == "scale" and chosen[index] is site.default:
-                why[index] = "stands alone" if "norm" in site.node.op else "a fixed factor"
+                why[index] = {"add": "a fixed shift", "sub": "a fixed shift", "rsub": "a fixed shift"}.get(
+                    site.node.op, "stands alone" if "norm" in site.node.op else "a fixed factor"
+                )
         for index in self._fused.values():
             if index in why:
                 why[index] = (why[index] + ", " if why[index] else "") + "batch normalisation folded in"

@@ -132,9 +132,9 @@ def automatic(places: list[Place]) -> tuple[Composite, str]:
     """The composite for a network by what it holds, and why."""
     if any(convolution(place) for place in places):
         chosen = [(convolution, Gamma(0.25)), (dense, Epsilon())]
-        return Composite(
-            chosen, "auto"
-        ), "γ = 0.25 in convolutions, ε in dense layers, since the network has convolutions"
+        return Composite(chosen, "auto"), (
+            "γ = 0.25 in convolutions, ε in dense layers, since the network has convolutions"
+        )
     return Composite([(_layer, Epsilon())], "auto"), "ε, since the network has no convolutions"
 
 

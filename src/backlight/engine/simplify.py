@@ -49,6 +49,14 @@ def simplify(graph: Graph) -> Graph:
         source = node.args[0] if node.args else None
         if node.op in ALIASES and isinstance(source, Ref):
             instead[node.index] = source.index
+        elif node.op == "copy" and isinstance(node.args[1], Ref):
+            # what was written over is gone
+            written = node.args[1]
+            if graph.nodes[written.index].shape == node.shape:
+                instead[node.index] = written.index
+            else:
+                node.op, node.target = "expand_as", torch.ops.aten.expand_as.default
+                node.args, node.kwargs = (written, node.args[0]), {}
         elif node.op in ("to", "_to_copy") and isinstance(source, Ref):
             if graph.nodes[source.index].dtype == node.dtype:
                 instead[node.index] = source.index

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
-from backlight.errors import ArgumentError
+from backlight.errors import ArgumentError, UnsupportedOperator
 from backlight.rules import (
     BoundRule,
     Elementwise,
@@ -34,6 +34,7 @@ from backlight.rules import (
     divide,
     dot,
     relevance,
+    row_sums,
 )
 
 __all__ = ["Book", "LinearSite", "Parts", "Site", "Step", "Transposed", "fill", "total"]
@@ -68,13 +69,13 @@ def total(value: Tensor, message: Message, rows: int | None = 0) -> Tensor:
         if message.gradient is not None:
             amount = dot(message.gradient, value)
         if message.direct is not None:
-            amount = amount + message.direct.flatten(2).sum(2)
+            amount = amount + row_sums(message.direct)
         assert isinstance(amount, Tensor)
         return amount
     flow = relevance(value, message)
     if rows is None:
         return flow.flatten(1).sum(1, keepdim=True)
-    return flow.movedim(rows + 1, 1).flatten(2).sum(2)
+    return row_sums(flow.movedim(rows + 1, 1))
 
 
 @dataclass(slots=True)
@@ -345,12 +346,17 @@ class TransposedStep(Step):
         if not pairs:
             return [None] * len(leaves)
         values = [value for value, _ in pairs]
-        columns = [
-            torch.autograd.grad(
-                values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
-            )
-            for k in range(pairs[0][1].shape[0])
-        ]
+        try:
+            columns = [
+                torch.autograd.grad(
+                    values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
+                )
+                for k in range(pairs[0][1].shape[0])
+            ]
+        except NotImplementedError as error:
+            raise UnsupportedOperator(
+                f"operator {self.node.op!r} at {self.node.name!r}, which relevance reaches, has no gradient: {error}"
+            ) from error
         found: list[Tensor | None] = []
         for column in zip(*columns, strict=True):
             given = [g for g in column if g is not None]

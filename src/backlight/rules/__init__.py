@@ -9,7 +9,18 @@ in ``tests/oracles/lrp.py``; a new one for distances is a subclass of `SoftMinRu
 """
 
 from backlight.rules.alphabeta import AlphaBeta, ZPlus
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Rule, as_gradient, divide, dot, relevance
+from backlight.rules.base import (
+    BoundRule,
+    Facts,
+    LinearRule,
+    Message,
+    Rule,
+    as_gradient,
+    divide,
+    dot,
+    relevance,
+    row_sums,
+)
 from backlight.rules.epsilon import Epsilon, Zero
 from backlight.rules.gamma import Gamma
 from backlight.rules.inputs import Box, Flat, WSquare
@@ -51,5 +62,6 @@ __all__ = [
     "divide",
     "dot",
     "relevance",
+    "row_sums",
     "softmin_rule",
 ]

@@ -21,7 +21,19 @@ from torch import Tensor
 from backlight.errors import ArgumentError
 from backlight.rules.maps import LinearMap
 
-__all__ = ["BoundRule", "Facts", "LinearRule", "Message", "Norms", "Rule", "as_gradient", "divide", "dot", "relevance"]
+__all__ = [
+    "BoundRule",
+    "Facts",
+    "LinearRule",
+    "Message",
+    "Norms",
+    "Rule",
+    "as_gradient",
+    "divide",
+    "dot",
+    "relevance",
+    "row_sums",
+]
 
 
 Norms = tuple[Tensor, Tensor | None] | None
@@ -191,8 +203,15 @@ def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
     return (numerator / denominator).masked_fill_(denominator == 0, 0.0)
 
 
+def row_sums(x: Tensor) -> Tensor:
+    """Σ over units, (targets, n, *units) to (targets, n)."""
+    return x.flatten(2).sum(2) if x.dim() > 2 else x
+
+
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """Σ over units, (targets, n): x is (targets, n, *units), y (n, *units)."""
+    if x.dim() == 2:
+        return x * y
     if x.dim() != 3:
         x, y = x.flatten(2), y.reshape(y.shape[0], -1)
     product: Tensor = torch.linalg.vecdot(x, y)

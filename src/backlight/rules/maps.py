@@ -262,7 +262,8 @@ class Elementwise(LinearMap):
         return parameter
 
     def against_units(self, s: Tensor, parameter: Tensor) -> Tensor:
-        return (s * parameter).flatten(2).sum(2)
+        product = s * parameter
+        return product.flatten(2).sum(2) if product.dim() > 2 else product
 
     def squared_norm(self) -> Tensor:
         return self.weight.square()

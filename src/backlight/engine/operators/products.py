@@ -21,7 +21,7 @@ from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
 from backlight.engine.operators.routing import MOVES
 from backlight.engine.sites import Book, Mail, Site, Step, Transposed, Values, fill, total
-from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient
+from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient, row_sums
 
 __all__ = ["product"]
 
@@ -239,7 +239,7 @@ class _NormStep(Step):
         down = Message(flat.reshape(c.shape))
         bias = self._shaped(self.bias, x)
         if bias is not None:
-            kept = (gradient * bias).flatten(2).sum(2)
+            kept = row_sums(gradient * bias)
             book.enter(self, total(y, message, self.rows), total(x, down, self.sources[0]), kept)
         return (down,)
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from backlight.engine.graph import Node
+from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.sites import DEFAULTS, Book, Mail, Parts, Site, Step, Transposed, Values, fill
-from backlight.rules import Facts, Message, Rule, SoftmaxShare, as_gradient, relevance
+from backlight.engine.sites import DEFAULTS, Book, LinearSite, Mail, Parts, Site, Step, Transposed, Values, fill
+from backlight.rules import Elementwise, Facts, Message, Rule, SoftmaxShare, as_gradient, relevance
 
 __all__ = ["MOVES", "SUMS"]
 
@@ -26,13 +27,15 @@ MOVES = frozenset({
     "upsample_nearest3d", "view", "_unsafe_view", "where", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
     "tensor_split", "unsafe_split", "unsafe_chunk", "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel",
     "_reshape_alias", "rot90", "take", "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float",
-    "double", "half", "bfloat16", "unsafe_split_with_sizes", "column_stack", "hstack", "vstack", "expand_copy",
+    "double", "half", "bfloat16",
+    "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes",
+    "column_stack", "hstack", "vstack", "expand_copy",
 })  # fmt: skip
 
 # of several carriers, some constants: what is moved beside them leaves nothing with them, unless they are not zero
 _MIXES_CONSTANTS = frozenset({
     "cat", "concat", "stack", "where", "masked_fill", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
-    "column_stack", "hstack", "vstack",
+    "column_stack", "hstack", "vstack", "index_put", "index_fill", "masked_scatter", "scatter", "fill",
 })  # fmt: skip
 
 SUMS = frozenset({
@@ -73,13 +76,35 @@ def _pads_zero(node: Node) -> bool:
 @operator(*SUMS)
 def add(node: Node, context: Context) -> Site | None:
     carriers = context.carriers(node)
-    arguments = [a for a in node.args[:2] if node.op in ("add", "sub", "rsub")]
-    constant = len(arguments) > 1 and len(carriers) < 2
+    binary = node.op in ("add", "sub", "rsub")
+    constant = binary and len(carriers) < 2
+    if constant and (shifted := _shift(node, context)) is not None:
+        return shifted
     if node.op == "add" and len(set(carriers)) == 2 and "alpha" not in node.kwargs:
         shapes = {context.graph.nodes[index].shape for index in carriers}
         if len(shapes) == 1 and shapes == {node.shape}:
             return _Addition(node, carriers, "sum", DEFAULTS["sum"])
     return Transposed(node, carriers, "sum", DEFAULTS["sum"], leaks=constant)
+
+
+def _shift(node: Node, context: Context) -> Site | None:
+    """A sum or difference with a constant of the same shape, as an elementwise layer: the constant is its bias."""
+    x, y = node.args[:2]
+    alpha = node.kwargs.get("alpha", node.args[2] if len(node.args) > 2 else 1)
+    signal_first = context.carries(x)
+    signal, other = (x, y) if signal_first else (y, x)
+    constant = context.constant(other) if isinstance(other, Ref) else other
+    source = context.node(signal)
+    if constant is None or isinstance(alpha, Ref) or source.shape != node.shape:
+        return None
+    dtype = source.dtype or torch.get_default_dtype()
+    bias = constant.double() if isinstance(constant, Tensor) else torch.tensor(constant, dtype=torch.float64)
+    # add: x + α y; sub: x − α y; rsub: y − α x
+    signs = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[node.op]
+    weight, factor = signs if signal_first else signs[::-1]
+    one = torch.tensor(weight, dtype=dtype, device=bias.device)
+    layer = Elementwise(one, (factor * bias).to(dtype))
+    return LinearSite(node, (signal.index,), "scale", DEFAULTS["scale"], layer=layer)
 
 
 @operator(*_MAXIMA)
