@@ -331,18 +331,61 @@ def test_z16_common_modules_have_a_rule_or_are_named():
         net = nn.Sequential(nn.Linear(4, 6), module, nn.Linear(width, 2)).double().eval()
         backlight.explain(net, torch.randn(3, 4).double(), 0, strict=False)
         backlight.plan(net, torch.randn(3, 4).double(), strict=True)
-    for module, name in ((nn.LSTM(4, 3, batch_first=True), "lstm"), (nn.GRU(4, 3, batch_first=True), "gru")):
 
-        class Recurrent(nn.Module):
-            def __init__(self, inner):
-                super().__init__()
-                self.rnn, self.head = inner, nn.Linear(3, 2)
 
-            def forward(self, x):
-                return self.head(self.rnn(x)[0][:, -1])
+class Recurrent(nn.Module):
+    def __init__(self, inner, width):
+        super().__init__()
+        self.rnn, self.head = inner, nn.Linear(width, 2, bias=False)
 
-        with pytest.raises(backlight.errors.UnsupportedOperator, match=name):
-            backlight.explain(Recurrent(module).eval(), torch.randn(2, 5, 4), 0, strict=True)
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2}, {"bidirectional": True}])
+def test_z16_recurrent_layers_are_written_out_and_conserve(kind, options):
+    net = (
+        Recurrent(kind(4, 3, batch_first=True, bias=False, **options), 6 if options.get("bidirectional") else 3)
+        .double()
+        .eval()
+    )
+    x = torch.randn(3, 5, 4).double()
+    backlight.plan(net, x, strict=True)
+    ex = backlight.explain(net, x, 1, rules=Zero())
+    np.testing.assert_allclose(ex.output, net(x)[:, 1].detach(), rtol=1e-9)
+    np.testing.assert_allclose(ex.values.sum((1, 2)) / ex.output, 1.0, rtol=1e-9)
+
+
+class Stepwise(nn.Module):
+    def __init__(self, cell):
+        super().__init__()
+        self.cell, self.head = cell, nn.Linear(3, 2, bias=False)
+
+    def forward(self, x):
+        state = None
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_z16_recurrent_cells_are_written_out_and_conserve(kind):
+    net = Stepwise(kind(4, 3, bias=False)).double().eval()
+    x = torch.randn(3, 4, 4).double()
+    backlight.plan(net, x, strict=True)
+    ex = backlight.explain(net, x, 1, rules=Zero())
+    np.testing.assert_allclose(ex.values.sum((1, 2)) / ex.output, 1.0, rtol=1e-9)
+
+
+def test_z16_an_lstm_hands_all_relevance_to_signals_none_to_gates():
+    net = Recurrent(nn.LSTM(2, 1, batch_first=True, bias=False), 1).double().eval()
+    x = torch.randn(1, 1, 2).double()
+    ex = backlight.explain(net, x, 0, rules=Zero())
+    # one step from a cell of zero: c = i tanh(z), h = o tanh(c); all of it to z = w x, in proportion
+    w = net.rnn.weight_ih_l0.detach()[2].numpy()
+    parts = w * x[0, 0].numpy()
+    np.testing.assert_allclose(ex.values[0, 0], parts / parts.sum() * ex.output[0], rtol=1e-10)
 
 
 def test_z17_a_model_can_be_copied_and_pickled_after_an_explanation():

@@ -26,6 +26,18 @@ __all__ = ["Inputs", "capture", "input_names", "light_copy", "tensors_of"]
 # torch.export keeps state of its own while it runs
 _LOCK = threading.Lock()
 
+# operators that torch can write out in smaller ones which have rules: recurrent layers and cells
+_WRITTEN_OUT = (
+    torch.ops.aten.lstm.input,
+    torch.ops.aten.gru.input,
+    torch.ops.aten.rnn_tanh.input,
+    torch.ops.aten.rnn_relu.input,
+    torch.ops.aten.lstm_cell.default,
+    torch.ops.aten.gru_cell.default,
+    torch.ops.aten.rnn_tanh_cell.default,
+    torch.ops.aten.rnn_relu_cell.default,
+)
+
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -124,8 +136,9 @@ def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model
         by_position = dict(zip(_argument_names(copy, args), pytree.tree_map(batch, args), strict=True))
         shapes = by_position | pytree.tree_map(batch, kwargs)
     program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
-    # an empty table: operators stay whole, in-place ones become pure
-    program = program.run_decompositions({})
+    # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
+    known = torch.export.default_decompositions()
+    program = program.run_decompositions({op: known[op] for op in _WRITTEN_OUT})
     signature = program.graph_signature
     held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = signature.inputs_to_lifted_tensor_constants
