@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +135,3 @@ def reference_point(given: Any, x: Tensor) -> Tensor:
             f"a reference of shape {tuple(point.shape)} is no point among inputs of shape {tuple(x.shape[1:])}: give "
             "one row, for instance the mean of the data"
         ) from None
-
-
-Attributor = Callable[[Batch, Any, int, int | None], Attributed]

@@ -53,11 +53,6 @@ class Network:
         model = self._model()
         assert model is not None
         with self._busy:
-            if any(
-                isinstance(tensor, UninitializedParameter | UninitializedBuffer)
-                for tensor in tensors_of(model).values()
-            ):
-                raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._refresh(model)
             signature = _signature(inputs)
             graph, fresh = self._graphs.get(signature), False
@@ -88,6 +83,8 @@ class Network:
 
     def _refresh(self, model: nn.Module) -> None:
         if self._structure is None or self._structure.changed():
+            if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors_of(model).values()):
+                raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._graphs.clear()
             self._plans.clear()
             self._structure, self._weights = _Structure(model), None

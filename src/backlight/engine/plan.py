@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 from backlight.engine.composites import Place
 from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_off
@@ -183,7 +182,7 @@ class _Planner:
         steps: dict[int, Step] = {}
         for index in order:
             site = sites[index]
-            facts = Facts(known[site.carriers[0]], off[index], self.places[index].first)
+            facts = Facts(known[site.carriers[0]], off[index])
             step = site.bind(chosen[index], facts)
             step.out = index
             step.rows = self.graph.nodes[index].rows
@@ -444,11 +443,3 @@ def _differentiable(node: Node) -> bool:
         # a tuple of values, or a number computed from shapes
         return getattr(node.target, "__module__", "") != "_operator" or node.op == "getitem"
     return node.dtype.is_floating_point or node.op in MOVES
-
-
-Outputs = Callable[[Any], Any]
-
-
-def rebuild(output: Any, values: Values) -> Any:
-    """The model's output structure with values in it."""
-    return pytree.tree_map_only(Ref, lambda ref: values[ref.index], output, is_leaf=lambda item: isinstance(item, Ref))

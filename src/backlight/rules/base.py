@@ -56,13 +56,10 @@ class Facts:
         Its inputs are never negative: they come from a ReLU, a pooling of such, a sum of such …
     gated : bool
         No relevance arrives where its output is negative: a ReLU follows.
-    first : bool
-        No other layer with weights lies between it and an input of the network.
     """
 
     nonnegative: bool = False
     gated: bool = False
-    first: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -65,11 +65,6 @@ class LinearMap(ABC):
     def channels(self) -> int:
         """How many output channels there are: the length of a bias."""
 
-    @property
-    @abstractmethod
-    def channel_axis(self) -> int:
-        """Which axis of the output holds them."""
-
     def bias_share(self, s: Tensor, bias: Tensor | None) -> Tensor | float:
         """Σ_k s_k b_k for each target and row: what a bias b takes of the relevance."""
         return 0.0 if bias is None else self.against_units(s, bias)
@@ -115,10 +110,6 @@ class Dense(LinearMap):
     @property
     def channels(self) -> int:
         return self.weight.shape[0]
-
-    @property
-    def channel_axis(self) -> int:
-        return -1
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,10 +221,6 @@ class Convolution(LinearMap):
     def channels(self) -> int:
         return self.weight.shape[1] * self.groups if self.transposed else self.weight.shape[0]
 
-    @property
-    def channel_axis(self) -> int:
-        return 1
-
 
 @dataclass(frozen=True, eq=False)
 class Elementwise(LinearMap):
@@ -243,8 +230,6 @@ class Elementwise(LinearMap):
     ----------
     weight, bias : Tensors that broadcast against (n, *units)
     """
-
-    axis: int = 1
 
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return a * weight if bias is None else torch.addcmul(bias, a, weight)
@@ -274,7 +259,3 @@ class Elementwise(LinearMap):
     @property
     def channels(self) -> int:
         return self.weight.numel()
-
-    @property
-    def channel_axis(self) -> int:
-        return self.axis

@@ -141,7 +141,7 @@ def affine(node: Node, signal: Any, factor: Tensor | float, context: Context, *,
     source = context.node(signal)
     dtype = source.dtype or torch.get_default_dtype()
     weight = factor.double() if isinstance(factor, Tensor) else torch.tensor(factor, dtype=torch.float64)
-    weight = (1 / weight if divide else weight).to(dtype)
+    weight = (1 / weight if divide else weight).to(context.device, dtype)
     if weight.dim() and weight.numel() > 1 and (source.shape is None or weight.dim() > len(source.shape) + 1):
         return None
     return _site(node, signal, Elementwise(weight, None), "scale")

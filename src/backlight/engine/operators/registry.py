@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from backlight.engine.graph import Graph, Node, Ref
@@ -44,6 +45,11 @@ class Context:
     graph: Graph
     constants: dict[int, Tensor]
     depends: list[bool]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's constants are."""
+        return next((value.device for value in self.constants.values()), torch.device("cpu"))
 
     def constant(self, argument: Any) -> Tensor | None:
         """The value of an argument that no input reaches."""

@@ -102,8 +102,8 @@ def _shift(node: Node, context: Context) -> Site | None:
     # add: x + α y; sub: x − α y; rsub: y − α x
     signs = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[node.op]
     weight, factor = signs if signal_first else signs[::-1]
-    one = torch.tensor(weight, dtype=dtype, device=bias.device)
-    layer = Elementwise(one, (factor * bias).to(dtype))
+    one = torch.tensor(weight, dtype=dtype, device=context.device)
+    layer = Elementwise(one, (factor * bias).to(context.device, dtype))
     return LinearSite(node, (signal.index,), "scale", DEFAULTS["scale"], layer=layer)
 
 
