@@ -51,6 +51,7 @@ def explain_module(
     ------
     ArgumentError, DataError, UnsupportedModel, UnsupportedOperator, ConservationError
     """
+    model = _uncompiled(model)
     options = method.options if isinstance(method, Method) else {}
     method = method.name if isinstance(method, Method) else method
     if method not in METHODS:
@@ -121,10 +122,17 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     0     linear+relu  Gamma()       2F + 2B
     2     linear       Gamma()       2F + 2B
     """
+    model = _uncompiled(model)
     where = home(model, device)
     batch = next(batches(X, where, 2)[1]).take(0, 2)
     elsewhere = where.device if device is not None else None
     return Network.of(model).plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere)
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` wrapped: it computes the same, in operators that have rules."""
+    inner = model._modules.get("_orig_mod") if type(model).__name__ == "OptimizedModule" else None
+    return model if inner is None else inner
 
 
 def _assemble(
