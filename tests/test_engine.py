@@ -798,3 +798,19 @@ def test_the_first_layer_lies_behind_a_normalisation_of_the_input():
 def test_a_parameter_without_a_value_is_said():
     with pytest.raises(UnsupportedModel, match="without values yet: run it on a batch"):
         backlight.explain(nn.LazyLinear(3), torch.zeros(1, 2))
+
+
+def test_all_members_of_a_tuple_may_be_used():
+    class Unpool(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f, self.head = nn.Conv2d(3, 2, 3, padding=1), nn.Linear(128, 2)
+
+        def forward(self, x):
+            pooled, where = F.max_pool2d(F.relu(self.f(x)), 2, return_indices=True)
+            return self.head(F.max_unpool2d(pooled, where, 2).flatten(1))
+
+    net, x = seeded(Unpool()), image(2)
+    ex = backlight.explain(net, x, 1, rules=Zero())
+    plain = backlight.explain(net, x, 1, method="gradient_x_input")
+    np.testing.assert_allclose(ex.values, plain.values, rtol=1e-9, atol=1e-13)

@@ -39,8 +39,10 @@ def simplify(graph: Graph) -> Graph:
     """
     instead: dict[int, int] = {}
     nodes: list[Node] = []
+    taken = _members_taken(graph)
     for node in graph.nodes:
         _require_deterministic(node)
+        given = node.args[0] if node.args else None
         node = replace(node, args=_swap(node.args, instead), kwargs=_swap(node.kwargs, instead))
         if node.op in ("view", "_unsafe_view"):
             # the copies that made a view possible are dropped
@@ -60,18 +62,25 @@ def simplify(graph: Graph) -> Graph:
         elif node.op in ("to", "_to_copy") and isinstance(source, Ref):
             if graph.nodes[source.index].dtype == node.dtype:
                 instead[node.index] = source.index
-        elif node.op == "getitem" and node.args[1] == 0 and isinstance(source, Ref):
-            origin = nodes[source.index]
-            if origin.op in FIRST_OF_TUPLE:
-                instead[node.index] = source.index
+        elif node.op == "getitem" and isinstance(given, Ref) and taken[given.index] == {0}:
+            origin = nodes[given.index]
+            if origin.op in ALIASES:
+                instead[node.index] = instead[given.index]
+            elif origin.op in FIRST_OF_TUPLE:
+                instead[node.index] = given.index
                 origin.shape, origin.dtype, origin.rows = node.shape, node.dtype, node.rows
                 if origin.target is not None and not isinstance(origin.target, _First):
                     origin.target = _First(origin.target)
-            elif source.index in instead.values():
-                instead[node.index] = source.index
-        elif node.op in FIRST_OF_TUPLE and node.op == "native_dropout":
-            instead[node.index] = source.index if isinstance(source, Ref) else node.index
     return replace(graph, nodes=nodes, output=_swap(graph.output, instead))
+
+
+def _members_taken(graph: Graph) -> dict[int, set[int]]:
+    """For each tuple of values the members that something uses."""
+    taken: dict[int, set[int]] = {}
+    for node in graph.nodes:
+        if node.op == "getitem" and isinstance(node.args[0], Ref):
+            taken.setdefault(node.args[0].index, set()).add(node.args[1])
+    return taken
 
 
 def _swap(tree: Any, instead: dict[int, int]) -> Any:

@@ -29,7 +29,8 @@ MOVES = frozenset({
     "_reshape_alias", "rot90", "take", "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float",
     "double", "half", "bfloat16",
     "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes",
-    "column_stack", "hstack", "vstack", "expand_copy",
+    "column_stack", "hstack", "vstack", "expand_copy", "max_unpool2d",
+    "max_unpool3d",
 })  # fmt: skip
 
 # of several carriers, some constants: what is moved beside them leaves nothing with them, unless they are not zero
