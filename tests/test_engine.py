@@ -343,7 +343,7 @@ def test_the_min_networks_follow_the_closed_form_of_an_absolute_epsilon(rng):
 def test_the_plan_says_what_runs_and_why():
     net = seeded(Net(Residual))
     plan = backlight.plan(net, image(1), "epsilon-plus-flat")
-    rows = {row["site"]: row for row in plan.to_frame()}
+    rows = {row["site"]: row for row in plan.rows()}
     assert rows["stem"]["rule"] == "Flat()"
     assert rows["stem"]["operator"] == "conv2d+relu"
     assert "batch normalisation folded in" in rows["stem"]["why"]
@@ -353,6 +353,9 @@ def test_the_plan_says_what_runs_and_why():
     assert rows["head"]["rule"] == "Epsilon()"
     assert "epsilon-plus-flat" in str(plan)
     assert "folded in" in plan._repr_html_()
+    frame = plan.to_frame()
+    assert list(frame.columns) == ["site", "operator", "rule", "why", "cost"]
+    assert len(frame) == len(rows)
 
 
 def test_automatic_rules_say_why():
@@ -371,7 +374,7 @@ def test_gamma_falls_with_the_resolution_as_in_the_vgg_recipe():
             nn.MaxPool2d(2),
         ]
     net = seeded(nn.Sequential(*stages, nn.Flatten(), nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2)))
-    rules = {row["site"]: row["rule"] for row in backlight.plan(net, image(1, 3, 32), "gamma-decreasing").to_frame()}
+    rules = {row["site"]: row["rule"] for row in backlight.plan(net, image(1, 3, 32), "gamma-decreasing").rows()}
     assert rules["0"] == "Box()"
     assert [rules[str(5 * s + 2)] for s in range(5)] == [f"Gamma(gamma={10 ** (-s / 2)!r})" for s in range(5)]
     assert rules["26"] == rules["28"] == "Zero()"
@@ -387,7 +390,7 @@ def test_a_composite_selects_by_position_name_class_function_and_operator():
             (torch.nn.Linear, Epsilon(0.25)),
         ]
     )
-    found = {row["site"]: row["rule"] for row in backlight.plan(net, image(1), rules).to_frame()}
+    found = {row["site"]: row["rule"] for row in backlight.plan(net, image(1), rules).rows()}
     assert found["stem"] == "Flat()"
     assert found["blocks.0.a"] == "Gamma(gamma=0.5)"
     assert found["blocks.1.b"] == "Gamma(gamma=0.1)"
@@ -623,10 +626,10 @@ def test_a_module_used_twice_is_two_places():
 
     net = seeded(Twice())
     plan = backlight.plan(net, torch.zeros(1, 3))
-    assert [row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")] == [
+    assert [row["site"] for row in plan.rows() if row["operator"].startswith("linear")] == [
         "f.linear",
         "f.linear@2",
-    ] or [row["site"] for row in plan.to_frame() if row["operator"].startswith("linear")] == ["f", "f@2"]
+    ] or [row["site"] for row in plan.rows() if row["operator"].startswith("linear")] == ["f", "f@2"]
 
 
 def test_explaining_within_inference_mode_works():
@@ -701,7 +704,7 @@ def test_a_constant_tensor_or_a_list_of_options_that_changes_is_noticed():
 def test_what_follows_a_layer_decides_its_cheapest_form(act, cost):
     net = seeded(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 5), act, nn.Linear(5, 2)))
     x = torch.randn(4, 3).double()
-    rows = {row["site"]: row["cost"] for row in backlight.plan(net, x, Gamma(0.25)).to_frame()}
+    rows = {row["site"]: row["cost"] for row in backlight.plan(net, x, Gamma(0.25)).rows()}
     assert rows["2"] == cost
     with torch.no_grad():
         a1 = net[:2](x)
@@ -788,7 +791,7 @@ def test_what_people_write_by_hand_is_understood(net):
 
 def test_the_first_layer_lies_behind_a_normalisation_of_the_input():
     net, x = seeded(Normalising()), torch.randn(3, 4).double()
-    rows = {row["site"]: row["rule"] for row in backlight.plan(net, x, "epsilon-plus-flat").to_frame()}
+    rows = {row["site"]: row["rule"] for row in backlight.plan(net, x, "epsilon-plus-flat").rows()}
     assert rows["f"] == "Flat()"
     ex = backlight.explain(net, x, 1, rules=backlight.Composite([(backlight.first, Flat())]))
     # equal parts go through shift and scale as they are

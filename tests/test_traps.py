@@ -158,7 +158,7 @@ def test_z6_the_first_layer_is_first_in_the_graph_not_in_registration():
 
     rules = {
         row["site"]: row["rule"]
-        for row in backlight.plan(HeadFirst(), torch.zeros(1, 3, 8, 8), "epsilon-plus-flat").to_frame()
+        for row in backlight.plan(HeadFirst(), torch.zeros(1, 3, 8, 8), "epsilon-plus-flat").rows()
     }
     assert rules["stem"] == "Flat()"
     assert rules["head"] == "ZPlus()"

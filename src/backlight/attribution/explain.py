@@ -109,8 +109,8 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     Returns
     -------
     Plan
-        Prints as a table; ``to_frame()`` gives its rows. Costs count products with a layer's weights, F forward and B
-        transposed, the forward pass included.
+        Prints as a table; ``rows()`` and ``to_frame()`` give it as data. Costs count products with a layer's weights, F
+        forward and B transposed, the forward pass included.
 
     Examples
     --------

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from backlight.engine.recipes import composite
 from backlight.engine.sites import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import BacklightWarning, UnsupportedModel, UnsupportedOperator
 from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
+from backlight.tables import frame_like
 
 __all__ = ["Plan", "make_plan"]
 
@@ -27,6 +29,8 @@ _TAILS = {
     "sigmoid": "sigmoid", "log_sigmoid": "log-sigmoid",
 }  # fmt: skip
 
+
+_COLUMNS = ("site", "operator", "rule", "why", "cost")
 
 # their values come from the shape of what they are given
 _SHAPE_ONLY = frozenset({
@@ -65,7 +69,10 @@ class Plan:
         What the model does after that: a softmax, for instance.
     places : dict of str to int
         Where relevance can be read, by name.
-    note, title : str
+    title : str
+        The composite, and why where it was chosen automatically.
+    notes : list of str
+        What is worth knowing beside the table.
     """
 
     graph: Graph
@@ -91,7 +98,12 @@ class Plan:
         """The network's inputs by name."""
         return self.graph.inputs
 
-    def to_frame(self) -> list[dict[str, str]]:
+    def to_frame(self, kind: str = "numpy") -> Any:
+        """The table as a data frame: pandas, polars or pyarrow, the first that is installed, or the one named."""
+        rows = self.rows()
+        return frame_like({name: np.array([row[name] for row in rows], dtype=object) for name in _COLUMNS}, kind)
+
+    def rows(self) -> list[dict[str, str]]:
         """The table, one dict a place, in running order."""
         return [
             {
@@ -103,8 +115,8 @@ class Plan:
         ]  # fmt: skip
 
     def __repr__(self) -> str:
-        rows = self.to_frame()
-        names = ("site", "operator", "rule", "why", "cost")
+        rows = self.rows()
+        names = _COLUMNS
         widths = {name: max([len(name), *(len(row[name]) for row in rows)]) for name in names}
         lines = [f"rules: {self.title} ({self.graph.how}, {len(rows)} places)", *(f"  {note}" for note in self.notes)]
         lines.append("  ".join(name.ljust(widths[name]) for name in names).rstrip())
@@ -114,8 +126,8 @@ class Plan:
     def _repr_html_(self) -> str:
         from html import escape
 
-        rows = self.to_frame()
-        names = ("site", "operator", "rule", "why", "cost")
+        rows = self.rows()
+        names = _COLUMNS
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
         body = "".join("<tr>" + "".join(f"<td>{escape(row[name])}</td>" for name in names) + "</tr>" for row in rows)
         notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
