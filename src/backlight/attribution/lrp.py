@@ -82,7 +82,7 @@ class LayerwiseRelevance:
             for name, index in plan.inputs.items():
                 if index in found:
                     x = given[name]
-                    point = self._point(name, x, len(plan.inputs))
+                    point = point_of(self.reference, name, x, len(plan.inputs))
                     values.setdefault(name, []).append(relevance(x if point is None else x - point, found[index]))
                     if point is not None and found[index].gradient is not None:
                         through = Message(found[index].gradient)
@@ -115,14 +115,13 @@ class LayerwiseRelevance:
             found |= matched
         return found
 
-    def _point(self, name: str, x: Tensor, inputs: int) -> Tensor | None:
-        """The reference point of an input."""
-        given = self.reference.get(name) if isinstance(self.reference, dict) else self.reference
-        if given is None:
-            return None
-        if inputs > 1 and not isinstance(self.reference, dict):
-            raise ArgumentError("a network of several inputs needs a dict of references by input")
-        return reference_point(given, x)
+
+def point_of(reference: Any, name: str, x: Tensor, inputs: int) -> Tensor | None:
+    """The reference point of one of so many inputs, broadcast against its rows; ``None`` where none is given."""
+    if reference is not None and inputs > 1 and not isinstance(reference, dict):
+        raise ArgumentError("a network of several inputs needs a dict of references by input")
+    given = reference.get(name) if isinstance(reference, dict) else reference
+    return None if given is None else reference_point(given, x)
 
 
 def reference_point(given: Any, x: Tensor) -> Tensor:

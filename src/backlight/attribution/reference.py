@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
-from backlight.attribution.lrp import Attributed, reference_point
+from backlight.attribution.lrp import Attributed, point_of
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.capture import input_names, light_copy
+from backlight.engine.plan import OUTPUT_NAMES
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method"]
@@ -136,7 +137,12 @@ class ReferenceMethod:
             with torch.no_grad():
                 plain = output(*inputs)
             seeds = resolve(target, plain, lambda out: out, start, rows)
-            points = tuple(self._point(names[k], x, len(floating)) for k, x in zip(floating, inputs, strict=True))
+            points = tuple(
+                torch.zeros_like(x[:1])
+                if (point := point_of(self.reference, names[k], x, len(floating))) is None
+                else point
+                for k, x in zip(floating, inputs, strict=True)
+            )
             function, differs, known = REFERENCES[self.name]
             for option in self.options:
                 if option not in known:
@@ -160,14 +166,6 @@ class ReferenceMethod:
             names[k]: torch.stack([parts[j].detach() for parts in found]).to(inputs[j]) for j, k in enumerate(floating)
         }
         return Attributed({names[k]: leaves[k] for k in floating}, values, seeds, base)
-
-    def _point(self, name: str, x: Tensor, inputs: int) -> Tensor:
-        given = self.reference.get(name) if isinstance(self.reference, dict) else self.reference
-        if given is None:
-            return torch.zeros((1, *x.shape[1:]), dtype=x.dtype, device=x.device)
-        if inputs > 1 and not isinstance(self.reference, dict):
-            raise ArgumentError("a network of several inputs needs a dict of references by input")
-        return reference_point(given, x)
 
 
 def _score(target: Any, seeds: Seeds, k: int, output: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
@@ -299,7 +297,7 @@ def _single(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     if hasattr(output, "keys"):
-        for key in ("logits", "out", "output", "prediction"):
+        for key in OUTPUT_NAMES:
             if key in output:
                 return output[key]  # type: ignore[no-any-return]
     leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -22,13 +22,16 @@ from backlight.errors import BacklightWarning, UnsupportedModel, UnsupportedOper
 from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
 from backlight.tables import frame_like
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["OUTPUT_NAMES", "Plan", "make_plan"]
 
 _TAILS = {
     "softmax": "softmax", "_softmax": "softmax", "log_softmax": "log-softmax", "_log_softmax": "log-softmax",
     "sigmoid": "sigmoid", "log_sigmoid": "log-sigmoid",
 }  # fmt: skip
 
+
+# of several named outputs, the one that is explained: the first of these that is there
+OUTPUT_NAMES = ("logits", "out", "output", "prediction")
 
 _COLUMNS = ("site", "operator", "rule", "why", "cost")
 
@@ -249,7 +252,7 @@ class _Planner:
         found = [ref.index for ref in references(self.graph.output)]
         if isinstance(self.graph.output, dict) or hasattr(self.graph.output, "keys"):
             named = {key: value for key, value in self.graph.output.items() if isinstance(value, Ref)}
-            for key in ("logits", "out", "output", "prediction"):
+            for key in OUTPUT_NAMES:
                 if key in named:
                     found = [named[key].index]
                     break
