@@ -434,11 +434,8 @@ class Strange(nn.Module):
         self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
 
     def forward(self, x):
-        return self.head(
-            torch.special.bessel_j0(self.body(x))
-            if False
-            else torch.linalg.inv(torch.eye(4, dtype=x.dtype) * 3 + 0.01 * self.body(x).unsqueeze(1)).mean(1)
-        )
+        matrices = torch.eye(4, dtype=x.dtype) * 3 + 0.01 * self.body(x).unsqueeze(1)
+        return self.head(torch.linalg.inv(matrices).mean(1))
 
 
 def test_an_unknown_operator_is_named_with_its_module_and_three_ways_out():
@@ -817,3 +814,34 @@ def test_all_members_of_a_tuple_may_be_used():
     ex = backlight.explain(net, x, 1, rules=Zero())
     plain = backlight.explain(net, x, 1, method="gradient_x_input")
     np.testing.assert_allclose(ex.values, plain.values, rtol=1e-9, atol=1e-13)
+
+
+def test_batches_that_take_other_branches_share_one_ledger():
+    net = Branching()
+    net.b = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2))
+    net = seeded(net)
+    x = torch.cat([torch.rand(2, 3), -torch.rand(2, 3)]).double()
+    ex = backlight.explain(net, x, 0, rules=Zero(), batch_size=2)
+    assert len(ex.ledger.layers) == 2
+    # the first two rows ran through one layer, the others through two
+    assert [int(n) for n in (ex.ledger.entering != 0).sum(0)] == [1, 1, 2, 2]
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-13)
+
+
+def test_a_graph_for_a_fixed_number_of_rows_is_captured_once():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.f(x.reshape(3, 4))
+
+    net, x = seeded(Fixed()), torch.randn(3, 4).double()
+    first = backlight.explain(net, x, 0)
+    graphs = dict(Network.of(net)._graphs)
+    second = backlight.explain(net, x, 0)
+    assert Network.of(net)._graphs == graphs
+    assert len(graphs) == 1
+    np.testing.assert_array_equal(first.values, second.values)
+    assert next(iter(graphs.values())).how == "exported for 3 rows"

@@ -83,16 +83,11 @@ def explain_module(
     if not parts:
         raise DataError("there are no batches to explain")
     made_by: Plan | None = attribute.last if isinstance(attribute, LayerwiseRelevance) else None
-    ex = _assemble(parts, heads, feature_names, method, made_by)
-    object.__setattr__(
-        ex,
-        "provenance",
-        {
-            "model": type(model).__name__, "seed": seed, "versions": versions or {},
-            **({"plan": made_by.text, "weights": Network.of(model).fingerprint()} if made_by is not None else {}),
-        },
-    )  # fmt: skip
-    _check(ex, strict, method)
+    provenance: dict[str, Any] = {"model": type(model).__name__, "seed": seed, "versions": versions or {}}
+    if made_by is not None:
+        provenance |= {"plan": made_by.text, "weights": Network.of(model).fingerprint()}
+    ex = _assemble(parts, heads, feature_names, method, made_by, provenance)
+    _check(ex, strict)
     return ex
 
 
@@ -136,7 +131,12 @@ def _uncompiled(model: nn.Module) -> nn.Module:
 
 
 def _assemble(
-    parts: list[Attributed], heads: list[Batch], feature_names: Sequence[str] | None, method: str, made_by: Plan | None
+    parts: list[Attributed],
+    heads: list[Batch],
+    feature_names: Sequence[str] | None,
+    method: str,
+    made_by: Plan | None,
+    provenance: dict[str, Any],
 ) -> Explanation:
     seeds = parts[0].seeds
     several = seeds.several
@@ -183,6 +183,7 @@ def _assemble(
         target=", ".join(seeds.names[:4]) + (" …" if len(seeds.names) > 4 else ""),
         method=title,
         dims=(*dims, "target") if several else dims,
+        provenance=provenance,
         ledger=ledger,
         annotations=annotations,
         layers={layer: joined([part.layers[layer] for part in parts]) for layer in parts[0].layers},
@@ -196,28 +197,29 @@ def _dims(axes: int) -> tuple[str, ...]:
     return known.get(axes, ("row", *(f"axis {k}" for k in range(1, axes))))
 
 
-def _ledger(parts: list[Attributed], several: bool) -> Ledger | None:
-    lines = parts[0].ledger
+def _ledger(parts: list[Attributed], several: bool) -> Ledger:
+    # a network with branches may run through other places in another batch; there, nothing came by
+    lines = list(dict.fromkeys(line[:2] for part in parts for line in part.ledger))
+    scores = torch.cat([part.seeds.scores for part in parts], 1)
     if not lines:
         # nothing between the inputs and the output can keep anything
-        scores = torch.cat([part.seeds.scores for part in parts], 1)
         empty = np.zeros((0, *(scores.T if several else scores[0]).shape))
         return Ledger((), (), empty, empty, empty)
+    found = [{line[:2]: line for line in part.ledger} for part in parts]
 
     def column(k: int) -> np.ndarray:
         # one copy of everything: layers are many and their sums small
-        stacked = (
-            torch.cat([torch.stack([line[k] for line in part.ledger]) for part in parts], 2)  # type: ignore[misc]
-            .double()
-            .cpu()
-            .numpy()
-        )
+        rows = [
+            torch.stack([held[line][k] if line in held else torch.zeros_like(part.seeds.scores) for line in lines])  # type: ignore[misc]
+            for part, held in zip(parts, found, strict=True)
+        ]
+        stacked = torch.cat(rows, 2).double().cpu().numpy()
         return np.moveaxis(stacked, 1, -1) if several else stacked[:, 0]
 
-    return Ledger(tuple(line[0] for line in lines), tuple(line[1] for line in lines), column(2), column(3), column(4))
+    return Ledger(tuple(name for name, _ in lines), tuple(rule for _, rule in lines), column(2), column(3), column(4))
 
 
-def _check(ex: Explanation, strict: bool, method: str) -> None:
+def _check(ex: Explanation, strict: bool) -> None:
     if not np.isfinite(ex.values).all():
         row = int(np.argwhere(~np.isfinite(ex.values))[0][0])
         raise DataError(

@@ -87,7 +87,7 @@ class LayerwiseRelevance:
                     if point is not None and found[index].gradient is not None:
                         through = Message(found[index].gradient)
                         entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
-                        entries.append(("input", "reference", entering, leaving, torch.zeros_like(entering)))
+                        entries.append((f"input {name}", "reference", entering, leaving, torch.zeros_like(entering)))
             for place, index in places.items():
                 if index in found:
                     kept[place].append(relevance(run.kept[index], found[index]))

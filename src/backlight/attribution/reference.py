@@ -43,14 +43,12 @@ class Question:
     points : tuple of Tensor
         The reference points, broadcast against them; zero where none is given.
     options : dict
-    progress : bool
     """
 
     score: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     points: tuple[Tensor, ...]
     options: dict[str, Any]
-    progress: bool
 
 
 Function = Callable[[Question], tuple[Tensor, ...]]
@@ -108,7 +106,6 @@ class ReferenceMethod:
     reference: Any
     seed: int
     options: dict[str, Any]
-    progress: bool = False
 
     def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
         model = light_copy(self.model)
@@ -154,9 +151,7 @@ class ReferenceMethod:
                 # captum warns of what it does to its own copies of the inputs
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):
-                    question = Question(
-                        _score(target, seeds, k, output, batch.rows), inputs, points, self.options, self.progress
-                    )
+                    question = Question(_score(target, seeds, k, output, batch.rows), inputs, points, self.options)
                     found.append(function(question))
                     if differs:
                         with torch.no_grad():
@@ -244,7 +239,7 @@ def occlusion(question: Question) -> tuple[Tensor, ...]:
         _captum("occlusion").Occlusion(question.score).attribute(
             question.inputs, sliding_window_shapes=windows, strides=strides,
             baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
-            perturbations_per_eval=1, show_progress=question.progress,
+            perturbations_per_eval=1,
         )
     )  # fmt: skip
 
@@ -266,7 +261,7 @@ def shapley(question: Question) -> tuple[Tensor, ...]:
             question.inputs,
             baselines=tuple(p.expand_as(x) for p, x in zip(question.points, question.inputs, strict=True)),
             feature_mask=tuple(masks), n_samples=int(question.options.get("samples", 25)),
-            perturbations_per_eval=1, show_progress=question.progress,
+            perturbations_per_eval=1,
         )
     )  # fmt: skip
 

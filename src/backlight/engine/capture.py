@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from backlight.engine.graph import Graph, Node, Ref
 from backlight.errors import DataError, UnsupportedModel
 
-__all__ = ["Inputs", "capture", "input_names", "light_copy", "tensors_of"]
+__all__ = ["Inputs", "capture", "input_names", "light_copy", "rows_of", "tensors_of"]
 
 # torch.export keeps state of its own while it runs
 _LOCK = threading.Lock()
@@ -51,7 +51,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
     UnsupportedModel
         Neither export nor a trace gives a graph; says what torch said.
     """
-    rows = _rows(inputs)
+    rows = rows_of(inputs)
     with _LOCK, torch.no_grad(), _quiet():
         copy = light_copy(model)
         first: Exception | None = None
@@ -347,7 +347,8 @@ def input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     return names
 
 
-def _rows(inputs: Inputs) -> int:
+def rows_of(inputs: Inputs) -> int:
+    """The number of rows: the first size of the first tensor."""
     for leaf in pytree.tree_leaves(inputs):
         if isinstance(leaf, Tensor) and leaf.dim():
             return int(leaf.shape[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
-from backlight.engine.capture import Inputs, capture, light_copy, tensors_of
+from backlight.engine.capture import Inputs, capture, light_copy, rows_of, tensors_of
 from backlight.engine.graph import Graph
 from backlight.engine.plan import Plan, make_plan
 from backlight.engine.run import finish, forward
@@ -55,26 +55,30 @@ class Network:
         with self._busy:
             self._refresh(model)
             signature = _signature(inputs)
-            graph, fresh = self._graphs.get(signature), False
+            fixed = (signature, rows_of(inputs))
+            if fixed in self._graphs:
+                signature = fixed
+            graph = self._graphs.get(signature)
+            fresh = graph is None
             if graph is None:
-                fresh = True
                 graph = simplify(capture(model, inputs))
-                if graph.how == "exported":
-                    self._graphs[signature] = graph
-                elif graph.how != "traced":
-                    signature = (signature, _rows(inputs))
-                    graph = self._graphs.setdefault(signature, graph)
-            key = (signature, _rules_key(rules), strict, str(device))
-            plan = self._plans.get(key)
-            # a traced graph followed the branches of one run
-            if plan is None or graph.how == "traced":
-                plan = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
-                if fresh:
+                if graph.how == "traced":
+                    # it followed the branches of one run, and holds for that run only
+                    plan = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
                     _verify(plan, model, inputs)
+                    return plan
+                signature = signature if graph.how == "exported" else fixed
+                self._graphs[signature] = graph
+            key = (signature, _rules_key(rules), strict, str(device))
+            kept = self._plans.get(key)
+            if kept is None:
+                kept = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
+                if fresh:
+                    _verify(kept, model, inputs)
                 while len(self._plans) >= _KEPT_PLANS:
                     del self._plans[next(iter(self._plans))]
-                self._plans[key] = plan
-            return plan
+                self._plans[key] = kept
+            return kept
 
     def fingerprint(self) -> str:
         """A hash of a sample of the weights, as of the last plan."""
@@ -100,12 +104,6 @@ def _signature(inputs: Inputs) -> Any:
         for leaf in leaves
     )
     return described, repr(spec)
-
-
-def _rows(inputs: Inputs) -> int:
-    return next(
-        (int(leaf.shape[0]) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.dim()), 0
-    )
 
 
 def _rules_key(rules: Any) -> Any:

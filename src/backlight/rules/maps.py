@@ -52,9 +52,9 @@ class LinearMap(ABC):
     def squared_norm(self) -> Tensor:
         """Σ w² of each output unit, shaped to broadcast against (n, *out)."""
 
-    @abstractmethod
-    def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap:
-        """The layer followed by scale · z + shift, one number of each an output channel."""
+    def scaled(self, scale: Tensor, shift: Tensor) -> LinearMap | None:
+        """The layer followed by scale · z + shift, one number an output channel; ``None`` where that is not folded."""
+        return None
 
     def preceded(self, scale: Tensor, shift: Tensor) -> LinearMap | None:
         """The layer on scale · a + shift, one number of each an input channel; ``None`` where that is no such layer."""
@@ -252,9 +252,6 @@ class Elementwise(LinearMap):
 
     def squared_norm(self) -> Tensor:
         return self.weight.square()
-
-    def scaled(self, scale: Tensor, shift: Tensor) -> Elementwise:
-        raise NotImplementedError  # never planned: affine layers are not folded into one another
 
     @property
     def channels(self) -> int:
