@@ -24,7 +24,7 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, point_of
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.capture import input_names, light_copy
-from backlight.engine.plan import OUTPUT_NAMES
+from backlight.engine.dependencies import OUTPUT_NAMES
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method"]

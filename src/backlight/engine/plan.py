@@ -12,33 +12,19 @@ import torch
 from torch import Tensor
 
 from backlight.engine.composites import Place
+from backlight.engine.dependencies import TAILS, Dependencies
 from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_off
-from backlight.engine.graph import Graph, Node, Ref, references
-from backlight.engine.operators import Context, find
-from backlight.engine.operators.routing import MOVES
+from backlight.engine.graph import Graph, Node
+from backlight.engine.operators import find
 from backlight.engine.recipes import composite
 from backlight.engine.sites import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
-from backlight.errors import BacklightWarning, UnsupportedModel, UnsupportedOperator
+from backlight.errors import BacklightWarning, UnsupportedOperator
 from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
 from backlight.tables import frame_like
 
-__all__ = ["OUTPUT_NAMES", "Plan", "make_plan"]
-
-_TAILS = {
-    "softmax": "softmax", "_softmax": "softmax", "log_softmax": "log-softmax", "_log_softmax": "log-softmax",
-    "sigmoid": "sigmoid", "log_sigmoid": "log-sigmoid",
-}  # fmt: skip
-
-
-# of several named outputs, the one that is explained: the first of these that is there
-OUTPUT_NAMES = ("logits", "out", "output", "prediction")
+__all__ = ["Plan", "make_plan"]
 
 _COLUMNS = ("site", "operator", "rule", "why", "cost")
-
-# their values come from the shape of what they are given
-_SHAPE_ONLY = frozenset({
-    "sym_size", "new_zeros", "new_ones", "new_full", "new_empty", "zeros_like", "ones_like", "full_like", "empty_like",
-})  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -169,20 +155,18 @@ class _Planner:
         self, graph: Graph, tensors: dict[str, Tensor], rules: Any, strict: bool, device: torch.device | None
     ) -> None:
         self.graph, self.rules, self.strict = graph, rules, strict
-        self.template: list[Any] = [None] * len(graph.nodes)
         self.notes: list[str] = []
-        given = {index: tensors[name] for index, name in graph.parameters.items()} | graph.constants
-        self.constants: dict[int, Tensor] = {}
-        for index, value in given.items():
-            self.constants[index] = value.detach() if device is None else value.detach().to(device)
-        self.reached = self._reached()
-        self._fold_constants()
-        self.depends = self._carrying()
-        self.context = Context(graph, self.constants, self.depends)
+        self.known = Dependencies(graph, tensors, device)
+        self.template, self.constants = self.known.template, self.known.constants
+        self.context = self.known.context
 
     def plan(self) -> Plan:
-        output, tail = self._explained()
-        needed = self._needed(output)
+        output, after = self.known.explained()
+        tail: list[Step] = [PlainStep(node, (), node.index, "") for node in after]
+        self.notes += [
+            f"the model ends in a {TAILS[node.op]}: the logit before it is explained" for node in after[::-1]
+        ]
+        needed = self.known.needed(output)
         sites = self._sites(output, needed)
         self._fold_normalisations(sites, needed)
         order = sorted(sites)
@@ -219,68 +203,6 @@ class _Planner:
         return Plan(
             self.graph, running, self._frees(running, output), self.template, output, tail, places, title, self.notes
         )
-
-    # -- what depends on what ------------------------------------------------------------------------------------------
-
-    def _reached(self) -> list[bool]:
-        reached = [False] * len(self.graph.nodes)
-        given = set(self.graph.inputs.values())
-        for node in self.graph.nodes:
-            reached[node.index] = node.index in given or any(reached[index] for index in node.inputs)
-        return reached
-
-    def _carrying(self) -> list[bool]:
-        """Where relevance can be: on a path from the inputs by numbers, not by shapes and comparisons alone."""
-        found = [False] * len(self.graph.nodes)
-        given = set(self.graph.inputs.values())
-        for node in self.graph.nodes:
-            found[node.index] = node.index in given or (_differentiable(node) and any(found[k] for k in node.inputs))
-        return found
-
-    def _fold_constants(self) -> None:
-        values = self.template
-        for index, value in self.constants.items():
-            values[index] = value
-        for node in self.graph.nodes:
-            index = node.index
-            if index not in self.constants and node.target is not None and not self.reached[index]:
-                values[index] = node.target(*fill(node.args, values), **fill(node.kwargs, values))
-                self.constants[index] = values[index]
-
-    def _explained(self) -> tuple[int, list[Step]]:
-        """The node that is explained, and what follows it."""
-        found = [ref.index for ref in references(self.graph.output)]
-        if isinstance(self.graph.output, dict) or hasattr(self.graph.output, "keys"):
-            named = {key: value for key, value in self.graph.output.items() if isinstance(value, Ref)}
-            for key in OUTPUT_NAMES:
-                if key in named:
-                    found = [named[key].index]
-                    break
-        found = [index for index in found if self.depends[index]]
-        if not found:
-            raise UnsupportedModel("the model's output does not depend on its inputs by numbers that have a gradient")
-        if len(found) > 1:
-            raise UnsupportedModel(
-                f"the model has {len(found)} outputs: wrap it in a module that returns the one to be explained"
-            )
-        index = found[0]
-        tail: list[Step] = []
-        while self.graph.nodes[index].op in _TAILS and self.depends[self.graph.nodes[index].args[0].index]:
-            node = self.graph.nodes[index]
-            tail.insert(0, PlainStep(node, (), index, ""))
-            self.notes.append(f"the model ends in a {_TAILS[node.op]}: the logit before it is explained")
-            index = node.args[0].index
-        return index, tail
-
-    def _needed(self, output: int) -> set[int]:
-        needed, todo = set(), [output]
-        while todo:
-            index = todo.pop()
-            if index in needed or index in self.constants:
-                continue
-            needed.add(index)
-            todo += self.graph.nodes[index].inputs
-        return needed
 
     def _users(self, needed: set[int]) -> list[list[int]]:
         """For each value the nodes of this plan that use it."""
@@ -449,12 +371,3 @@ class _Planner:
             if index not in self.constants and index != output:
                 frees[position].append(index)
         return [tuple(indices) for indices in frees]
-
-
-def _differentiable(node: Node) -> bool:
-    if node.op in _SHAPE_ONLY or node.dtype is torch.bool:
-        return False
-    if node.dtype is None:
-        # a tuple of values, or a number computed from shapes
-        return getattr(node.target, "__module__", "") != "_operator" or node.op == "getitem"
-    return node.dtype.is_floating_point or node.op in MOVES

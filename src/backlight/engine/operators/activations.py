@@ -20,7 +20,7 @@ from backlight.engine.operators.registry import Context, operator
 from backlight.engine.sites import Book, Mail, Site, Step, Values, fill
 from backlight.rules import Facts, Message, Pass, Rule, relevance
 
-__all__ = ["CLAMPS", "RECTIFIERS", "Activation", "clamp_bounds"]
+__all__ = ["ACTIVATIONS", "CLAMPS", "RECTIFIERS", "Activation", "clamp_bounds"]
 
 # zero for negative inputs, never negative: no relevance comes through where the input is negative
 RECTIFIERS = frozenset({"relu", "relu6"})
@@ -102,6 +102,10 @@ _RATIOS: dict[str, Ratio] = {
 
 # f(0) ≠ 0
 _OUTRIGHT = frozenset({"sigmoid", "hardsigmoid", "softplus", "exp", "log_sigmoid", "log_sigmoid_forward", "cos", "log"})
+
+
+# functions of one value, unit by unit
+ACTIVATIONS = frozenset(_RATIOS) | _OUTRIGHT | CLAMPS | {"clamp_max", "reciprocal", "rsqrt"}
 
 
 @dataclass(slots=True)
