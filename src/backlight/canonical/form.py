@@ -90,10 +90,11 @@ class Held(Value):
 
 @dataclass(eq=False, slots=True)
 class Term:
-    """A linear map of a value; the map has no bias."""
+    """A linear map of a value; the map has no bias. ``name`` is that of the layer that it comes from."""
 
     map: LinearMap
     source: Value
+    name: str = ""
 
     def apply(self, value: Tensor) -> Tensor:
         """The map of a value's numbers."""
@@ -131,7 +132,7 @@ class Affine(Value):
         return total if self.bias is None else total + self.bias
 
     def twin(self) -> Affine:
-        terms = [Term(term.map, term.source) for term in self.terms]
+        terms = [Term(term.map, term.source, term.name) for term in self.terms]
         return Affine(self.name, terms, self.bias, self.op, shape=self.shape)
 
 

@@ -105,7 +105,7 @@ class _Lifter:
             return None
         linear, bias = without_bias(site.layer)
         op = "batch_norm" if "norm" in node.op else ""
-        return Affine(node.name, [Term(linear, self.values[site.carriers[0]])], bias, op)
+        return Affine(node.name, [Term(linear, self.values[site.carriers[0]], node.name)], bias, op)
 
     def _sum(self, node: Node) -> Value | None:
         if node.op == "neg" and self._signal(node.args[0]):
@@ -138,7 +138,7 @@ class _Lifter:
         op, args, kwargs = node.op, self._filled(node.args), self._filled(node.kwargs)
         target = node.target
         source = self.graph.nodes[node.inputs[0]] if node.inputs else None
-        if op == "reshape" and source is not None and node.rows == 0 and source.rows == 0 and node.shape is not None:
+        if target is torch.ops.aten.reshape.default and source is not None and node.rows == 0 and source.rows == 0 and node.shape is not None:
             # all axes into one: in words that hold for other widths too
             whole = source.shape is not None and len(source.shape) > 1 and len(node.shape) == 1
             if whole and node.shape[0] == torch.Size(source.shape or ()).numel():

@@ -85,12 +85,12 @@ class _Lowerer:
                     part = self.graph.call_function(torch.ops.aten.neg.default, (part,))
             else:
                 layer, bias = self._layer(term.map, bias, value)
-                part = self.graph.call_module(self._keep(layer, value.name), (source,))
+                part = self.graph.call_module(self._keep(layer, term.name or value.name), (source,))
             total = part if total is None else self.graph.call_function(torch.ops.aten.add.Tensor, (total, part))
         assert total is not None
         if bias is not None:
             total = self.graph.call_function(
-                torch.ops.aten.add.Tensor, (total, self._constant(bias, value.name + ".bias"))
+                torch.ops.aten.add.Tensor, (total, self._constant(bias, value.name + "_bias"))
             )
         return total
 
@@ -103,7 +103,7 @@ class _Lowerer:
             return self.graph.call_module(self._keep(self._norm(value, weight, own), value.name), (source,)), None, False
         if weight.numel() == 1 and float(weight.abs()) == 1.0:
             return source, bias, bool(weight < 0)
-        factor = self._constant(weight, value.name + ".scale")
+        factor = self._constant(weight, value.name + "_scale")
         return self.graph.call_function(torch.ops.aten.mul.Tensor, (source, factor)), bias, False
 
     def _norm(self, value: Affine, weight: Tensor, bias: Tensor) -> nn.Module:
@@ -154,10 +154,13 @@ class _Lowerer:
 
     def _keep(self, item: Any, name: str) -> str:
         words = [_word(part) for part in re.split(r"[.@]", name) if part] or ["layer"]
+        taken = self.held
         stem = ".".join(words)
-        taken, count, found = self.held, 0, stem
-        # a name must not be the beginning of another's path, nor the reverse
-        while any(other == found or other.startswith(found + ".") or found.startswith(other + ".") for other in taken):
+        if any(stem.startswith(other + ".") for other in taken):
+            # that one is a layer, and cannot hold others
+            stem = "_".join(words)
+        count, found = 0, stem
+        while found in taken or any(other.startswith(found + ".") for other in taken):
             count += 1
             found = f"{stem}_{count}"
         taken[found] = item

@@ -1,0 +1,179 @@
+"""Who reads the units of a value, through what, and in which of its columns.
+
+Between a layer's units and the weights that read them there may be operators that keep channels apart: pooling,
+flattening, concatenation. They are followed with the numbers of the units in the place of their values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.canonical.form import Affine, Form, Held, Operator, Term, Value
+from backlight.engine.operators.routing import MOVES
+from backlight.rules import Convolution, Dense, Elementwise
+
+__all__ = ["Reader", "Readers", "Tracker"]
+
+_LINEAR = (MOVES - {"where", "masked_fill", "index_put", "scatter", "index_fill", "masked_scatter", "fill"}) | {
+    "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+    "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
+}  # fmt: skip
+# in words that do not name the number of units
+_RESIZABLE = frozenset({
+    "flatten", "cat", "concat", "mean", "permute", "transpose", "squeeze", "unsqueeze", "t", "swapaxes", "dropout",
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
+})  # fmt: skip
+_POOLS = frozenset({
+    "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+    "adaptive_max_pool1d", "adaptive_max_pool2d",
+})  # fmt: skip
+
+
+@dataclass(slots=True)
+class Reader:
+    """A term that reads units.
+
+    Attributes
+    ----------
+    value : Affine
+    term : Term
+    units : Tensor of int
+        For each input unit of the term's map the unit that it reads, −1 for a constant or one of another value.
+    direct : bool
+        Whether nothing stands between.
+    """
+
+    value: Affine
+    term: Term
+    units: Tensor
+    direct: bool
+
+
+@dataclass(slots=True)
+class Readers:
+    """All readers of a value.
+
+    Attributes
+    ----------
+    mixing : list of Reader
+        Layers with weights that mix units.
+    scaling : list of Reader
+        Terms that only scale: the units go on one by one.
+    closed : bool
+        Whether there is no other use: nothing that mixes units without weights, and not the output.
+    resizable : bool
+        Whether what stands between holds for other numbers of units too.
+    through : list of Operator
+        What stands between, in running order.
+    """
+
+    mixing: list[Reader] = field(default_factory=list)
+    scaling: list[Reader] = field(default_factory=list)
+    closed: bool = True
+    resizable: bool = True
+    through: list[Operator] = field(default_factory=list)
+
+    @property
+    def all_mix(self) -> bool:
+        """Whether every use is by weights that mix units: then units can be merged, dropped and added."""
+        return self.closed and self.resizable and not self.scaling and bool(self.mixing)
+
+    @property
+    def direct(self) -> bool:
+        """Whether all of them read the units themselves."""
+        return self.all_mix and all(reader.direct for reader in self.mixing)
+
+
+class Tracker:
+    """Follows numbers that stand for units through what keeps them apart, in one form as it is now."""
+
+    def __init__(self, form: Form) -> None:
+        self.form, self.order = form, form.order()
+        self._position = {value: k for k, value in enumerate(self.order)}
+        # sizes and positions, for one row
+        self.values = form.run({name: _one(given) for name, given in form.example.items()})
+
+    def numbered(self, value: Value, axis: int) -> Tensor:
+        """The number of the unit at each place of a row, (1, *shape), from one: where padding puts zeros is no unit."""
+        count = value.shape[axis]
+        shape = [1] * len(value.shape)
+        shape[axis] = count
+        numbers = torch.arange(1, count + 1, dtype=torch.float64)
+        return numbers.view(1, *shape).expand(1, *value.shape)
+
+    def readers(self, value: Value, axis: int) -> Readers:
+        """The readers of a value whose units lie along an axis of its rows."""
+        return self.follow(value, self.numbered(value, axis))
+
+    def follow(self, value: Value, numbers: Tensor) -> Readers:
+        """The readers of a value whose places have these numbers."""
+        found = Readers(closed=value is not self.form.output)
+        seen: dict[Value, Tensor] = {value: numbers}
+        for user in self.order[self._position[value] + 1 :]:
+            if not any(source in seen for source in user.sources()):
+                continue
+            if isinstance(user, Affine):
+                for term in user.terms:
+                    if term.source in seen:
+                        found.closed &= _read(found, user, term, seen[term.source], term.source is value)
+            elif isinstance(user, Operator) and user.op in _LINEAR | _POOLS:
+                moved = self.through(user, seen)
+                if moved is None or user is self.form.output:
+                    found.closed = False
+                else:
+                    seen[user] = moved
+                    found.through.append(user)
+                    found.resizable &= user.op in _RESIZABLE
+            elif not (isinstance(user, Operator) and user.op == "sym_size"):
+                found.closed = False
+        return found
+
+    def carried(self, readers: Readers, start: Value, numbers: Tensor) -> dict[Value, Tensor]:
+        """Numbers at what stands between a value and its readers, with zeros beside them."""
+        seen: dict[Value, Tensor] = {start: numbers}
+        for operator in readers.through:
+            seen[operator] = operator.compute({**seen, **self.beside(operator, seen)})
+        return seen
+
+    def beside(self, user: Operator, seen: Container[Value]) -> dict[Value, Any]:
+        """Zeros for what else an operator is made of; sizes and positions as they are."""
+        values: dict[Value, Any] = {}
+        for source in user.sources():
+            if source not in seen:
+                value = self.values[source]
+                plain = isinstance(value, Tensor) and value.is_floating_point() and not isinstance(source, Held)
+                values[source] = torch.zeros_like(value) if plain else value
+        return values
+
+    def through(self, user: Operator, seen: dict[Value, Tensor]) -> Tensor | None:
+        """The numbers of the units behind an operator; ``None`` where it mixes them."""
+        moved = user.compute({**seen, **self.beside(user, seen)})
+        if isinstance(moved, tuple | list):
+            return moved  # type: ignore[return-value]
+        if not isinstance(moved, Tensor) or moved.dim() < 2:
+            return None
+        return moved if bool(((moved - moved.round()).abs() < 1e-9).all()) else None
+
+
+def _one(given: Any) -> Any:
+    return given[:1] if isinstance(given, Tensor) else given
+
+
+def _read(found: Readers, user: Affine, term: Term, numbers: Tensor, direct: bool) -> bool:
+    if isinstance(term.map, Elementwise):
+        found.scaling.append(Reader(user, term, torch.empty(0), direct))
+        return True
+    axis = numbers.dim() - 1 if isinstance(term.map, Dense) else 1
+    by_unit = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)
+    whole = bool((by_unit == by_unit[:, :1]).all() and (by_unit == by_unit.round()).all())
+    if not whole or (isinstance(term.map, Convolution) and term.map.groups != 1):
+        return False
+    found.mixing.append(Reader(user, term, by_unit[:, 0].long() - 1, direct))
+    return True

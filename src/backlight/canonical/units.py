@@ -1,0 +1,472 @@
+r"""Hidden units: unit norm, one unit for each hyperplane, and none that is constant, dead or always on.
+
+A layer of units h = σ(W x + b) read by V h + M x + c. What is used, for σ = relu:
+
+* relu(d z) = d relu(z) for d > 0: rows of W get length one, the length goes to the columns of V.
+* collinear rows (w₁, b₁) = (w₂, b₂): one unit with the sum of the columns. A sum of zero drops the unit.
+* opposite rows: relu(−z) = relu(z) − z, so the pair is one unit and a linear part.
+* z ≥ 0 on the whole domain: relu(z) = z; z ≤ 0: relu(z) = 0; w = 0: a constant.
+* relu(z) = z + relu(−z) in the other direction: where M holds −V_k w_k of a unit, the unit was flipped.
+
+With one hidden layer the form {hyperplanes, pairwise not collinear, with columns that are not zero; linear part} is
+unique, since the kinks of the function are the hyperplanes. With more it is unique up to what the bounds can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from backlight.canonical.affine import channel_axis
+from backlight.canonical.algebra import RESIDUE, pick_columns, pick_rows, rows, scale_columns, scale_rows, simplest
+from backlight.canonical.bounds import Interval
+from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, scale_of
+from backlight.canonical.readers import Reader, Readers, Tracker
+from backlight.rules import Convolution, Dense, Elementwise, LinearMap
+
+__all__ = ["HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "orient", "rectifiers"]
+
+# σ(d z) = d σ(z) for d > 0
+HOMOGENEOUS = frozenset({"relu", "leaky_relu", "abs"})
+
+_EQUAL = 1e-10
+_SHARE = 1e-6
+
+# kind, where, what, and whether units were there that cancel
+Note = Callable[..., None]
+
+
+@dataclass(slots=True)
+class Layer:
+    """Units with an activation: what they read, and who reads them.
+
+    Attributes
+    ----------
+    units : Pointwise
+    before : Affine
+        Its source.
+    axis : int
+        Which axis of a row counts the units.
+    readers : Readers
+    tracker : Tracker
+    """
+
+    units: Pointwise
+    before: Affine
+    axis: int
+    readers: Readers
+    tracker: Tracker
+
+    @property
+    def count(self) -> int:
+        """How many units there are."""
+        return self.units.shape[self.axis]
+
+    @property
+    def free(self) -> bool:
+        """Whether every unit has weights of its own, so that units can be left out and added."""
+        return all(
+            isinstance(term.map, Dense) or (isinstance(term.map, Convolution) and term.map.groups == 1)
+            for term in self.before.terms
+        )
+
+    def weights(self) -> Tensor:
+        """What each unit reads, (units, …); of a term that only scales, one number a unit."""
+        return torch.cat([self._of_term(term) for term in self.before.terms], 1)
+
+    def _of_term(self, term: Term) -> Tensor:
+        factor = scale_of(term)
+        if factor is None:
+            return rows(term.map)
+        full = factor.expand(1, *self.before.shape)[0].movedim(self.axis, 0).reshape(self.count, -1)
+        return full[:, :1]
+
+    def biases(self) -> Tensor:
+        """The bias of each unit, (units, places)."""
+        if self.before.bias is None:
+            return torch.zeros(self.count, 1, dtype=torch.float64)
+        full = self.before.bias.expand(1, *self.before.shape)[0].movedim(self.axis, 0).reshape(self.count, -1)
+        return full[:, :1] if bool((full == full[:, :1]).all()) else full
+
+    def part(self, index: Tensor, name: str, factor: Tensor | None = None) -> Affine:
+        """Some of the units before their activation, times one number each."""
+        scale = torch.ones(len(index), dtype=torch.float64) if factor is None else factor
+        terms = [Term(scale_rows(pick_rows(t.map, index), scale), t.source, t.name) for t in self.before.terms]
+        bias = self.before.bias
+        if bias is not None:
+            full = bias.expand(1, *self.before.shape)
+            shape = [1] * (len(self.before.shape) + 1)
+            shape[self.axis + 1] = -1
+            bias = full.index_select(self.axis + 1, index) * scale.view(shape)
+        return Affine(name, terms, bias)
+
+    def keep(self, mask: Tensor) -> None:
+        """Leave units out: what they gave must have been seen to."""
+        index = torch.nonzero(mask).flatten()
+        self.units.source = self.part(index, self.before.name)
+        for reader in self.readers.mixing:
+            alive = (reader.units < 0) | mask[reader.units.clamp(min=0)]
+            reader.term.map = pick_columns(reader.term.map, torch.nonzero(alive).flatten())
+
+    def transform(self, matrix: Tensor) -> bool:
+        """New columns Σ_k T[k, j] v_k for unit j, in every reader; says whether any of them cancel."""
+        cancels = False
+        for reader in self.readers.mixing:
+            reader.term.map, lost = _mixed(reader, matrix)
+            cancels |= lost
+        return cancels
+
+
+def layers(form: Form, ops: frozenset[str] | None = None) -> list[Layer]:
+    """The layers of units of a form, in running order."""
+    tracker = Tracker(form)
+    found = []
+    for value in tracker.order:
+        if not isinstance(value, Pointwise) or (ops is not None and value.op not in ops):
+            continue
+        before = value.source
+        if isinstance(before, Affine) and value.shape:
+            axis = channel_axis(before)
+            found.append(Layer(value, before, axis, tracker.readers(value, axis), tracker))
+    return found
+
+
+# -- scale -------------------------------------------------------------------------------------------------------------
+
+
+def normalise(form: Form, note: Note) -> None:
+    """Rows of length one; the length goes to who reads the unit."""
+    for layer in layers(form, HOMOGENEOUS):
+        if not layer.readers.closed:
+            continue
+        length = layer.weights().square().sum(1).sqrt()
+        length = torch.where(length > 0, length, torch.ones_like(length))
+        if bool(((length - 1).abs() <= 1e-14).all()):
+            continue
+        rescale(layer, 1 / length)
+        spread = float(length.max() / length.min())
+        note("normalised", layer.units.name, f"{layer.count} units, lengths within a factor of {spread:.3g}")
+        form.refresh()
+
+
+def rescale(layer: Layer, factor: Tensor) -> None:
+    """Multiply units by positive numbers, and what reads them by the reciprocals."""
+    form_shape = [1] * (len(layer.units.shape) + 1)
+    form_shape[layer.axis + 1] = -1
+    before = layer.before.twin()
+    for term in before.terms:
+        if isinstance(term.map, Elementwise):
+            term.map = Elementwise(term.map.weight * factor.view(form_shape), None)
+        else:
+            term.map = scale_rows(term.map, factor)
+    if before.bias is not None:
+        before.bias = before.bias * factor.view(form_shape)
+    before.op = ""
+    layer.units.source = before
+    for reader in layer.readers.mixing:
+        by_column = torch.where(reader.units < 0, 1.0, 1 / factor[reader.units.clamp(min=0)])
+        reader.term.map = scale_columns(reader.term.map, by_column.double())
+    for reader in layer.readers.scaling:
+        shape = reader.term.source.shape
+        if shape == layer.units.shape and reader.direct:
+            reader.term.map = Elementwise(reader.term.map.weight * (1 / factor).view(form_shape), None)
+        else:
+            reader.term.map = _through_scaled(layer, reader, 1 / factor)
+
+
+def _through_scaled(layer: Layer, reader: Reader, factor: Tensor) -> Elementwise:
+    """The factor of each unit as it arrives behind what stands between."""
+    shape = [1] * (len(layer.units.shape) + 1)
+    shape[layer.axis + 1] = -1
+    seen = layer.tracker.carried(layer.readers, layer.units, factor.view(shape).expand(1, *layer.units.shape))
+    arrived = seen[reader.term.source]
+    arrived = torch.where(arrived == 0, torch.ones_like(arrived), arrived)
+    return simplest(Elementwise(reader.term.map.weight * arrived, None))  # type: ignore[return-value]
+
+
+# -- constants, dead units, units that are always on -------------------------------------------------------------------
+
+
+def rectifiers(form: Form, known: dict[Value, Interval], note: Note) -> bool:
+    """Relus whose sign is known: whole ones, then unit by unit."""
+    changed = False
+    for value in form.order():
+        if isinstance(value, Pointwise) and value.op == "relu" and bool((known[value.source].low >= 0).all()):
+            note("always on", value.name, "relu(z) = z: the relu is dropped")
+            form.replace(value, value.source)
+            changed = True
+    if changed:
+        form.refresh()
+        return True
+    for layer in layers(form, frozenset({"relu"})):
+        if layer.free and layer.readers.all_mix and layer.before in known:
+            if _drop_constant(layer, known[layer.before], note) or _drop_linear(layer, known[layer.before], note):
+                form.refresh()
+                return True
+    return False
+
+
+def _by_unit(layer: Layer, value: Tensor) -> Tensor:
+    return value[0].movedim(layer.axis, 0).reshape(layer.count, -1)
+
+
+def _drop_constant(layer: Layer, known: Interval, note: Note) -> bool:
+    low, high = (_by_unit(layer, side) for side in (known.low, known.high))
+    dead = (high <= 0).all(1)
+    constant = dead | (low == high).all(1)
+    if not bool(constant.any()) or bool(constant.all()):
+        return False
+    shape = [1] * (len(layer.units.shape) + 1)
+    shape[layer.axis + 1] = -1
+    value = torch.where(constant.view(shape), known.high.clamp(min=0), torch.zeros_like(known.high))
+    if bool(value.any()):
+        seen = layer.tracker.carried(layer.readers, layer.units, value)
+        for reader in layer.readers.mixing:
+            moved = reader.term.apply(seen[reader.term.source])
+            reader.value.bias = moved if reader.value.bias is None else reader.value.bias + moved
+    note("dropped", layer.units.name, f"{int(constant.sum())} of {layer.count} units, constant or never on")
+    layer.keep(~constant)
+    return True
+
+
+def _drop_linear(layer: Layer, known: Interval, note: Note) -> bool:
+    on = (_by_unit(layer, known.low) >= 0).all(1)
+    if not bool(on.any()) or bool(on.all()) or not layer.readers.direct:
+        return False
+    index = torch.nonzero(on).flatten()
+    cancels = _dependent(layer, index)
+    if _hand_over(layer, index, torch.ones(len(index), dtype=torch.float64)) is None:
+        return False
+    what = f"{len(index)} of {layer.count} units are linear: now a linear part"
+    note("always on", layer.units.name, what, cancels=cancels)
+    layer.keep(~on)
+    return True
+
+
+def _dependent(layer: Layer, index: Tensor) -> bool:
+    """Whether some of these units, taken as linear, cancel: their rank-one parts V_k wᵀ_k are linearly dependent."""
+    weights = torch.cat([layer.weights(), layer.biases()], 1)[index]
+    columns = torch.cat([_of_unit(reader, index) for reader in layer.readers.mixing], 1)
+    gram = (weights @ weights.t()) * (columns @ columns.t())
+    size = gram.diagonal().clamp(min=1e-300).sqrt()
+    return bool(torch.linalg.eigvalsh(gram / (size[:, None] * size))[0] < 1e-12)
+
+
+def _of_unit(reader: Reader, index: Tensor) -> Tensor:
+    """All columns that read each of some units, (units, …)."""
+    columns, known = _columns(reader).flatten(1), torch.nonzero(reader.units >= 0).flatten()
+    order = known[torch.argsort(reader.units[known], stable=True)]
+    return columns[order].reshape(int(reader.units.max()) + 1, -1)[index]
+
+
+def _hand_over(layer: Layer, index: Tensor, sign: Tensor) -> int | None:
+    """Add V_k · sign_k · z_k to every reader for the units in index; the number of terms, ``None`` if none can say it."""
+    ahead = [
+        _linear_part(layer, reader, pick_columns(reader.term.map, index), index, sign)
+        for reader in layer.readers.mixing
+    ]
+    if any(part is None for part in ahead):
+        return None
+    for reader, part in zip(layer.readers.mixing, ahead, strict=True):
+        reader.value.terms += part or []
+    return sum(len(part or []) for part in ahead)
+
+
+def _linear_part(
+    layer: Layer, reader: Reader, columns: LinearMap, index: Tensor, sign: Tensor
+) -> list[Term] | None:
+    """Terms that stand for a linear part of a layer; ``None`` where no term can."""
+    weights = torch.cat([layer.weights(), layer.biases()], 1)[index] * sign[:, None]
+    read = columns.weight.transpose(0, 1).flatten(1) if not isinstance(columns, Dense) else columns.weight.t()
+    total, size = read.t() @ weights, read.t().abs() @ weights.abs()
+    if bool((total.abs() <= RESIDUE * 1e2 * size.amax().clamp(min=1e-300)).all()):
+        # the units cancel
+        return []
+    linear = layer.part(index, layer.before.name + ".linear", sign)
+    if isinstance(columns, Convolution):
+        pointwise = [simplest(term.map) for term in linear.terms]
+        if not all(isinstance(m, Elementwise) or m.weight[0, 0].numel() == 1 for m in pointwise):
+            return None
+        if any(isinstance(m, Convolution) and any(s != 1 for s in m.stride) for m in pointwise):
+            return None
+    return [Term(columns, linear, reader.term.name)]
+
+
+# -- collinear and opposite rows ---------------------------------------------------------------------------------------
+
+
+def collapse(form: Form, note: Note) -> bool:
+    """One unit for each hyperplane, none without a column."""
+    changed = False
+    for layer in layers(form):
+        if not (layer.free and layer.readers.all_mix):
+            continue
+        done = _merge(layer, note)
+        if done:
+            form.refresh()
+            return True
+        if layer.units.op == "relu" and layer.readers.direct and _pairs(layer, note):
+            form.refresh()
+            return True
+        if _drop_unread(layer, note):
+            form.refresh()
+            return True
+    return changed
+
+
+def _groups(layer: Layer, opposite: bool) -> list[tuple[int, int, float]]:
+    """Pairs (first, other, ratio) of units with other = ratio · first."""
+    weights = torch.cat([layer.weights(), layer.biases()], 1)
+    homogeneous = layer.units.op in HOMOGENEOUS
+    length = layer.weights().square().sum(1).sqrt()
+    scale = torch.where(length > 0, length, torch.ones_like(length)) if homogeneous else torch.ones_like(length)
+    rows_ = weights / scale[:, None]
+    gram = rows_ @ rows_.t()
+    size = rows_.square().sum(1)
+    sign = -1.0 if opposite else 1.0
+    near = size[:, None] + size[None, :] - 2 * sign * gram <= 1e-8 * (size[:, None] + size[None, :])
+    found, taken = [], torch.zeros(layer.count, dtype=torch.bool)
+    for i, j in torch.nonzero(torch.triu(near, 1)).tolist():
+        if taken[i] or taken[j] or not float(length[i]) or not float(length[j]):
+            continue
+        tolerance = _EQUAL * float(rows_[i].abs().max())
+        if bool(((rows_[j] - sign * rows_[i]).abs() <= tolerance).all()):
+            found.append((i, j, float(scale[j] / scale[i])))
+            taken[j] = True
+            if opposite:
+                taken[i] = True
+    return found
+
+
+def _merge(layer: Layer, note: Note) -> bool:
+    pairs = _groups(layer, opposite=False)
+    if not pairs:
+        return False
+    matrix = torch.eye(layer.count, dtype=torch.float64)
+    alive = torch.ones(layer.count, dtype=torch.bool)
+    for first, other, ratio in pairs:
+        matrix[other, first] = ratio
+        alive[other] = False
+    cancels = layer.transform(matrix)
+    what = f"{len(pairs)} of {layer.count} units have the hyperplane of another"
+    note("merged", layer.units.name, what, cancels=cancels)
+    layer.keep(alive)
+    return True
+
+
+def _pairs(layer: Layer, note: Note) -> bool:
+    """relu(−d z) = d relu(z) − d z."""
+    pairs = _groups(layer, opposite=True)
+    if not pairs:
+        return False
+    first = torch.tensor([i for i, _, _ in pairs])
+    other = torch.tensor([j for _, j, _ in pairs])
+    # −V_j d z_i is V_j times z_j itself
+    handed = _hand_over(layer, other, torch.ones(len(other), dtype=torch.float64))
+    if handed is None:
+        return False
+    matrix = torch.eye(layer.count, dtype=torch.float64)
+    alive = torch.ones(layer.count, dtype=torch.bool)
+    for i, j, ratio in pairs:
+        matrix[j, i] = ratio
+        alive[j] = False
+    cancels = layer.transform(matrix)
+    what = f"{len(first)} pairs relu(z), relu(−z) of {layer.count} units: one and a linear part"
+    note("collapsed", layer.units.name, what, cancels=cancels and not handed)
+    layer.keep(alive)
+    return True
+
+
+def _drop_unread(layer: Layer, note: Note) -> bool:
+    size = torch.zeros(layer.count, dtype=torch.float64)
+    for reader in layer.readers.mixing:
+        by_column = _columns(reader).flatten(1).abs().amax(1)
+        known = reader.units >= 0
+        size = size.scatter_reduce(0, reader.units[known], by_column[known], "amax")
+    unread = size == 0
+    if not bool(unread.any()) or bool(unread.all()):
+        return False
+    note("dropped", layer.units.name, f"{int(unread.sum())} of {layer.count} units that nothing reads")
+    layer.keep(~unread)
+    return True
+
+
+def _columns(reader: Reader) -> Tensor:
+    weight = reader.term.map.weight
+    transposed = isinstance(reader.term.map, Convolution) and reader.term.map.transposed
+    return weight if transposed else weight.transpose(0, 1)
+
+
+def _mixed(reader: Reader, matrix: Tensor) -> tuple[LinearMap, bool]:
+    """The reader's map with new columns, and whether some cancel; a unit's places are mixed with those of others."""
+    columns = _columns(reader).clone()
+    known = torch.nonzero(reader.units >= 0).flatten()
+    order = known[torch.argsort(reader.units[known], stable=True)]
+    count = len(matrix)
+    index = order.view(count, -1)
+    kept = columns[index]
+    mixed = torch.einsum("kj,km...->jm...", matrix, kept)
+    size = torch.einsum("kj,km...->jm...", matrix.abs(), kept.abs())
+    columns[index] = torch.where(mixed.abs() <= RESIDUE * size, torch.zeros_like(mixed), mixed)
+    # cancelled but for rounding, measured by what was cancelled: then nothing is left of the unit
+    transposed = isinstance(reader.term.map, Convolution) and reader.term.map.transposed
+    weight = columns if transposed else columns.transpose(0, 1)
+    made = replace(reader.term.map, weight=weight.contiguous(), bias=None)
+    # opposite signs: in training copies of a unit drift apart, they do not work against each other
+    merged = (matrix != 0).sum(0) > 1
+    against = bool((mixed.abs() < (1 - 1e-6) * size)[merged].any())
+    return made, against
+
+
+# -- flipped units -----------------------------------------------------------------------------------------------------
+
+
+def orient(form: Form, note: Note) -> bool:
+    """Turn units round where that takes away a linear part: relu(z) = z + relu(−z).
+
+    The linear part M of all readers is written by the rank-one parts V_k wᵀ_k of the units, M ≈ Σ_k s_k V_k wᵀ_k. To
+    flip unit k adds one to s_k. It is done where every s_k is zero or minus one: a linear part that the network has
+    for other reasons, such as a skip connection, is not such a sum, and is left as it is.
+    """
+    for layer in layers(form, frozenset({"relu"})):
+        if not (layer.free and layer.readers.direct) or len(layer.before.terms) != 1:
+            continue
+        read = layer.before.terms[0]
+        if not isinstance(read.map, Dense) or not all(isinstance(r.term.map, Dense) for r in layer.readers.mixing):
+            continue
+        lines = [
+            [t for t in r.value.terms if t.source is read.source and isinstance(t.map, Dense | Elementwise)]
+            for r in layer.readers.mixing
+        ]
+        if not any(lines):
+            continue
+        width = read.source.shape[-1]
+        linear = torch.cat([_summed(terms, r, width) for terms, r in zip(lines, layer.readers.mixing, strict=True)])
+        columns = torch.cat([r.term.map.weight for r in layer.readers.mixing])
+        weights = rows(read.map)
+        gram = (columns.t() @ columns) * (weights @ weights.t())
+        right = torch.einsum("ok,oi,ki->k", columns, linear, weights)
+        share = torch.linalg.lstsq(gram, right[:, None], driver="gelsd").solution[:, 0]
+        flip = (share + 1).abs() < _SHARE
+        if not bool(flip.any()) or not bool((flip | (share.abs() < _SHARE)).all()):
+            continue
+        index = torch.nonzero(flip).flatten()
+        if _hand_over(layer, index, torch.ones(len(index), dtype=torch.float64)) is None:
+            continue
+        sign = torch.where(flip, -1.0, 1.0).double()
+        layer.units.source = layer.part(torch.arange(layer.count), layer.before.name, sign)
+        note("flipped", layer.units.name, f"{len(index)} of {layer.count} units, which takes away a linear part")
+        form.refresh()
+        return True
+    return False
+
+
+def _summed(terms: list[Term], reader: Reader, width: int) -> Tensor:
+    total = torch.zeros(reader.value.shape[-1], width, dtype=torch.float64)
+    for term in terms:
+        weight = term.map.weight
+        total = total + (weight if isinstance(term.map, Dense) else torch.diag(weight.flatten().expand(width)))
+    return total
