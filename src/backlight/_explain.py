@@ -71,6 +71,9 @@ def explain(
         that counts as "nothing here", one row, by default zero; for several inputs a dict.
     layers : str or sequence of str, optional
         Names or patterns of places (see `plan`) at which relevance is wanted too, in ``ex.layers``.
+    canonical : bool, default False
+        Explain a module's canonical form (see `canonize`), which is the same for every way to write its function: rules
+        are bound to its layers, and ``layers`` are named as they are there.
     strict : bool, default False
         Raise where relevance is lost or an operator has no rule, instead of a warning. For detectors: where more than
         1e-9 of a score and its parts is left unexplained.
@@ -112,12 +115,11 @@ def explain(
     """
     module = _own_module(model)
     if module is not None:
-        if score is not None or canonical:
-            name, value = ("score", score) if score is not None else ("canonical", canonical)
-            raise ArgumentError(f"{name}={value!r} does not apply to a torch module in this version: leave it out")
+        if score is not None:
+            raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")
         return explain_module(
-            module, X, target, method=method, rules=rules, reference=reference, layers=layers, strict=strict,
-            batch_size=batch_size, device=device, feature_names=feature_names, seed=seed,
+            module, X, target, method=method, rules=rules, reference=reference, layers=layers, canonical=canonical,
+            strict=strict, batch_size=batch_size, device=device, feature_names=feature_names, seed=seed,
             report=_reporter(progress), versions=versions(),
         )  # fmt: skip
     if method != "lrp":

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, Method, ReferenceMethod
+from backlight.canonical.canonize import canonical_form
+from backlight.canonical.lift import lift
 from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.errors import ArgumentError, BacklightWarning, ConservationError, DataError, listed
@@ -37,6 +40,7 @@ def explain_module(
     rules: Any = "auto",
     reference: Any = None,
     layers: Any = None,
+    canonical: bool = False,
     strict: bool = False,
     batch_size: int | str = "auto",
     device: Any = None,
@@ -60,6 +64,10 @@ def explain_module(
         raise ArgumentError(f"layers= is for relevance propagation: method={method!r} explains the inputs alone")
     if method == "lrp" and options:
         raise ArgumentError("relevance propagation has no options: its rules say everything")
+    steps: tuple[str, ...] = ()
+    original = model
+    if canonical:
+        model, steps = _canonical(model, X, device)
     where = home(model, device)
     asked = [layers] if isinstance(layers, str) else list(layers or ())
     if method == "lrp":
@@ -83,9 +91,11 @@ def explain_module(
     if not parts:
         raise DataError("there are no batches to explain")
     made_by: Plan | None = attribute.last if isinstance(attribute, LayerwiseRelevance) else None
-    provenance: dict[str, Any] = {"model": type(model).__name__, "seed": seed, "versions": versions or {}}
+    provenance: dict[str, Any] = {"model": type(original).__name__, "seed": seed, "versions": versions or {}}
     if made_by is not None:
         provenance |= {"plan": made_by.text, "weights": Network.of(model).fingerprint()}
+    if canonical:
+        provenance["canonical"] = list(steps)
     ex = _assemble(parts, heads, feature_names, method, made_by, provenance)
     _check(ex, strict)
     return ex
@@ -122,6 +132,23 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     batch = next(batches(X, where, 2)[1]).take(0, 2)
     elsewhere = where.device if device is not None else None
     return Network.of(model).plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere)
+
+
+def _canonical(model: nn.Module, X: Any, device: Any) -> tuple[nn.Module, tuple[str, ...]]:
+    """The canonical form of a model, made once for each shape of input, and the steps to it."""
+    if not isinstance(X, Tensor | np.ndarray) and not hasattr(X, "columns") and hasattr(X, "__iter__"):
+        X = X if isinstance(X, tuple | list | dict) else next(iter(X))
+    where = home(model, device)
+    batch = next(batches(X, where, 4)[1]).take(0, 4)
+    leaves = [leaf for leaf in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(leaf, Tensor)]
+    key = ("canonical", *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in leaves))
+    made = Network.of(model).derived(key, lambda: _made_canonical(model, (batch.args, batch.kwargs)))
+    return made.module, tuple(f"{step.kind} {step.where}: {step.what}" for step in made.log)
+
+
+def _made_canonical(model: nn.Module, inputs: Any) -> Any:
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    return canonical_form(lift(model, inputs), None, dtype)
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:

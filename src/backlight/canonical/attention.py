@@ -24,7 +24,7 @@ from backlight.canonical.units import Note
 from backlight.engine.operators.routing import MOVES
 from backlight.rules import Dense
 
-__all__ = ["Keys", "Values", "gauge", "keys", "spread_norms", "values"]
+__all__ = ["Keys", "Values", "gauge", "keys", "set_rows", "set_values", "spread_norms", "values"]
 
 _CHAIN = MOVES | {"getitem", "unbind", "chunk", "split"}
 _ATTENTION = frozenset({"scaled_dot_product_attention"})
@@ -207,6 +207,11 @@ def _augmented(layer: Affine, rows: Tensor) -> Tensor:
     return torch.cat([weight, bias[rows, None]], 1)
 
 
+def set_rows(layer: Affine, rows: Tensor, change: Tensor) -> None:
+    """Multiply some rows of a layer, and their bias, by a matrix."""
+    _set_rows(layer, rows, change @ _augmented(layer, rows))
+
+
 def _set_rows(layer: Affine, rows: Tensor, augmented: Tensor) -> None:
     weight = layer.terms[0].map.weight.clone()
     weight[rows] = augmented[:, :-1]
@@ -260,5 +265,3 @@ def spread_norms(form: Form, note: Note) -> None:
         value.args = tuple(args[: len(value.args)])
         note("fused", value.name, "its factors and shifts into the layers that read it")
     form.refresh()
-
-

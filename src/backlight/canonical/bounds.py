@@ -67,7 +67,11 @@ def _one(example: Any) -> Any:
 
 
 def _of(
-    value: Value, numbers: Tensor, found: dict[Value, Interval], values: dict[Value, Any], domain: Mapping[str, Interval]
+    value: Value,
+    numbers: Tensor,
+    found: dict[Value, Interval],
+    values: dict[Value, Any],
+    domain: Mapping[str, Interval],
 ) -> Interval:
     if isinstance(value, Given) and value.name in domain:
         given = domain[value.name]
@@ -79,7 +83,8 @@ def _of(
     if isinstance(value, Pointwise) and value.op in ("relu", "leaky_relu"):
         source = found[value.source]
         return Interval(
-            value.target(source.low, *value.args, **value.kwargs), value.target(source.high, *value.args, **value.kwargs)
+            value.target(source.low, *value.args, **value.kwargs),
+            value.target(source.high, *value.args, **value.kwargs),
         )
     if isinstance(value, Operator) and value.op in _MONOTONE:
         arguments = [source for source in value.sources() if source in found]

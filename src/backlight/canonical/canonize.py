@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from backlight.canonical import gadgets, units
 from backlight.canonical.affine import fuse
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
 from backlight.canonical.form import Form
+from backlight.canonical.lift import lift
 from backlight.canonical.lower import lower
+from backlight.engine.capture import Inputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import Box
 from backlight.tables import frame_like
 
-__all__ = ["Canonical", "Step", "canonical_form", "intervals"]
+__all__ = ["Canonical", "Step", "canonical_form", "canonize", "example_inputs", "intervals"]
 
 _ROUNDS = 400
 # of the largest output; more than this is no rounding
@@ -87,7 +88,8 @@ class Canonical:
     def to_frame(self, kind: str = "numpy") -> Any:
         """The log as a data frame."""
         columns: dict[str, np.ndarray] = {
-            name: np.array([getattr(step, name) for step in self.log], dtype=object) for name in ("kind", "where", "what")
+            name: np.array([getattr(step, name) for step in self.log], dtype=object)
+            for name in ("kind", "where", "what")
         }
         return frame_like(columns | {"change": np.array([step.change for step in self.log], dtype=float)}, kind)
 
@@ -146,6 +148,88 @@ def intervals(domain: Domain, example: Mapping[str, Any]) -> dict[str, Interval]
     return found
 
 
+def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canonical:
+    r"""The same function as a network in canonical form, and a log of what was done.
+
+    Affine chains and batch normalisation are fused, collinear units merged, units dropped that are dead, constant or
+    cancel each other, pairs relu(z), relu(−z) made into one unit and a linear part, units given length one, maxima,
+    minima and absolute values recognised in their ReLU gadgets, and attention written by its singular vectors. Two
+    networks that differ by such steps have one canonical form, and so one explanation. Units keep their order.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode; left as it is.
+    X : tensor, or tuple of tensors, optional
+        A few rows, for the shape of the inputs. By default they have the shape of the domain's bounds, or of what the
+        first fully connected layer reads.
+    domain : "all", "nonnegative", Box(low, high) or (low, high), optional
+        Where the inputs lie. On a smaller domain more relus are known to be on or off. By default anywhere.
+
+    Returns
+    -------
+    Canonical
+        ``module``, ``log`` and more; unpacks as ``module, log``. The module has the dtype of the model.
+
+    Raises
+    ------
+    UnsupportedModel
+        The graph depends on the data or the number of rows, or the numbers in the network cancel so badly that the
+        function would change by more than 1e-8 of its largest output.
+    ArgumentError
+
+    Notes
+    -----
+    Every step is exact on the domain in exact arithmetic. The form is complete for networks with one hidden layer of
+    rectifiers: the kinks of the function are their hyperplanes. With more layers it is complete up to what interval
+    arithmetic can tell of signs; to decide it in full is as hard as to verify a ReLU network (NP-hard, Katz et al.,
+    CAV 2017).
+
+    Examples
+    --------
+    >>> import torch, backlight
+    >>> nets = backlight.examples.min_networks()
+    >>> for net in nets:
+    ...     canonical = backlight.canonize(net, domain="nonnegative")
+    ...     print(backlight.explain(canonical.module, torch.tensor([[1.0, 1.0], [2.0, 1.0]])).values)
+    [[0.5 0.5]
+     [0.  1. ]]
+    [[0.5 0.5]
+     [0.  1. ]]
+    """
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    form = lift(model, example_inputs(model, X, domain))
+    return canonical_form(form, domain, dtype, "Canonical")
+
+
+def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
+    """Rows of which the shape is known: given ones, or made for the domain or the first layer."""
+    if X is not None:
+        given = X if isinstance(X, tuple) else (X,)
+        return tuple(item if isinstance(item, Tensor) else torch.as_tensor(np.asarray(item)) for item in given), {}
+    sides = (domain.low, domain.high) if isinstance(domain, Box) else domain
+    if isinstance(sides, Sequence) and not isinstance(sides, str):
+        low, high = (torch.as_tensor(side, dtype=torch.float64) for side in sides)
+        if low.dim() or high.dim():
+            low, high = torch.broadcast_tensors(low, high)
+            low = low[0] if low.dim() and low.shape[0] == 1 and low.dim() > 1 else low
+            high = high.expand_as(low) if high.shape == low.shape else high[0]
+            return (_between(low, high),), {}
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            return (_between(torch.full((module.in_features,), -1.0), torch.ones(module.in_features)),), {}
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            break
+    raise ArgumentError("the shape of the inputs is not known: give a few rows, canonize(model, X)")
+
+
+def _between(low: Tensor, high: Tensor) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    share = torch.rand(4, *low.shape, generator=generator, dtype=torch.float64)
+    low, high = torch.nan_to_num(low.double(), neginf=-1.0), torch.nan_to_num(high.double(), posinf=1.0)
+    return low + share * (high - low)
+
+
 class _Log:
     """Steps as they are made, with what each changed."""
 
@@ -173,31 +257,31 @@ class _Log:
             )
 
 
-def canonical_form(form: Form, domain: Domain = None, dtype: torch.dtype = torch.float64, title: str = "Canonical") -> Canonical:
+def canonical_form(
+    form: Form, domain: Domain = None, dtype: torch.dtype = torch.float64, title: str = "Canonical"
+) -> Canonical:
     """Bring a form into canonical form; it is changed in place."""
     known = intervals(domain, form.example)
     log = _Log(form)
     # gadgets that were written out are found before their parts are fused into other layers
-    while gadgets.pairs(form, log.note) or gadgets.extremes(form, log.note) or gadgets.absorb(form, log.note):
+    while any(step(form, log.note) for step in _WRITTEN_OUT):
         log.settle()
     _fuse(form, log)
     for _ in range(_ROUNDS):
-        changed = (
-            gadgets.pairs(form, log.note)
-            or gadgets.extremes(form, log.note)
-            or gadgets.absorb(form, log.note)
-            or units.rectifiers(form, bounds(form, known), log.note)
+        sides = bounds(form, known)
+        lost = (
+            units.rectifiers(form, sides, log.note)
             or units.collapse(form, log.note)
-            or units.orient(form, log.note)
-            or gadgets.rows_of_extremes(form, log.note)
-            or gadgets.pools(form, log.note)
+            or units.opposite(form, sides, log.note)
         )
+        changed = lost or any(step(form, log.note) for step in _GADGETS)
         log.settle()
         if not changed:
             break
-        _fuse(form, log)
+        # a line that units gave and others took away
+        _fuse(form, log, suspect=lost)
     else:
-        warnings.warn("the canonical form was not reached", stacklevel=2)
+        raise UnsupportedModel(f"no canonical form was reached in {_ROUNDS} steps")
     spread_norms(form, log.note)
     _fuse(form, log)
     gauge(form, log.note)
@@ -210,10 +294,14 @@ def canonical_form(form: Form, domain: Domain = None, dtype: torch.dtype = torch
     return Canonical(lower(form, dtype, title), tuple(log.steps), change, planted, form)
 
 
-def _fuse(form: Form, log: _Log) -> None:
-    gone = fuse(form)
-    if gone > 0:
+_WRITTEN_OUT = (gadgets.pairs, gadgets.extremes, gadgets.absorb, gadgets.beside)
+_GADGETS = (*_WRITTEN_OUT, units.orient, gadgets.rows_of_extremes, gadgets.pools)
+
+
+def _fuse(form: Form, log: _Log, *, suspect: bool = False) -> None:
+    gone, cancelled = fuse(form)
+    if suspect and cancelled:
+        log.note("fused", "", "linear parts of units that cancel", cancels=True)
+    elif gone > 0:
         log.note("fused", "", f"{gone} affine layers into their neighbours")
     log.settle()
-
-

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backlight.canonical.affine import channel_axis, only
-from backlight.canonical.algebra import along, plus, rows, scale_rows, simplest
+from backlight.canonical.affine import channel_axis, only, side_by_side
+from backlight.canonical.algebra import along, pick_columns, plus, rows, scale_rows, simplest
 from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, scale_of, scaling
 from backlight.canonical.units import Layer, Note, layers
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
-__all__ = ["absorb", "extremes", "pairs", "pools", "rows_of_extremes"]
+__all__ = ["absorb", "beside", "extremes", "pairs", "pools", "rows_of_extremes"]
 
 _MAXIMUM = torch.ops.aten.maximum.default
 _MINIMUM = torch.ops.aten.minimum.default
@@ -291,7 +291,9 @@ def _flipped(value: Affine, rest: list[Term], z: Affine, c: float) -> tuple[Tens
         full = torch.zeros(1, *z.shape, dtype=torch.float64) if bias is None else bias.expand(1, *z.shape)
         held.append(full[0].movedim(axis, 0).reshape(count, -1))
     w, m = torch.cat(weights, 1), torch.cat(given, 1)
-    flipped = ((m + c * w).abs() <= 1e-11 * c * w.abs().amax(1, keepdim=True)).all(1) if c > 0 else torch.zeros(count).bool()
+    flipped = (
+        ((m + c * w).abs() <= 1e-11 * c * w.abs().amax(1, keepdim=True)).all(1) if c > 0 else torch.zeros(count).bool()
+    )
     silent = (m == 0).all(1)
     if not bool((flipped | silent).all()) or not bool(flipped.any()):
         return None
@@ -312,6 +314,72 @@ def _signed(z: Affine, sign: Tensor, axis: int) -> Affine:
         turned.bias = turned.bias * sign.view(shape)
     turned.op = ""
     return turned
+
+
+def beside(form: Form, note: Note) -> bool:
+    """A layer on relu(z′) and z side by side, where c relu(z′_k) + c z_j is c relu(z_j) for z_j = −z′_k."""
+    users = form.users()
+    for value in form.order():
+        if not isinstance(value, Affine):
+            continue
+        for term in value.terms:
+            parts = side_by_side(term.source, term.map)
+            if parts is None or len(parts) != 2 or users[term.source] != [value]:
+                continue
+            units, line = sorted(parts, key=lambda part: isinstance(part, Affine))
+            if not (isinstance(units, Pointwise) and units.op == "relu" and isinstance(line, Affine)):
+                continue
+            z = units.source
+            if isinstance(z, Affine) and len(parts[0].shape) and _joined(term, parts, units, line, z):
+                note("flipped", units.name, "units beside their layer, which takes away a linear part")
+                form.refresh()
+                return True
+    return False
+
+
+def _joined(term: Term, parts: list[Value], units: Pointwise, line: Affine, z: Affine) -> bool:
+    mine, theirs = ({t.source: t.map for t in v.terms} for v in (z, line))
+    if set(mine) != set(theirs) or len(mine) != len(z.terms) or len(theirs) != len(line.terms):
+        return False
+    if any(isinstance(m, Elementwise) for m in (*mine.values(), *theirs.values())):
+        return False
+    axis = channel_axis(z)
+    counts = [part.shape[axis] for part in parts]
+    starts = dict(zip(parts, (0, counts[0]), strict=True))
+    own, other = (_full_rows(v, list(mine), axis) for v in (z, line))
+    if own.shape[1] != other.shape[1]:
+        return False
+    weight = term.map.weight.transpose(0, 1)
+    v_units = weight[starts[units] : starts[units] + z.shape[axis]].flatten(1)
+    v_line = weight[starts[line] : starts[line] + line.shape[axis]].flatten(1)
+    sign = torch.ones(z.shape[axis], dtype=torch.float64)
+    for j in range(len(other)):
+        if not bool(v_line[j].any()):
+            continue
+        size = own.abs().amax(1)
+        turned = ((own + other[j]).abs().amax(1) <= 1e-11 * size) & (
+            (v_units - v_line[j]).abs().amax(1) <= 1e-11 * v_line[j].abs().max()
+        )
+        same = ((own - other[j]).abs().amax(1) <= 1e-11 * size) & (
+            (v_units + v_line[j]).abs().amax(1) <= 1e-11 * v_line[j].abs().max()
+        )
+        match = torch.nonzero(turned | same).flatten()
+        if len(match) != 1 or sign[match[0]] < 0:
+            return False
+        sign[match[0]] = -1.0
+    index = torch.arange(starts[units], starts[units] + z.shape[axis])
+    made = units.twin()
+    made.source = _signed(z, sign, axis)
+    term.map, term.source = pick_columns(term.map, index), made
+    return True
+
+
+def _full_rows(value: Affine, sources: list[Value], axis: int) -> Tensor:
+    """What each unit reads and its bias, with the sources in a given order."""
+    maps = {t.source: t.map for t in value.terms}
+    bias = torch.zeros(1, dtype=torch.float64) if value.bias is None else value.bias
+    full = bias.expand(1, *value.shape)[0].movedim(axis, 0).reshape(value.shape[axis], -1)
+    return torch.cat([*(rows(maps[source]) for source in sources), full], 1)
 
 
 def _by_unit(layer: LinearMap, shape: tuple[int, ...], axis: int) -> Any:
@@ -377,7 +445,9 @@ def _pool(leaves: list[Value]) -> tuple[Value, tuple[list[int], ...]] | None:
             continue
         for stride in range(1, kernel + 1):
             for padding in range(kernel // 2 + 1):
-                if all((n + 2 * padding - kernel) // stride + 1 == o for n, o in zip((height, width), out, strict=True)):
+                if all(
+                    (n + 2 * padding - kernel) // stride + 1 == o for n, o in zip((height, width), out, strict=True)
+                ):
                     expected = _windows(places, kernel, stride, padding)
                     if expected.shape == windows.shape and bool((expected == windows).all()):
                         return source, ([kernel, kernel], [stride, stride], [padding, padding])
@@ -397,5 +467,3 @@ def _chain(leaf: Value) -> tuple[Value, list[Operator]]:
         steps.insert(0, leaf)
         leaf = next(leaf.sources())
     return leaf, steps
-
-

@@ -138,7 +138,13 @@ class _Lifter:
         op, args, kwargs = node.op, self._filled(node.args), self._filled(node.kwargs)
         target = node.target
         source = self.graph.nodes[node.inputs[0]] if node.inputs else None
-        if target is torch.ops.aten.reshape.default and source is not None and node.rows == 0 and source.rows == 0 and node.shape is not None:
+        if (
+            target is torch.ops.aten.reshape.default
+            and source is not None
+            and node.rows == 0
+            and source.rows == 0
+            and node.shape is not None
+        ):
             # all axes into one: in words that hold for other widths too
             whole = source.shape is not None and len(source.shape) > 1 and len(node.shape) == 1
             if whole and node.shape[0] == torch.Size(source.shape or ()).numel():
@@ -178,5 +184,3 @@ def _check(actual: Tensor, expected: Any, model: nn.Module) -> None:
             f"the captured graph of {type(model).__name__} does not compute what the model computes in double "
             "precision: its forward depends on something that a graph does not hold, or rounds to a lower precision"
         )
-
-

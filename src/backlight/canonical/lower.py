@@ -61,9 +61,7 @@ class _Lowerer:
         if isinstance(value, Affine):
             return self._affine(value)
         if isinstance(value, Pointwise):
-            return self.graph.call_function(
-                value.target, (self.nodes[value.source], *value.args), dict(value.kwargs)
-            )
+            return self.graph.call_function(value.target, (self.nodes[value.source], *value.args), dict(value.kwargs))
         assert isinstance(value, Operator)
         args, kwargs = mapped((value.args, value.kwargs), lambda source: self.nodes[source])
         return self.graph.call_function(value.target, self._typed(args), self._typed(kwargs))
@@ -100,7 +98,11 @@ class _Lowerer:
         """Scale · x, what is left of the bias, and whether it is still to be negated."""
         weight = scale.weight
         if value.op == "batch_norm" and own is not None and len(value.shape) in _NORMS:
-            return self.graph.call_module(self._keep(self._norm(value, weight, own), value.name), (source,)), None, False
+            return (
+                self.graph.call_module(self._keep(self._norm(value, weight, own), value.name), (source,)),
+                None,
+                False,
+            )
         if weight.numel() == 1 and float(weight.abs()) == 1.0:
             return source, bias, bool(weight < 0)
         factor = self._constant(weight, value.name + "_scale")

@@ -27,7 +27,7 @@ from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, scale
 from backlight.canonical.readers import Reader, Readers, Tracker
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
-__all__ = ["HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "orient", "rectifiers"]
+__all__ = ["HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "opposite", "orient", "rectifiers"]
 
 # σ(d z) = d σ(z) for d > 0
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "abs"})
@@ -233,16 +233,50 @@ def _drop_constant(layer: Layer, known: Interval, note: Note) -> bool:
 
 
 def _drop_linear(layer: Layer, known: Interval, note: Note) -> bool:
+    """Units that are always on."""
     on = (_by_unit(layer, known.low) >= 0).all(1)
     if not bool(on.any()) or bool(on.all()) or not layer.readers.direct:
         return False
-    index = torch.nonzero(on).flatten()
+    return _make_linear(layer, torch.nonzero(on).flatten(), [], note)
+
+
+def opposite(form: Form, known: dict[Value, Interval], note: Note) -> bool:
+    """One unit for each pair of opposite ones, together with those that are always on, if they only cancel together."""
+    for layer in layers(form, frozenset({"relu"})):
+        if not (layer.free and layer.readers.direct) or layer.before not in known:
+            continue
+        on = (_by_unit(layer, known[layer.before].low) >= 0).all(1)
+        found = [(i, j, d) for i, j, d in _groups(layer, opposite=True) if not on[i] and not on[j]]
+        always = torch.nonzero(on).flatten()
+        if found and any(_make_linear(layer, chosen, found, note) for chosen in (always[:0], always)):
+            form.refresh()
+            return True
+    return False
+
+
+def _make_linear(layer: Layer, always: Tensor, pairs: list[tuple[int, int, float]], note: Note) -> bool:
+    # relu(−d z) = d relu(z) − d z: the line of unit j is its own z_j
+    other = torch.tensor([j for _, j, _ in pairs], dtype=torch.long)
+    index = torch.cat([always, other])
     cancels = _dependent(layer, index)
-    if _hand_over(layer, index, torch.ones(len(index), dtype=torch.float64)) is None:
+    handed = _hand_over(layer, index, torch.ones(len(index), dtype=torch.float64))
+    if handed is None:
         return False
-    what = f"{len(index)} of {layer.count} units are linear: now a linear part"
-    note("always on", layer.units.name, what, cancels=cancels)
-    layer.keep(~on)
+    matrix = torch.eye(layer.count, dtype=torch.float64)
+    alive = torch.ones(layer.count, dtype=torch.bool)
+    for i, j, ratio in pairs:
+        matrix[j, i] = ratio
+    alive[index] = False
+    layer.transform(matrix)
+    # a split of a value into its two signs is not planted: a line is left of it
+    cancels &= len(always) > 0 or handed == 0
+    if len(always):
+        what = f"{len(always)} of {layer.count} units are linear: now a linear part"
+        note("always on", layer.units.name, what, cancels=cancels)
+    if pairs:
+        what = f"{len(pairs)} pairs relu(z), relu(−z) of {layer.count} units: one and a linear part"
+        note("collapsed", layer.units.name, what, cancels=cancels)
+    layer.keep(alive)
     return True
 
 
@@ -275,24 +309,56 @@ def _hand_over(layer: Layer, index: Tensor, sign: Tensor) -> int | None:
     return sum(len(part or []) for part in ahead)
 
 
-def _linear_part(
-    layer: Layer, reader: Reader, columns: LinearMap, index: Tensor, sign: Tensor
-) -> list[Term] | None:
+def _linear_part(layer: Layer, reader: Reader, columns: LinearMap, index: Tensor, sign: Tensor) -> list[Term] | None:
     """Terms that stand for a linear part of a layer; ``None`` where no term can."""
     weights = torch.cat([layer.weights(), layer.biases()], 1)[index] * sign[:, None]
-    read = columns.weight.transpose(0, 1).flatten(1) if not isinstance(columns, Dense) else columns.weight.t()
+    read = columns.weight.transpose(0, 1).flatten(1)
     total, size = read.t() @ weights, read.t().abs() @ weights.abs()
     if bool((total.abs() <= RESIDUE * 1e2 * size.amax().clamp(min=1e-300)).all()):
         # the units cancel
         return []
     linear = layer.part(index, layer.before.name + ".linear", sign)
     if isinstance(columns, Convolution):
-        pointwise = [simplest(term.map) for term in linear.terms]
-        if not all(isinstance(m, Elementwise) or m.weight[0, 0].numel() == 1 for m in pointwise):
-            return None
-        if any(isinstance(m, Convolution) and any(s != 1 for s in m.stride) for m in pointwise):
+        reduced = _fewest(read, weights)
+        linear, columns = _reduced(layer, linear, columns, *reduced)
+        if not all(_pointwise(term.map) for term in linear.terms):
             return None
     return [Term(columns, linear, reader.term.name)]
+
+
+def _fewest(read: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ_k c_k ⊗ w_k by as few products as possible: (units, out) and (units, in)."""
+    qc, rc = torch.linalg.qr(read.t())
+    qw, rw = torch.linalg.qr(weights.t())
+    left, size, right = torch.linalg.svd(rc @ rw.t())
+    rank = int((size > 1e-11 * (rc.norm() * rw.norm())).sum())
+    made = right[:rank] @ qw.t()
+    made = torch.where(made.abs() <= 1e-10, torch.zeros_like(made), made)
+    return (qc @ left[:, :rank] * size[:rank]).t(), made
+
+
+def _reduced(
+    layer: Layer, linear: Affine, columns: Convolution, read: Tensor, weights: Tensor
+) -> tuple[Affine, Convolution]:
+    made = linear.twin()
+    start = 0
+    for term, own in zip(made.terms, layer.before.terms, strict=True):
+        width = own.map.weight[0].numel()
+        part = weights[:, start : start + width].view(-1, *own.map.weight.shape[1:])
+        term.map = simplest(replace(own.map, weight=part.contiguous(), bias=None))
+        start += width
+    bias = weights[:, start:]
+    shape = layer.before.shape[1:] if bias.shape[1] > 1 else (1,) * (len(layer.before.shape) - 1)
+    made.bias = bias.reshape(1, -1, *shape) if bool(bias.any()) else None
+    weight = read.view(len(read), columns.weight.shape[0], *columns.weight.shape[2:]).transpose(0, 1).contiguous()
+    return made, replace(columns, weight=weight, bias=None)
+
+
+def _pointwise(layer: LinearMap) -> bool:
+    if isinstance(layer, Elementwise):
+        return True
+    plain = isinstance(layer, Convolution) and layer.weight[0, 0].numel() == 1
+    return plain and all(s == 1 for s in layer.stride) and not any(layer.padding)
 
 
 # -- collinear and opposite rows ---------------------------------------------------------------------------------------
@@ -306,9 +372,6 @@ def collapse(form: Form, note: Note) -> bool:
             continue
         done = _merge(layer, note)
         if done:
-            form.refresh()
-            return True
-        if layer.units.op == "relu" and layer.readers.direct and _pairs(layer, note):
             form.refresh()
             return True
         if _drop_unread(layer, note):
@@ -353,29 +416,6 @@ def _merge(layer: Layer, note: Note) -> bool:
     cancels = layer.transform(matrix)
     what = f"{len(pairs)} of {layer.count} units have the hyperplane of another"
     note("merged", layer.units.name, what, cancels=cancels)
-    layer.keep(alive)
-    return True
-
-
-def _pairs(layer: Layer, note: Note) -> bool:
-    """relu(−d z) = d relu(z) − d z."""
-    pairs = _groups(layer, opposite=True)
-    if not pairs:
-        return False
-    first = torch.tensor([i for i, _, _ in pairs])
-    other = torch.tensor([j for _, j, _ in pairs])
-    # −V_j d z_i is V_j times z_j itself
-    handed = _hand_over(layer, other, torch.ones(len(other), dtype=torch.float64))
-    if handed is None:
-        return False
-    matrix = torch.eye(layer.count, dtype=torch.float64)
-    alive = torch.ones(layer.count, dtype=torch.bool)
-    for i, j, ratio in pairs:
-        matrix[j, i] = ratio
-        alive[j] = False
-    cancels = layer.transform(matrix)
-    what = f"{len(first)} pairs relu(z), relu(−z) of {layer.count} units: one and a linear part"
-    note("collapsed", layer.units.name, what, cancels=cancels and not handed)
     layer.keep(alive)
     return True
 

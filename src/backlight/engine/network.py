@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class Network:
         self._model = weakref.ref(model)
         self._graphs: dict[Any, Graph] = {}
         self._plans: dict[Any, Plan] = {}
+        self._derived: dict[Any, Any] = {}
         self._structure: _Structure | None = None
         self._weights: _Weights | None = None
         self._busy = threading.RLock()
@@ -80,6 +82,16 @@ class Network:
                 self._plans[key] = kept
             return kept
 
+    def derived(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made from the model once; made anew where the model was changed since."""
+        model = self._model()
+        assert model is not None
+        with self._busy:
+            self._refresh(model)
+            if key not in self._derived:
+                self._derived[key] = make()
+            return self._derived[key]
+
     def fingerprint(self) -> str:
         """A hash of a sample of the weights, as of the last plan."""
         parts = [] if self._weights is None else [sample.numpy().tobytes() for sample in self._weights.samples]
@@ -91,9 +103,11 @@ class Network:
                 raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._graphs.clear()
             self._plans.clear()
+            self._derived.clear()
             self._structure, self._weights = _Structure(model), None
         if self._weights is None or self._weights.changed():
             self._plans.clear()
+            self._derived.clear()
             self._weights = _Weights(model)
 
 
