@@ -1,0 +1,424 @@
+"""The relevance of a small network as formulas, one for each linear region."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy
+from torch import nn
+
+from backlight.errors import ArgumentError, listed
+from backlight.rules import Rule
+from backlight.symbolic.domains import domain_cut, names_of
+from backlight.symbolic.formulas import Formula, formula, relevances
+from backlight.symbolic.piecewise import Cut, Piece, Program, added, pieces, program
+from backlight.symbolic.polyhedra import Affine, interior
+
+if TYPE_CHECKING:
+    from backlight.symbolic.plots import DerivationPlots
+
+__all__ = ["At", "Derivation", "Region", "derive"]
+
+_REGIONS = 2_000
+_KINKS = 6
+_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε"}
+# beyond that many operations a formula is left as it comes
+_FACTORED = 4_000
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Region:
+    """A linear region of the network and its formulas.
+
+    Attributes
+    ----------
+    condition : sympy expression
+        The inequalities that bound it, without those that follow from the others; with equalities where a unit is
+        exactly at its kink.
+    output : sympy expression
+        The network there.
+    dimension : int
+        That of the inputs, or less at a kink.
+    """
+
+    condition: Any
+    output: Any
+    dimension: int
+    raw: tuple[Any, ...]
+    piece: Piece
+    symbols: tuple[sympy.Symbol, ...]
+
+    @cached_property
+    def relevance(self) -> tuple[Any, ...]:
+        """R of each input, factored; at a kink with the equalities put in."""
+        return tuple(self._simple(r) for r in self.raw)
+
+    @cached_property
+    def total(self) -> Any:
+        """Σ R, factored: the output where nothing is lost."""
+        return self._simple(sum(self.raw, sympy.Integer(0)))
+
+    def _simple(self, expression: Any) -> Any:
+        expression = expression.subs(self.substitution)
+        if sympy.count_ops(expression) >= _FACTORED:
+            return expression
+        point = {s: sympy.Rational(x.numerator, x.denominator) for s, x in zip(self.symbols, self.piece.cut.point, strict=True)}
+        return _positive_factors(sympy.factor(expression), point)
+
+    @cached_property
+    def substitution(self) -> dict[Any, Any]:
+        """The equalities of a kink, solved for some inputs."""
+        if not self.piece.cut.zero:
+            return {}
+        equations = [_expression(f, self.symbols) for f in self.piece.cut.zero]
+        solved = sympy.solve(equations, list(reversed(self.symbols)), dict=True)
+        return dict(solved[0]) if solved else {}
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A derivation at one input: ``output``, ``relevance`` by input, ``region``."""
+
+    output: Any
+    relevance: dict[str, Any]
+    region: Region
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Derivation:
+    """Formulas for the relevance of a network.
+
+    Attributes
+    ----------
+    symbols : tuple of sympy.Symbol
+        The inputs.
+    parameters : tuple of sympy.Symbol
+        Of the rule, where they were left open.
+    regions : tuple of Region
+        Full regions first, then those at kinks.
+    rule : str
+    assume : str
+    """
+
+    symbols: tuple[sympy.Symbol, ...]
+    parameters: tuple[sympy.Symbol, ...]
+    regions: tuple[Region, ...]
+    rule: str
+    assume: str
+    network: Program = field(repr=False)
+    made: Formula = field(repr=False)
+    target: int = 0
+
+    def at(self, **values: Any) -> At:
+        """The output and relevance at a point: inputs by name, and as many of the rule's parameters as are wanted.
+
+        Numbers are taken exactly as they are written, and the point is on a region or exactly on a kink.
+
+        Examples
+        --------
+        >>> import backlight
+        >>> d = backlight.derive(backlight.examples.min_networks().i, "gamma")
+        >>> d.at(a1=2, a2=1, gamma="1/4").relevance
+        {'a1': 5/9, 'a2': 4/9}
+        """
+        names = {s.name: s for s in (*self.symbols, *self.parameters)}
+        unknown = set(values) - set(names)
+        missing = {s.name for s in self.symbols} - set(values)
+        if unknown or missing:
+            what = f"{sorted(unknown)} are not in the formulas" if unknown else f"{sorted(missing)} are missing"
+            raise ArgumentError(f"{what}: the inputs are {listed([s.name for s in self.symbols], 20)}, the parameters "
+                                f"{listed([s.name for s in self.parameters], 5) or 'none'}")  # fmt: skip
+        exact = {names[name]: sympy.Rational(str(value)) for name, value in values.items()}
+        point = tuple(Fraction(int(exact[s].p), int(exact[s].q)) for s in self.symbols)
+        region = self._region(point)
+        raw = [sympy.factor(sympy.sympify(r).subs(exact)) for r in region.raw]
+        output = region.output.subs(exact)
+        return At(output, {s.name: r for s, r in zip(self.symbols, raw, strict=True)}, region)
+
+    def _region(self, point: tuple[Fraction, ...]) -> Region:
+        """The formulas at a point, also on the boundary of the assumptions."""
+        zero = [(*(Fraction(int(i == j)) for i in range(len(point))), -x) for j, x in enumerate(point)]
+        cut = Cut([], zero, point)
+        (piece,) = pieces(self.network, cut, kinks=True, open_signs=_open_signs(self.made))
+        return _region(self.network, piece, self.symbols, self.made, self.target, cut)
+
+    def evaluate(self, X: Any, **parameters: float) -> tuple[np.ndarray, np.ndarray]:
+        """Output (n,) and relevance (n, d) of many inputs, in floating point; NaN outside of the assumptions.
+
+        Inputs on a kink, to rounding, get the formula of a neighbour.
+        """
+        X = np.asarray(X, dtype=float).reshape(len(X), -1)
+        missing = {s.name for s in self.parameters} - set(parameters)
+        if missing or X.shape[1] != len(self.symbols):
+            raise ArgumentError(f"give rows of {len(self.symbols)} inputs, and numbers for {sorted(missing) or 'nothing else'}")
+        output, relevance = np.full(len(X), np.nan), np.full(X.shape, np.nan)
+        arguments = [parameters[s.name] for s in self.parameters]
+        for region, (rows, function) in zip(self.regions, self._compiled, strict=True):
+            if region.dimension < len(self.symbols):
+                continue
+            inside = (X @ rows[:, :-1].T + rows[:, -1] >= 0).all(1) & np.isnan(output)
+            if inside.any():
+                values = function(*X[inside].T, *arguments)
+                output[inside] = np.broadcast_to(values[0], inside.sum())
+                relevance[inside] = np.stack([np.broadcast_to(v, inside.sum()) for v in values[1:]], 1)
+        return output, relevance
+
+    @cached_property
+    def _compiled(self) -> list[tuple[np.ndarray, Any]]:
+        found = []
+        for region in self.regions:
+            rows = np.array([[float(c) for c in f] for f in region.piece.cut.positive])
+            rows = rows if len(rows) else np.zeros((0, len(self.symbols) + 1))
+            expressions = [sympy.N(e, 17) for e in (region.output, *region.raw)]
+            function = sympy.lambdify([*self.symbols, *self.parameters], expressions, "numpy", cse=True)
+            found.append((rows, function))
+        return found
+
+    def latex(self) -> str:
+        """The formulas as a LaTeX ``cases`` environment for each input."""
+        # as the table has it: one line for each region
+        parts = [self._cases("f", [region.output for region in self.regions])]
+        for j, symbol in enumerate(self.symbols):
+            parts.append(self._cases(f"R_{{{sympy.latex(symbol)}}}", [region.relevance[j] for region in self.regions]))
+        return "\n".join(parts)
+
+    def _cases(self, name: str, expressions: Sequence[Any]) -> str:
+        lines = [
+            f"{sympy.latex(e)} & {sympy.latex(region.condition)} \\\\"
+            for e, region in zip(expressions, self.regions, strict=True)
+        ]
+        return f"{name} = \\begin{{cases}}\n" + "\n".join(lines) + "\n\\end{cases}"
+
+    def _repr_latex_(self) -> str:
+        return "$$" + self.latex().replace("\n", " ").replace("\\end{cases} ", "\\end{cases}$$\n$$") + "$$"
+
+    def to_frame(self, kind: str = "numpy") -> Any:
+        """One row for each region: condition, output and relevances as text."""
+        from backlight.tables import frame_like
+
+        columns: dict[str, list[str]] = {"condition": [], "output": []} | {f"R({s.name})": [] for s in self.symbols}
+        for region in self.regions:
+            cells = [_said(region.condition), _said(region.output), *(_said(r) for r in region.relevance)]
+            for name, cell in zip(columns, cells, strict=True):
+                columns[name].append(cell)
+        return frame_like({name: np.array(cells, dtype=object) for name, cells in columns.items()}, kind)
+
+    @property
+    def plot(self) -> DerivationPlots:
+        """``plot.phase(gamma=[…])``: which input is named most relevant, over the plane of two inputs."""
+        from backlight.symbolic.plots import DerivationPlots
+
+        return DerivationPlots(self)
+
+    def __repr__(self) -> str:
+        head = ["where", "f", *(f"R({s.name})" for s in self.symbols)]
+        lines = [head]
+        for region in self.regions:
+            lines.append([_said(region.condition), _said(region.output), *(_said(r) for r in region.relevance)])
+        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+        shown = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        where = f", assuming {self.assume}" if self.assume else ""
+        return "\n".join([f"{self.rule}{where}", *shown])
+
+
+def derive(
+    network: nn.Module, rule: str | Rule = "gamma", *, assume: Any = "nonnegative", target: int = 0,
+    feature_names: Sequence[str] | None = None, kinks: bool | None = None, limit: int = _REGIONS, X: Any = None,
+) -> Derivation:
+    """The relevance of a small network as formulas, one for each linear region.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Layers with weights, relu, abs, maximum and minimum, of a few inputs. Weights are taken as the exact binary
+        fractions that they are.
+    rule : str or Rule, default "gamma"
+        ``"zero"``, ``"epsilon"`` (relative, see `backlight.rules`), ``"epsilon-absolute"``, ``"gamma"``,
+        ``"alphabeta"``, ``"zplus"``, with the parameters left open; or a rule of `backlight.rules` with its numbers. For
+        all layers.
+    assume : "nonnegative", "all", Box(low, high) or SymPy inequalities, default "nonnegative"
+        Where the inputs lie. Regions are given on the interior of that; `Derivation.at` also knows the boundary.
+    target : int
+        The output unit.
+    feature_names : sequence of str, optional
+        By default a1, a2, …
+    kinks : bool, optional
+        Also the places where a unit is exactly at its kink: ties. By default for networks of at most six units.
+    limit : int
+        Of regions.
+    X : array, optional
+        A row, where the shape of the input cannot be told from the first layer.
+
+    Returns
+    -------
+    Derivation
+        Prints as a table; ``regions``, ``at(a1=…, gamma=…)``, ``evaluate(X)``, ``latex()``, ``plot.phase()``.
+
+    Raises
+    ------
+    UnsupportedOperator, UnsupportedModel, ArgumentError
+
+    Examples
+    --------
+    >>> import backlight
+    >>> print(backlight.derive(backlight.examples.min_networks().i, "zplus"))
+    LRP-z⁺, assuming a1 > 0, a2 > 0
+    where    f   R(a1)  R(a2)
+    a1 < a2  a1  a1     0
+    a1 > a2  a2  a2     0
+    a1 = a2  a1  a1     0
+    """
+    made = formula(rule)
+    exact = program(network, X)
+    positive = isinstance(assume, str) and assume in ("nonnegative", "positive")
+    symbols = tuple(names_of(exact.dimension, feature_names, positive=positive))
+    start = domain_cut(assume, exact.dimension, symbols)
+    outputs = len(exact.instructions[-1].layers[0].weight) if exact.instructions[-1].layers else None
+    if target < 0 or (outputs is not None and target >= outputs):
+        raise ArgumentError(f"target={target} is no output: the network has {outputs}")
+    kinks = exact.units <= _KINKS if kinks is None else kinks
+    found = [
+        _region(exact, piece, symbols, made, target, start)
+        for piece in pieces(exact, start, kinks=kinks, limit=limit, open_signs=_open_signs(made))
+    ]
+    found.sort(key=lambda region: -region.dimension)
+    said = ", ".join(_said(_relation(f, symbols)) for f in start.positive)
+    return Derivation(symbols, made.parameters, tuple(_merged(found)), made.title, said, exact, made, target)
+
+
+def _open_signs(made: Formula) -> Any:
+    """The signs that the rule needs beside those of the kinks."""
+    if not made.signs:
+        return None
+
+    def needed(network: Program, k: int, values: list[list[Affine]]) -> list[tuple[Any, Affine]]:
+        step = network.instructions[k]
+        found: list[tuple[Any, Affine]] = []
+        for n, layer in enumerate(step.layers):
+            if not layer.weighted:
+                continue
+            given = values[layer.source]
+            found += [(("input", layer.source, j), f) for j, f in enumerate(given)]
+            for unit, row in enumerate(layer.weight):
+                total: Affine = (Fraction(0),) * len(given[0])
+                for w, f in zip(row, given, strict=True):
+                    total = added(total, tuple(w * c for c in f))
+                if layer.bias is not None:
+                    total = (*total[:-1], total[-1] + layer.bias[unit])
+                found.append((("z", k, n, unit), total))
+        return found
+
+    return needed
+
+
+def _region(
+    network: Program, piece: Piece, symbols: tuple[sympy.Symbol, ...], made: Formula, target: int, start: Cut
+) -> Region:
+    raw = relevances(network, piece.values, piece.signs, symbols, made, target)
+    output = _expression(piece.values[-1][target], symbols)
+    dimension = len(symbols) - _rank(piece.cut.zero)
+    return Region(_condition(piece.cut, start, symbols), output, dimension, tuple(raw), piece, symbols)
+
+
+def _rank(equations: Sequence[Affine]) -> int:
+    if not equations:
+        return 0
+    return int(sympy.Matrix([[sympy.Rational(c.numerator, c.denominator) for c in f[:-1]] for f in equations]).rank())
+
+
+def _condition(cut: Cut, start: Cut, symbols: Sequence[sympy.Symbol]) -> Any:
+    """The inequalities that bound a region and do not follow from the others and the assumptions."""
+    size = len(symbols)
+    held = [f for f in dict.fromkeys(cut.positive[len(start.positive) :]) if f not in start.positive]
+    needed = list(held)
+    for function in held:
+        rest = [*start.positive, *(f for f in needed if f is not function)]
+        # it follows where its opposite leaves nothing; what is left of zero has no interior
+        if interior([*rest, tuple(-c for c in function)], cut.zero, size) is None:
+            needed = [f for f in needed if f is not function]
+    parts = [_relation(f, symbols) for f in needed] + [_relation(f, symbols, equal=True) for f in cut.zero]
+    return sympy.And(*parts) if parts else sympy.true
+
+
+def _relation(function: Affine, symbols: Sequence[sympy.Symbol], *, equal: bool = False) -> Any:
+    """Positive terms on one side, negative ones on the other."""
+    scale = max((abs(c) for c in function[:-1] if c), default=Fraction(1))
+    units = [c for c in function if c]
+    if all(abs(c) == scale for c in units):
+        function = tuple(c / scale for c in function)
+    left = tuple(max(c, Fraction(0)) for c in function)
+    right = tuple(max(-c, Fraction(0)) for c in function)
+    a, b = _expression(left, symbols), _expression(right, symbols)
+    if equal:
+        first, second = (b, a) if sympy.default_sort_key(b) < sympy.default_sort_key(a) and b != 0 else (a, b)
+        return sympy.Eq(first, second, evaluate=False)
+    # the first input stands on the left
+    if b != 0 and a != 0 and _first(b, symbols) < _first(a, symbols):
+        return sympy.Lt(b, a, evaluate=False)
+    if a == 0:
+        return sympy.Lt(b, a, evaluate=False)
+    return sympy.Gt(a, b, evaluate=False)
+
+
+def _first(expression: Any, symbols: Sequence[sympy.Symbol]) -> int:
+    return min((k for k, s in enumerate(symbols) if expression.has(s)), default=len(symbols))
+
+
+def _merged(regions: list[Region]) -> list[Region]:
+    """Without the kinks that nothing shows: those where the regions on both sides have the same formulas."""
+    full = [region for region in regions if not region.piece.cut.zero]
+    kept = list(full)
+    for region in regions:
+        if region.piece.cut.zero:
+            point = region.piece.cut.point
+            beside = [other for other in full if all(_value(f, point) >= 0 for f in other.piece.cut.positive)]
+            formulas = {(other.output, *other.relevance) for other in beside}
+            there = (region.output, *region.raw)
+            same = len(formulas) == 1 and all(
+                sympy.simplify((a - b).subs(region.substitution)) == 0
+                for a, b in zip(there, next(iter(formulas)), strict=True)
+            )
+            if not same:
+                kept.append(region)
+    return kept
+
+
+def _positive_factors(product: Any, point: dict[Any, Any]) -> Any:
+    """The product with factors that are positive at a point, and the sign in front."""
+    sign, found = sympy.Integer(1), []
+    for factor in sympy.Mul.make_args(product):
+        base, exponent = factor.as_base_exp()
+        value = base.subs(point)
+        value = value.subs(dict.fromkeys(value.free_symbols, sympy.Rational(1, 3)))
+        if base.is_Add and exponent.is_Integer and value.is_negative:
+            sign, base = sign * (-1) ** exponent, sympy.expand(-base)
+        found.append(base**exponent)
+    return sign * sympy.Mul(*found)
+
+
+def _value(function: Affine, point: Sequence[Fraction]) -> Fraction:
+    return sum((c * x for c, x in zip(function, point, strict=False)), function[-1])
+
+
+def _expression(function: Affine, symbols: Sequence[sympy.Symbol]) -> Any:
+    terms = [sympy.Rational(c.numerator, c.denominator) * s for c, s in zip(function, symbols, strict=False) if c]
+    constant = sympy.Rational(function[-1].numerator, function[-1].denominator)
+    return sympy.Add(*terms, constant)
+
+
+def _said(expression: Any) -> str:
+    """As plain text: and for &, = for Eq, ^ for powers."""
+    if expression is sympy.true or expression == True:  # noqa: E712 - SymPy's own true
+        return "everywhere"
+    if isinstance(expression, sympy.And):
+        return " and ".join(sorted(_said(part) for part in expression.args))
+    if isinstance(expression, sympy.Eq):
+        return f"{_said(expression.lhs)} = {_said(expression.rhs)}"
+    text = str(expression).replace("**", "^").replace("*", "·")
+    return re.sub(r"\b(" + "|".join(_GREEK) + r")\b", lambda found: _GREEK[found[0]], text)

@@ -1,0 +1,261 @@
+"""Are two networks the same function? A proof, or an input where they differ."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backlight.errors import ArgumentError, UnsupportedModel
+from backlight.symbolic.domains import domain_cut
+from backlight.symbolic.piecewise import Cut, Instruction, Program, added, pieces, program
+from backlight.symbolic.polyhedra import Affine, at, interior
+
+__all__ = ["Counterexample", "NotProved", "Proof", "equivalent"]
+
+_REGIONS = 20_000
+_ORTHANTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The networks are the same function on the domain; true.
+
+    Attributes
+    ----------
+    regions : int
+        How many common linear regions were compared, in rational numbers.
+    tolerance : float
+    largest : float
+        The largest difference of a coefficient; zero where they are equal.
+    domain : str
+    """
+
+    regions: int
+    tolerance: float
+    largest: float
+    domain: str
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        how = "exactly" if self.largest == 0 else f"within {self.tolerance:g} · (1 + ‖x‖₁)"
+        return f"Proof: the same function on {self.domain}, {how}, in all of {self.regions} linear regions"
+
+
+@dataclass(frozen=True, slots=True)
+class Counterexample:
+    """An input where the networks differ; false.
+
+    Attributes
+    ----------
+    x : array of the input's shape
+    exact : tuple of Fraction
+        The same input, exactly.
+    first, second : tuple of Fraction
+        What the networks give there, exactly.
+    """
+
+    x: np.ndarray
+    exact: tuple[Fraction, ...]
+    first: tuple[Fraction, ...]
+    second: tuple[Fraction, ...]
+
+    def __bool__(self) -> bool:
+        return False
+
+    @property
+    def difference(self) -> float:
+        """The largest difference of an output there."""
+        return float(max(abs(a - b) for a, b in zip(self.first, self.second, strict=True)))
+
+    def __repr__(self) -> str:
+        return f"Counterexample: at x = {self.x.tolist()} the outputs differ by {self.difference:.3g}"
+
+
+@dataclass(frozen=True, slots=True)
+class NotProved:
+    """Neither proved nor refuted: the networks have too many linear regions; false.
+
+    Attributes
+    ----------
+    largest : float
+        The largest difference that a search found, rounding included.
+    x : array
+        Where.
+    why : str
+    """
+
+    largest: float
+    x: np.ndarray
+    why: str
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"not proved ({self.why}): the largest difference found is {self.largest:.3g}, at {self.x.tolist()}"
+
+
+def equivalent(
+    first: nn.Module, second: nn.Module, domain: Any = None, *, tolerance: float = 0.0, X: Any = None,
+    limit: int = _REGIONS, seed: int = 0,
+) -> Proof | Counterexample | NotProved:
+    """Prove that two piecewise linear networks are the same function, or find an input where they are not.
+
+    The common linear regions of both are enumerated, and their linear functions compared, all in rational numbers: a
+    network's weights are exactly the binary fractions that they are. A region is left out only if there is a
+    certificate that it is empty.
+
+    Parameters
+    ----------
+    first, second : torch.nn.Module
+        Layers with weights, relu, abs, maximum, minimum.
+    domain : "all", "nonnegative", Box(low, high) or (low, high), optional
+        Where they are compared; by default everywhere.
+    tolerance : float, default 0
+        Differences up to tolerance · (1 + ‖x‖₁) count as equal: weights that were rounded.
+    X : array, optional
+        A row, where the shape of the input cannot be told from the first layer.
+    limit : int
+        Of linear regions; beyond it the answer is `NotProved`, with the largest difference that a search found.
+    seed : int
+        Of that search.
+
+    Returns
+    -------
+    Proof, Counterexample or NotProved
+        Only a `Proof` is true.
+
+    Raises
+    ------
+    UnsupportedOperator, UnsupportedModel, ArgumentError
+
+    Examples
+    --------
+    >>> import backlight
+    >>> nets = backlight.examples.min_networks()
+    >>> backlight.equivalent(nets.i, nets.ii)
+    Proof: the same function on all inputs, exactly, in all of 6 linear regions
+    """
+    if not 0 <= tolerance < float("inf"):
+        raise ArgumentError(f"tolerance must be zero or positive, not {tolerance!r}")
+    a, b = program(first, X), program(second, X)
+    if a.dimension != b.dimension:
+        raise ArgumentError(f"the networks read {a.dimension} and {b.dimension} inputs")
+    start = domain_cut(domain, a.dimension)
+    both, ends = _joined(a, b)
+    allowed = Fraction(tolerance)
+    largest, count = Fraction(0), 0
+    try:
+        for piece in pieces(both, start, limit=limit, rounding=tolerance > 0):
+            count += 1
+            f, g = (piece.values[end] for end in ends)
+            if len(f) != len(g):
+                raise ArgumentError(f"the networks have {len(f)} and {len(g)} outputs")
+            for p, q in zip(f, g, strict=True):
+                difference = added(p, q, -1)
+                size = max(abs(c) for c in difference)
+                if size + piece.slack > allowed:
+                    found = _witness(piece.cut, difference, max(allowed - piece.slack, Fraction(0)))
+                    if found is None and piece.slack > allowed:
+                        raise UnsupportedModel("kinks lie so near each other that rounding could be more than allowed")
+                    if found is not None:
+                        gap, scale = abs(at(difference, found)), 1 + sum(abs(v) for v in found)
+                        if gap - piece.slack * scale <= allowed * scale:
+                            raise UnsupportedModel("they may differ by a little more than the tolerance")
+                        values = [tuple(at(h, found) for h in side) for side in (f, g)]
+                        x = np.array([float(v) for v in found]).reshape(a.shape)
+                        return Counterexample(x, found, *values)
+                largest = max(largest, size + piece.slack)
+    except UnsupportedModel as error:
+        return _search(first, second, start, a, str(error), seed)
+    return Proof(count, tolerance, float(largest), _said(domain))
+
+
+def _said(domain: Any) -> str:
+    if domain is None or (isinstance(domain, str) and domain == "all"):
+        return "all inputs"
+    return "non-negative inputs" if isinstance(domain, str) else "the box"
+
+
+def _witness(cut: Cut, difference: Affine, allowed: Fraction) -> tuple[Fraction, ...] | None:
+    """A point of a region where the difference is more than allowed; ``None`` is a proof that there is none."""
+    point = cut.point
+    if abs(at(difference, point)) > allowed * (1 + sum(abs(v) for v in point)):
+        return point
+    size = len(point)
+    if allowed == 0:
+        # a point off the plane on which the difference happens to be zero
+        for sign in (1, -1):
+            found = interior([*cut.positive, tuple(sign * c for c in difference)], cut.zero, size)
+            if found is not None:
+                return found
+        return None
+    if size > _ORTHANTS:
+        raise UnsupportedModel(f"with a tolerance, regions of more than {_ORTHANTS} inputs are not searched")
+    # in each orthant ‖x‖₁ is linear
+    for signs in itertools.product((1, -1), repeat=size):
+        orthant = [tuple(Fraction(s * int(i == j)) for i in range(size + 1)) for j, s in enumerate(signs)]
+        for sign in (1, -1):
+            wanted = (
+                *(sign * c - allowed * s for c, s in zip(difference, signs, strict=False)),
+                sign * difference[-1] - allowed,
+            )
+            found = interior([*cut.positive, *orthant, wanted], cut.zero, size)
+            if found is not None:
+                return found
+    return None
+
+
+def _joined(a: Program, b: Program) -> tuple[Program, tuple[int, int]]:
+    """Both networks one after the other, on the same input."""
+    offset = len(a.instructions) - 1
+
+    def moved(place: int) -> int:
+        return 0 if place == 0 else place + offset
+
+    later = tuple(
+        Instruction(
+            step.kind, step.name,
+            tuple(replace(layer, source=moved(layer.source)) for layer in step.layers),
+            tuple(moved(source) for source in step.sources),
+        )
+        for step in b.instructions[1:]
+    )  # fmt: skip
+    joined = Program(a.instructions + later, a.dimension, a.shape)
+    ends = (len(a.instructions) - 1, moved(len(b.instructions) - 1))
+    return joined, ends
+
+
+def _search(first: nn.Module, second: nn.Module, start: Cut, network: Program, why: str, seed: int) -> NotProved:
+    """The largest difference on random inputs of the domain, improved by steps along it."""
+    generator = torch.Generator().manual_seed(seed)
+    nets = [_double(net) for net in (first, second)]
+    center = torch.tensor([float(v) for v in start.point], dtype=torch.float64)
+    x = center + torch.randn(4096, network.dimension, generator=generator, dtype=torch.float64)
+    rows: Sequence[Affine] = start.positive
+    if rows:
+        sides = torch.tensor([[float(c) for c in row] for row in rows], dtype=torch.float64)
+        for row in sides:
+            # back to the inner side, one inequality after the other: enough for boxes and orthants
+            gap = (x @ row[:-1] + row[-1]).clamp(max=0)
+            x = x - gap[:, None] * row[:-1] / row[:-1].square().sum()
+    with torch.no_grad():
+        outputs = [net(x.view(-1, *network.shape)).flatten(1) for net in nets]
+    difference = (outputs[0] - outputs[1]).abs().amax(1)
+    best = int(difference.argmax())
+    return NotProved(float(difference[best]), x[best].numpy().reshape(network.shape), why)
+
+
+def _double(net: nn.Module) -> nn.Module:
+    from backlight.engine.capture import light_copy
+
+    return light_copy(net).double()
