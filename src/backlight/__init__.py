@@ -15,9 +15,12 @@ if TYPE_CHECKING:
     from backlight import engine as engine
     from backlight import examples as examples
     from backlight import rules as rules
+    from backlight import symbolic as symbolic
     from backlight._explain import explain as explain
     from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
+    from backlight.canonical import Canonical as Canonical
+    from backlight.canonical import canonize as canonize
     from backlight.engine import Composite as Composite
     from backlight.engine import convolution as convolution
     from backlight.engine import dense as dense
@@ -27,18 +30,30 @@ if TYPE_CHECKING:
     from backlight.explanation import Ledger as Ledger
     from backlight.neural import NeuralizedModel as NeuralizedModel
     from backlight.neural import neuralize as neuralize
+    from backlight.structure import Audit as Audit
+    from backlight.structure import Rewrite as Rewrite
+    from backlight.structure import audit as audit
+    from backlight.symbolic import derive as derive
+    from backlight.symbolic import equivalent as equivalent
 
 __all__ = [
+    "Audit",
     "BacklightError",
+    "Canonical",
     "Composite",
     "Explanation",
     "Ledger",
     "Method",
     "NeuralizedModel",
+    "Rewrite",
     "__version__",
+    "audit",
+    "canonize",
     "convolution",
     "dense",
+    "derive",
     "engine",
+    "equivalent",
     "errors",
     "examples",
     "explain",
@@ -48,23 +63,31 @@ __all__ = [
     "plan",
     "presets",
     "rules",
+    "symbolic",
 ]
 
 _HOME = {
+    "Audit": "backlight.structure",
+    "Canonical": "backlight.canonical",
     "Composite": "backlight.engine",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
     "Method": "backlight.attribution",
     "NeuralizedModel": "backlight.neural",
+    "Rewrite": "backlight.structure",
+    "audit": "backlight.structure",
+    "canonize": "backlight.canonical",
     "convolution": "backlight.engine",
     "dense": "backlight.engine",
+    "derive": "backlight.symbolic",
+    "equivalent": "backlight.symbolic",
     "explain": "backlight._explain",
     "first": "backlight.engine",
     "neuralize": "backlight.neural",
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
 }
-_ROOMS = ("engine", "errors", "examples", "neural", "rules")
+_ROOMS = ("engine", "errors", "examples", "neural", "rules", "symbolic")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ What is left of weights that cancel is rounding: a number below 1e-12 of what it
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,7 +103,7 @@ def is_zero(layer: LinearMap) -> bool:
 def rows(layer: LinearMap) -> Tensor:
     """The weights of each output unit or channel, (out, …)."""
     if isinstance(layer, Convolution) and layer.transposed:
-        weight = layer.weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+        weight: Tensor = layer.weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
         return weight.flatten(1)
     return layer.weight.flatten(1)
 
@@ -187,13 +188,18 @@ def _centred(layer: Convolution) -> bool:
     )
 
 
+def _centre(layer: Convolution) -> Any:
+    """The index of the middle of a kernel."""
+    return (..., *(k // 2 for k in layer.weight.shape[2:]))
+
+
 def _embedded(small: Convolution, large: Convolution) -> Convolution | None:
     """A centred kernel with zeros around it, in the geometry of a larger one."""
     same = small.stride == large.stride and small.groups == large.groups and _centred(small) and _centred(large)
     if not same or any(k != 1 for k in small.weight.shape[2:]):
         return None
     weight = small.weight.new_zeros(*small.weight.shape[:2], *large.weight.shape[2:])
-    weight[(..., *(k // 2 for k in large.weight.shape[2:]))] = small.weight.flatten(2)[..., 0]
+    weight[_centre(large)] = small.weight.flatten(2)[..., 0]
     return replace(large, weight=weight)
 
 
@@ -214,7 +220,7 @@ def _widened(scale: Elementwise, like: LinearMap, shape: tuple[int, ...]) -> Lin
 def _trimmed(layer: Convolution) -> Convolution:
     if not _centred(layer) or layer.weight[0, 0].numel() == 1:
         return layer
-    centre = (..., *(k // 2 for k in layer.weight.shape[2:]))
+    centre = _centre(layer)
     around = layer.weight.clone()
     around[centre] = 0
     if bool(around.any()):

@@ -3,7 +3,7 @@ r"""Attention: what its queries and keys, and its values and output weights, hav
 One head computes softmax(q kᵀ / √d) v with q = W_q x + b_q, and so on, and its values are read by columns W_o of the
 output layer. Nothing changes under
 
-* W_q → M W_q, W_k → M⁻ᵀ W_k, since only q kᵀ is used: here both are made from the singular vectors of [W_q b_q]ᵀ [W_k b_k],
+* W_q → M W_q, W_k → M⁻ᵀ W_k, since only q kᵀ is used: here from the singular vectors of [W_q b_q]ᵀ [W_k b_k],
 * W_v → M W_v, W_o → W_o M⁻¹, since only W_o W_v is used: here from the singular vectors of W_o W_v. The weights of
   attention sum to one, so that b_v is a part of the output's bias.
 

@@ -52,8 +52,7 @@ def bounds(form: Form, domain: Mapping[str, Interval] | None) -> dict[Value, Int
         Of the inputs; what is not there may be anything.
     """
     found: dict[Value, Interval] = {}
-    sizes = {name: value for name, value in form.inputs.items()}
-    values = form.run({name: _one(form.example[name]) for name in sizes})
+    values = form.run({name: _one(form.example[name]) for name in form.inputs})
     for value in (*form.inputs.values(), *form.order()):
         numbers = values[value]
         if value in found or not isinstance(numbers, Tensor) or not numbers.is_floating_point():

@@ -122,7 +122,7 @@ def intervals(domain: Domain, example: Mapping[str, Any]) -> dict[str, Interval]
             raise ArgumentError(f"domain={domain!r} is not known: give 'all', 'nonnegative', or Box(low, high)")
         low, high = 0.0, torch.inf
     elif isinstance(domain, Box):
-        low, high = domain.low, domain.high  # type: ignore[assignment]
+        low, high = domain.low, domain.high
         if low is None or high is None:
             raise ArgumentError("a domain needs Box(low, high) with both bounds")
     elif isinstance(domain, Sequence) and len(domain) == 2:
@@ -247,13 +247,13 @@ class _Log:
         """Measure what the pending steps changed."""
         now = self.form.refresh()
         change = float((now - self.last).abs().max()) / self.scale
-        self.steps += [Step(*said, change, cancels) for *said, cancels in self.pending]
+        self.steps += [Step(kind, where, what, change, cancels) for kind, where, what, cancels in self.pending]
         self.pending, self.last = [], now
         if not float((now - self.first).abs().max()) <= _LARGEST_CHANGE * self.scale:
             step = self.steps[-1] if self.steps else None
             raise UnsupportedModel(
-                f"the step {step} changed the network's function by {change:.2g} of its largest output: numbers of very "
-                "different sizes cancel in it, so that no canonical form can be computed in double precision"
+                f"the step {step} changed the network's function by {change:.2g} of its largest output: numbers of "
+                "very different sizes cancel in it, so that no canonical form can be computed in double precision"
             )
 
 

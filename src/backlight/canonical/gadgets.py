@@ -45,11 +45,10 @@ def pairs(form: Form, note: Note) -> bool:
         for i, first in enumerate(rectified):
             for second in rectified[i + 1 :]:
                 w, other = (t.source.source for t in (first, second))  # type: ignore[attr-defined]
-                if _opposite(other, w):
-                    if _one_of_pair(value, first, second, w):
-                        note("collapsed", first.source.name, "relu(z) and relu(−z)")
-                        form.refresh()
-                        return True
+                if _opposite(other, w) and _one_of_pair(value, first, second, w):
+                    note("collapsed", first.source.name, "relu(z) and relu(−z)")
+                    form.refresh()
+                    return True
     return False
 
 

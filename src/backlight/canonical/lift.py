@@ -91,7 +91,7 @@ class _Lifter:
         for node in self.graph.nodes:
             if node.index in needed and node.target is not None:
                 self.values[node.index] = self._value(node)
-        return Form(inputs, self.values[output], example)  # type: ignore[arg-type]
+        return Form(inputs, self.values[output], example)
 
     def _value(self, node: Node) -> Value:
         return self._layer(node) or self._sum(node) or self._activation(node) or self._operator(node)

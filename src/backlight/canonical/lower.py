@@ -15,7 +15,7 @@ from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 __all__ = ["lower"]
 
 _CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_TRANSPOSED: dict[int, Any] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _NORMS = {1: nn.BatchNorm1d, 3: nn.BatchNorm2d, 4: nn.BatchNorm3d}
 
 
@@ -36,8 +36,8 @@ class _Lowerer:
         self.nodes: dict[Value, fx.Node] = {}
 
     def module(self, title: str) -> fx.GraphModule:
-        for name, value in self.form.inputs.items():
-            self.nodes[value] = self.graph.placeholder(_word(name))
+        for name, given in self.form.inputs.items():
+            self.nodes[given] = self.graph.placeholder(_word(name))
         for value in self.form.order():
             if not isinstance(value, Given):
                 self.nodes[value] = self._node(value)
@@ -122,7 +122,7 @@ class _Lowerer:
         axis = -1 if isinstance(linear, Dense) else 0
         flat = None if bias is None else _by_channel(bias, value.shape, axis)
         weight = linear.weight
-        layer: nn.Module
+        layer: Any
         if isinstance(linear, Dense):
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=flat is not None, dtype=self.dtype)
         else:
@@ -137,9 +137,9 @@ class _Lowerer:
             else:
                 layer = _CONVOLUTIONS[linear.spatial](inside, channels, **options)
         with torch.no_grad():
-            layer.weight.copy_(weight)  # type: ignore[operator, union-attr]
+            layer.weight.copy_(weight)
             if flat is not None:
-                layer.bias.copy_(flat)  # type: ignore[operator, union-attr]
+                layer.bias.copy_(flat)
         return layer, None if flat is not None else bias
 
     def _typed(self, tree: Any) -> Any:

@@ -203,7 +203,8 @@ def rectifiers(form: Form, known: dict[Value, Interval], note: Note) -> bool:
         return True
     for layer in layers(form, frozenset({"relu"})):
         if layer.free and layer.readers.all_mix and layer.before in known:
-            if _drop_constant(layer, known[layer.before], note) or _drop_linear(layer, known[layer.before], note):
+            sides = known[layer.before]
+            if _drop_constant(layer, sides, note) or _drop_linear(layer, sides, note):
                 form.refresh()
                 return True
     return False
@@ -297,7 +298,7 @@ def _of_unit(reader: Reader, index: Tensor) -> Tensor:
 
 
 def _hand_over(layer: Layer, index: Tensor, sign: Tensor) -> int | None:
-    """Add V_k · sign_k · z_k to every reader for the units in index; the number of terms, ``None`` if none can say it."""
+    """Add V_k · sign_k · z_k to every reader; the number of terms, ``None`` if no term can say it."""
     ahead = [
         _linear_part(layer, reader, pick_columns(reader.term.map, index), index, sign)
         for reader in layer.readers.mixing
@@ -357,8 +358,9 @@ def _reduced(
 def _pointwise(layer: LinearMap) -> bool:
     if isinstance(layer, Elementwise):
         return True
-    plain = isinstance(layer, Convolution) and layer.weight[0, 0].numel() == 1
-    return plain and all(s == 1 for s in layer.stride) and not any(layer.padding)
+    if not isinstance(layer, Convolution) or layer.weight[0, 0].numel() != 1:
+        return False
+    return all(s == 1 for s in layer.stride) and not any(layer.padding)
 
 
 # -- collinear and opposite rows ---------------------------------------------------------------------------------------

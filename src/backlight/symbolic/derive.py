@@ -41,18 +41,23 @@ class Region:
     condition : sympy expression
         The inequalities that bound it, without those that follow from the others; with equalities where a unit is
         exactly at its kink.
-    output : sympy expression
-        The network there.
     dimension : int
         That of the inputs, or less at a kink.
+    raw_output, raw : sympy expressions
+        The network and the relevance as they come, without the equalities of a kink.
     """
 
     condition: Any
-    output: Any
     dimension: int
+    raw_output: Any
     raw: tuple[Any, ...]
     piece: Piece
     symbols: tuple[sympy.Symbol, ...]
+
+    @cached_property
+    def output(self) -> Any:
+        """The network there."""
+        return sympy.expand(self.raw_output.subs(self.substitution))
 
     @cached_property
     def relevance(self) -> tuple[Any, ...]:
@@ -68,7 +73,10 @@ class Region:
         expression = expression.subs(self.substitution)
         if sympy.count_ops(expression) >= _FACTORED:
             return expression
-        point = {s: sympy.Rational(x.numerator, x.denominator) for s, x in zip(self.symbols, self.piece.cut.point, strict=True)}
+        point = {
+            s: sympy.Rational(x.numerator, x.denominator)
+            for s, x in zip(self.symbols, self.piece.cut.point, strict=True)
+        }
         return _positive_factors(sympy.factor(expression), point)
 
     @cached_property
@@ -138,7 +146,7 @@ class Derivation:
         point = tuple(Fraction(int(exact[s].p), int(exact[s].q)) for s in self.symbols)
         region = self._region(point)
         raw = [sympy.factor(sympy.sympify(r).subs(exact)) for r in region.raw]
-        output = region.output.subs(exact)
+        output = region.raw_output.subs(exact)
         return At(output, {s.name: r for s, r in zip(self.symbols, raw, strict=True)}, region)
 
     def _region(self, point: tuple[Fraction, ...]) -> Region:
@@ -151,12 +159,14 @@ class Derivation:
     def evaluate(self, X: Any, **parameters: float) -> tuple[np.ndarray, np.ndarray]:
         """Output (n,) and relevance (n, d) of many inputs, in floating point; NaN outside of the assumptions.
 
-        Inputs on a kink, to rounding, get the formula of a neighbour.
+        Inputs on a kink, to rounding, get the formula of a neighbour; 0/0 is 0.
         """
         X = np.asarray(X, dtype=float).reshape(len(X), -1)
         missing = {s.name for s in self.parameters} - set(parameters)
         if missing or X.shape[1] != len(self.symbols):
-            raise ArgumentError(f"give rows of {len(self.symbols)} inputs, and numbers for {sorted(missing) or 'nothing else'}")
+            raise ArgumentError(
+                f"give rows of {len(self.symbols)} inputs, and numbers for {sorted(missing) or 'nothing else'}"
+            )
         output, relevance = np.full(len(X), np.nan), np.full(X.shape, np.nan)
         arguments = [parameters[s.name] for s in self.parameters]
         for region, (rows, function) in zip(self.regions, self._compiled, strict=True):
@@ -164,9 +174,12 @@ class Derivation:
                 continue
             inside = (X @ rows[:, :-1].T + rows[:, -1] >= 0).all(1) & np.isnan(output)
             if inside.any():
-                values = function(*X[inside].T, *arguments)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    values = function(*X[inside].T, *arguments)
                 output[inside] = np.broadcast_to(values[0], inside.sum())
-                relevance[inside] = np.stack([np.broadcast_to(v, inside.sum()) for v in values[1:]], 1)
+                found = np.stack([np.broadcast_to(v, inside.sum()) for v in values[1:]], 1)
+                # on the boundary of a region
+                relevance[inside] = np.where(np.isnan(found), 0.0, found)
         return output, relevance
 
     @cached_property
@@ -175,7 +188,7 @@ class Derivation:
         for region in self.regions:
             rows = np.array([[float(c) for c in f] for f in region.piece.cut.positive])
             rows = rows if len(rows) else np.zeros((0, len(self.symbols) + 1))
-            expressions = [sympy.N(e, 17) for e in (region.output, *region.raw)]
+            expressions = [sympy.N(e, 17) for e in (region.raw_output, *region.raw)]
             function = sympy.lambdify([*self.symbols, *self.parameters], expressions, "numpy", cse=True)
             found.append((rows, function))
         return found
@@ -202,7 +215,8 @@ class Derivation:
         """One row for each region: condition, output and relevances as text."""
         from backlight.tables import frame_like
 
-        columns: dict[str, list[str]] = {"condition": [], "output": []} | {f"R({s.name})": [] for s in self.symbols}
+        names = ["condition", "output", *(f"R({s.name})" for s in self.symbols)]
+        columns: dict[str, list[str]] = {name: [] for name in names}
         for region in self.regions:
             cells = [_said(region.condition), _said(region.output), *(_said(r) for r in region.relevance)]
             for name, cell in zip(columns, cells, strict=True):
@@ -218,9 +232,8 @@ class Derivation:
 
     def __repr__(self) -> str:
         head = ["where", "f", *(f"R({s.name})" for s in self.symbols)]
-        lines = [head]
-        for region in self.regions:
-            lines.append([_said(region.condition), _said(region.output), *(_said(r) for r in region.relevance)])
+        cells = ((region.condition, region.output, *region.relevance) for region in self.regions)
+        lines = [head, *([_said(cell) for cell in line] for line in cells)]
         widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
         shown = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         where = f", assuming {self.assume}" if self.assume else ""
@@ -228,8 +241,15 @@ class Derivation:
 
 
 def derive(
-    network: nn.Module, rule: str | Rule = "gamma", *, assume: Any = "nonnegative", target: int = 0,
-    feature_names: Sequence[str] | None = None, kinks: bool | None = None, limit: int = _REGIONS, X: Any = None,
+    network: nn.Module,
+    rule: str | Rule = "gamma",
+    *,
+    assume: Any = "nonnegative",
+    target: int = 0,
+    feature_names: Sequence[str] | None = None,
+    kinks: bool | None = None,
+    limit: int = _REGIONS,
+    X: Any = None,
 ) -> Derivation:
     """The relevance of a small network as formulas, one for each linear region.
 
@@ -240,8 +260,8 @@ def derive(
         fractions that they are.
     rule : str or Rule, default "gamma"
         ``"zero"``, ``"epsilon"`` (relative, see `backlight.rules`), ``"epsilon-absolute"``, ``"gamma"``,
-        ``"alphabeta"``, ``"zplus"``, with the parameters left open; or a rule of `backlight.rules` with its numbers. For
-        all layers.
+        ``"alphabeta"``, ``"zplus"``, with the parameters left open; or a rule of `backlight.rules` with its numbers.
+        For all layers.
     assume : "nonnegative", "all", Box(low, high) or SymPy inequalities, default "nonnegative"
         Where the inputs lie. Regions are given on the interior of that; `Derivation.at` also knows the boundary.
     target : int
@@ -323,7 +343,7 @@ def _region(
     raw = relevances(network, piece.values, piece.signs, symbols, made, target)
     output = _expression(piece.values[-1][target], symbols)
     dimension = len(symbols) - _rank(piece.cut.zero)
-    return Region(_condition(piece.cut, start, symbols), output, dimension, tuple(raw), piece, symbols)
+    return Region(_condition(piece.cut, start, symbols), dimension, output, tuple(raw), piece, symbols)
 
 
 def _rank(equations: Sequence[Affine]) -> int:
@@ -421,4 +441,6 @@ def _said(expression: Any) -> str:
     if isinstance(expression, sympy.Eq):
         return f"{_said(expression.lhs)} = {_said(expression.rhs)}"
     text = str(expression).replace("**", "^").replace("*", "·")
+    # what is subtracted comes last
+    text = re.sub(r"\(-([^()+-]+) \+ ([^()]+)\)", r"(\2 - \1)", text)
     return re.sub(r"\b(" + "|".join(_GREEK) + r")\b", lambda found: _GREEK[found[0]], text)

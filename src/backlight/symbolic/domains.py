@@ -40,16 +40,22 @@ def domain_cut(domain: Any, dimension: int, symbols: Sequence[sympy.Symbol] = ()
         pass
     elif isinstance(domain, str):
         if domain not in ("nonnegative", "positive"):
-            raise ArgumentError(f"domain {domain!r} is not known: give 'all', 'nonnegative', Box(low, high) or inequalities")
+            raise ArgumentError(
+                f"domain {domain!r} is not known: give 'all', 'nonnegative', Box(low, high) or inequalities"
+            )
         positive = [_unit(dimension, j, 1, Fraction(0)) for j in range(dimension)]
     elif isinstance(domain, Box):
         positive = _box(domain.low, domain.high, dimension)
-    elif isinstance(domain, Sequence) and domain and all(isinstance(c, sympy.core.relational.Relational) for c in domain):
+    elif (
+        isinstance(domain, Sequence) and domain and all(isinstance(c, sympy.core.relational.Relational) for c in domain)
+    ):
         positive = [_inequality(c, symbols, dimension) for c in domain]
     elif isinstance(domain, Sequence) and len(domain) == 2:
         positive = _box(domain[0], domain[1], dimension)
     else:
-        raise ArgumentError(f"domain {domain!r} is not known: give 'all', 'nonnegative', Box(low, high) or inequalities")
+        raise ArgumentError(
+            f"domain {domain!r} is not known: give 'all', 'nonnegative', Box(low, high) or inequalities"
+        )
     point = interior(positive, (), dimension)
     if point is None:
         raise ArgumentError(f"the domain {domain!r} has no interior: its bounds leave no input")

@@ -105,8 +105,14 @@ class NotProved:
 
 
 def equivalent(
-    first: nn.Module, second: nn.Module, domain: Any = None, *, tolerance: float = 0.0, X: Any = None,
-    limit: int = _REGIONS, seed: int = 0,
+    first: nn.Module,
+    second: nn.Module,
+    domain: Any = None,
+    *,
+    tolerance: float = 0.0,
+    X: Any = None,
+    limit: int = _REGIONS,
+    seed: int = 0,
 ) -> Proof | Counterexample | NotProved:
     """Prove that two piecewise linear networks are the same function, or find an input where they are not.
 

@@ -137,7 +137,9 @@ def formula(rule: str | Rule) -> Formula:
     """A rule in symbols: by name with open parameters, or as given with its numbers."""
     if isinstance(rule, str):
         if rule not in RULES:
-            raise ArgumentError(f"rule={rule!r} has no formula: the rules are {listed(RULES, 12)}, or one of backlight.rules")
+            raise ArgumentError(
+                f"rule={rule!r} has no formula: the rules are {listed(RULES, 12)}, or one of backlight.rules"
+            )
         return RULES[rule]()
     if getattr(rule, "bias", "absorb") != "absorb":
         raise ArgumentError(f"{rule!r} has no formula here: formulas are for the default bias='absorb'")
@@ -148,14 +150,18 @@ def formula(rule: str | Rule) -> Formula:
     if getattr(rule, "epsilon", 0.0) == 0.0:
         if type(rule) is Gamma:
             return _gamma(rule.gamma)
-        if type(rule) in (AlphaBeta, ZPlus):
+        if isinstance(rule, AlphaBeta) and type(rule) in (AlphaBeta, ZPlus):
             return _alphabeta(rule.alpha, rule.beta, "LRP-z⁺" if type(rule) is ZPlus else "")
     raise ArgumentError(f"{rule!r} has no formula: formulas are for Zero, Epsilon, Gamma, AlphaBeta and ZPlus")
 
 
 def relevances(
-    network: Program, values: Sequence[Sequence[Affine]], signs: dict[Any, int], symbols: Sequence[sympy.Symbol],
-    made: Formula, output: int,
+    network: Program,
+    values: Sequence[Sequence[Affine]],
+    signs: dict[Any, int],
+    symbols: Sequence[sympy.Symbol],
+    made: Formula,
+    output: int,
 ) -> list[Any]:
     """R of each input for one output unit on a region, not simplified."""
     exact = [[_expression(f, symbols) for f in units] for units in values]
@@ -187,7 +193,12 @@ def _give(into: list[Any], sent: Sequence[Any], parts: Sequence[Any]) -> None:
 
 
 def _through(
-    layer: Layer, key: tuple[int, int], exact: list[list[Any]], sent: Sequence[Any], into: list[Any], signs: dict[Any, int],
+    layer: Layer,
+    key: tuple[int, int],
+    exact: list[list[Any]],
+    sent: Sequence[Any],
+    into: list[Any],
+    signs: dict[Any, int],
     made: Formula,
 ) -> None:
     inputs = exact[layer.source]
@@ -201,7 +212,9 @@ def _through(
         else:
             z = sum((w * a for w, a in zip(weights, inputs, strict=True)), bias)
             kinds = [signs.get(("input", layer.source, j), 0) for j in range(len(inputs))] if made.signs else []
-            factors = made.share(Unit(weights, inputs, kinds, bias, z, signs.get(("z", *key, unit), 0), layer.own[unit]))
+            factors = made.share(
+                Unit(weights, inputs, kinds, bias, z, signs.get(("z", *key, unit), 0), layer.own[unit])
+            )
         for j, factor in enumerate(factors):
             if factor != 0:
                 into[j] = into[j] + factor * c

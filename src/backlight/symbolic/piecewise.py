@@ -1,7 +1,7 @@
 """A piecewise linear network in rational numbers, and its linear regions.
 
-Every weight is taken as the rational number that it is in binary, so that a network of small whole numbers and halves is
-exactly what is written. Regions are found by walking through the network with a polyhedron of inputs: at every unit
+Every weight is taken as the rational number that it is in binary, so that a network of small whole numbers and halves
+is exactly what is written. Regions are found by walking through the network with a polyhedron of inputs: at every unit
 whose sign is open, it is cut in two, and each part is kept only if it was proved to hold a point.
 """
 
@@ -255,7 +255,12 @@ class Piece:
 
 
 def pieces(
-    network: Program, start: Cut, *, kinks: bool = False, limit: int = 20_000, rounding: bool = False,
+    network: Program,
+    start: Cut,
+    *,
+    kinks: bool = False,
+    limit: int = 20_000,
+    rounding: bool = False,
     open_signs: Callable[[Program, int, list[list[Affine]]], Sequence[tuple[Any, Affine]]] | None = None,
 ) -> Iterator[Piece]:
     """Every region, depth first.
@@ -276,7 +281,7 @@ def pieces(
     """
     found = 0
     dimension = network.dimension
-    inputs = [tuple(Fraction(int(i == j)) for i in range(dimension)) + (_ZERO,) for j in range(dimension)]
+    inputs = [(*(Fraction(int(i == j)) for i in range(dimension)), _ZERO) for j in range(dimension)]
     passed = _sensitivity(network) if rounding else _Nothing()
     todo: list[tuple[int, list[list[Affine]], dict[Any, Any], Cut]] = [(0, [], {"slack": _ZERO}, start)]
     while todo:
@@ -312,7 +317,9 @@ def pieces(
             parts = [(held, now)]
             for key, function in open_signs(network, k, extended) if open_signs is not None else ():
                 parts = [
-                    ({**h, key: sign}, part) for h, c in parts for sign, part in c.sides(function, kinks=kinks and key[0] == "z")
+                    ({**h, key: sign}, part)
+                    for h, c in parts
+                    for sign, part in c.sides(function, kinks=kinks and key[0] == "z")
                 ]
             todo += [(k + 1, extended, h, c) for h, c in reversed(parts)]
 
@@ -347,7 +354,9 @@ def _sensitivity(network: Program) -> list[list[Fraction]]:
         else:
             sizes.append(len(step.layers[0].weight) if step.layers else sizes[step.sources[0]])
     found = [[_ZERO] * size for size in sizes]
-    readers = {source for step in network.instructions for source in (*step.sources, *(lay.source for lay in step.layers))}
+    readers = {
+        source for step in network.instructions for source in (*step.sources, *(lay.source for lay in step.layers))
+    }
     for k in range(last, -1, -1):
         if k not in readers:
             found[k] = [Fraction(1)] * sizes[k]

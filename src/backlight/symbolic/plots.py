@@ -21,7 +21,9 @@ class DerivationPlots:
     def __init__(self, derivation: Derivation) -> None:
         self._derivation = derivation
 
-    def phase(self, *, low: float = 0.0, high: float = 3.0, resolution: int = 201, axes: Any = None, **parameter: Any) -> Any:
+    def phase(
+        self, *, low: float = 0.0, high: float = 3.0, resolution: int = 201, axes: Any = None, **parameter: Any
+    ) -> Any:
         """The share of the first of two inputs, over their plane, one picture for each value of the parameter.
 
         Parameters

@@ -1,8 +1,8 @@
 r"""Is a set of strict linear inequalities solvable? Decided in floating point, proved in rational numbers.
 
 A point in the interior is proved by putting it in. That there is none is proved by Farkas' lemma: non-negative
-multipliers y, not all zero, with Σ yᵢ aᵢ = 0 and Σ yᵢ bᵢ ≤ 0 contradict aᵢ·x + bᵢ > 0 for all i. The multipliers are read
-off the linear programme that HiGHS solves, and solved for again exactly on their support.
+multipliers y, not all zero, with Σ yᵢ aᵢ = 0 and Σ yᵢ bᵢ ≤ 0 contradict aᵢ·x + bᵢ > 0 for all i. The multipliers are
+read off the linear programme that HiGHS solves, and solved for again exactly on their support.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From which value of a parameter on do two networks always name different inputs?"""
+"""From which value of a parameter on two networks name different inputs everywhere."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def always_different_from(first: Derivation, second: Derivation) -> Any:
     """The value of the rule's parameter from which two networks name different most relevant inputs everywhere.
 
     For two inputs, non-negative, networks without biases and a rule with one open parameter: relevance is then
-    homogeneous, and a function of t = a₁/a₂ alone. The parameter's values where the comparison |R₁| = |R₂| gains or loses
-    a solution t are the roots of discriminants and of the values at the ends of the regions; between two of them nothing
-    changes, so that one value in each interval decides.
+    homogeneous, and a function of t = a₁/a₂ alone. The values of the parameter where |R₁| = |R₂| gains or loses a
+    solution t are the roots of discriminants and of the values at the ends of the regions; between two of them
+    nothing changes, so that one value in each interval decides.
 
     Parameters
     ----------
@@ -46,8 +46,8 @@ def always_different_from(first: Derivation, second: Derivation) -> Any:
         biased = any(layer.bias is not None for step in found.network.instructions for layer in step.layers)
         if len(found.symbols) != 2 or len(found.parameters) != 1 or biased or found.assume != first.assume:
             raise ArgumentError(
-                "this is for two derivations of networks without biases, with two inputs and one open parameter, under the "
-                "same assumption 'nonnegative'"
+                "this is for two derivations of networks without biases, with two inputs and one open parameter, under "
+                "the same assumption 'nonnegative'"
             )
     if first.symbols != second.symbols or not all(symbol.is_positive for symbol in first.symbols):
         raise ArgumentError("this is for derivations with assume='nonnegative' and the same names of inputs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,6 @@ from torch import Tensor, nn
 from backlight.attribution import Method, explain_module
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.reference import REFERENCES
-from backlight.audit.measure import between, rank_correlation, top_changed, total_variation
-from backlight.audit.rewrite import Rewrite, pick
 from backlight.canonical.affine import fold_norms
 from backlight.canonical.canonize import Step, canonical_form
 from backlight.canonical.form import Form
@@ -23,12 +22,14 @@ from backlight.canonical.lift import lift
 from backlight.canonical.lower import lower
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
-from backlight.errors import ArgumentError, UnsupportedModel, listed
+from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
 from backlight.rules import AlphaBeta, Epsilon, Gamma, Rule, Zero, ZPlus
+from backlight.structure.measure import between, rank_correlation, top_changed, total_variation
+from backlight.structure.rewrite import Rewrite, pick
 from backlight.tables import frame_like
 
 if TYPE_CHECKING:
-    from backlight.audit.plots import AuditPlots
+    from backlight.structure.plots import AuditPlots
 
 __all__ = ["METHODS", "Audit", "audit"]
 
@@ -37,6 +38,9 @@ METHODS = ("gradient_x_input", "lrp:epsilon", "lrp:gamma")
 _RULES: dict[str, Rule] = {
     "zero": Zero(), "epsilon": Epsilon(0.1), "gamma": Gamma(0.25), "zplus": ZPlus(), "alphabeta": AlphaBeta(2.0, 1.0),
 }  # fmt: skip
+
+# where the function has a derivative, they see nothing else
+_BY_THE_FUNCTION = ("gradient", "gradient_x_input", "integrated_gradients", "lrp:zero")
 
 # more is no rewrite of this network: of the largest output
 _SAME = 1e-9
@@ -133,18 +137,23 @@ class Audit:
                 else f"{relative:.0%} of how much two inputs of one class differ"
             )  # fmt: skip
             said.append(
-                f"{method}: rewrites move its explanations by {self.ssi[method]:.2f} on average ({size}), most "
-                f"{self.rewrites[r].name!r} by {worst[method]:.2f}; another feature comes first in "
-                f"{self.top[:, k].mean():.0%} of cases."
+                f"{method}: rewrites move its explanations by {_number(self.ssi[method])} on average ({size}), most "
+                f"{self.rewrites[r].name!r} by {_number(worst[method])}; another feature comes first in "
+                f"{self.top[:, k].mean():.1%} of cases."
             )
+            if method in _BY_THE_FUNCTION:
+                said.append(
+                    f"{method} depends on the function alone, except at its kinks: where two values of a maximum are equal, "
+                    "or a unit is exactly zero, its derivative depends on how it is written."
+                )
         if moved and self.canonical is not None:
             after = float(np.nanmax(self.canonical, initial=0.0))
             if after <= 1e-6:
                 said.append(
-                    f"Explain with canonical=True: on the canonical form the largest change of any method is {after:.0e}."
+                    f"Explain with canonical=True: on canonical forms the largest change of any method is {after:.0e}."
                 )
             else:
-                r, m, _ = np.unravel_index(int(np.nanargmax(self.canonical)), self.canonical.shape)
+                r, m, _ = (int(i) for i in np.unravel_index(int(np.nanargmax(self.canonical)), self.canonical.shape))
                 said.append(
                     f"Canonical form does not undo everything here: {self.rewrites[r].name!r} still moves "
                     f"{self.methods[m]} by {after:.2g}. Compare methods that rewrites do not move."
@@ -152,8 +161,8 @@ class Audit:
         if self.planted:
             said.append(
                 f"The network itself holds units that cancel each other exactly ({len(self.planted)} places, first "
-                f"{self.planted[0].where or 'in a linear part'!s}): training does not make these, and they can plant an "
-                "explanation. Explain with canonical=True, or ask where the file comes from."
+                f"{self.planted[0].where or 'in a linear part'}): training does not make these, and they can plant "
+                "an explanation. Explain with canonical=True, or ask where the file comes from."
             )
         return said
 
@@ -169,12 +178,14 @@ class Audit:
                 )  # fmt: skip
                 for name, value in zip(_COLUMNS, row, strict=True):
                     cells[name].append(value)
-        return frame_like({k: np.array(v, dtype=object if k in _COLUMNS[:2] else float) for k, v in cells.items()}, kind)
+        return frame_like(
+            {k: np.array(v, dtype=object if k in _COLUMNS[:2] else float) for k, v in cells.items()}, kind
+        )
 
     @property
     def plot(self) -> AuditPlots:
         """``plot.heatmap(ax=None)``: rewrites × methods."""
-        from backlight.audit.plots import AuditPlots
+        from backlight.structure.plots import AuditPlots
 
         return AuditPlots(self)
 
@@ -196,14 +207,19 @@ class Audit:
         lines = self.table()
         widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
         shown = [
-            "  ".join(cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True)))
+            "  ".join(
+                cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
             for line in lines
         ]
         head = f"structure audit of {self.model}: {self.rows} inputs, mean total variation of explanations (0 to 1)"
         return "\n".join([head, *(line.rstrip() for line in shown), "", *self.advice()])
 
 
-_COLUMNS = ("rewrite", "method", "mean change", "largest change", "rank correlation", "top changed", "canonical", "function change")  # fmt: skip
+_COLUMNS = (
+    "rewrite", "method", "mean change", "largest change", "rank correlation", "top changed", "canonical",
+    "function change",
+)  # fmt: skip
 
 
 def audit(
@@ -218,7 +234,7 @@ def audit(
     seed: int = 0,
     progress: bool | Progress | None = None,
 ) -> Audit:
-    """How much do explanations change when the same function is written differently?
+    """Measure how much explanations change when the same function is written differently.
 
     The network is rewritten in many ways that leave its function as it is, on the captured graph and in double
     precision; each is checked on the inputs, and left out where the function changed by more than 1e-9. A good
@@ -287,7 +303,9 @@ def audit(
     base = explained(copy)
     with_rules = {name: way for name, way in ways.items() if way[0] == "lrp"}
     own = canonical_form(form.copy())
-    simple = {name: _explained(own.module, data, fixed, way, seed) for name, way in with_rules.items()} if canonical else {}
+    simple = (
+        {name: _explained(own.module, data, fixed, way, seed) for name, way in with_rules.items()} if canonical else {}
+    )
     generator = np.random.default_rng(seed)
     classes = output.argmax(1).numpy() if output.dim() == 2 else np.zeros(len(output))
     left_out: dict[str, str] = {}
@@ -313,7 +331,9 @@ def audit(
                 kept.append(made)
                 changes.append(change)
                 pairs = [(base[name], now[name]) for name in ways]
-                cells.append([np.stack([f(a, b) for a, b in pairs]) for f in (total_variation, rank_correlation, top_changed)])
+                cells.append(
+                    [np.stack([f(a, b) for a, b in pairs]) for f in (total_variation, rank_correlation, top_changed)]
+                )
                 if canonical:
                     after.append(_after(new, simple, ways, data, fixed, seed))
         report(done + 1, len(chosen))
@@ -321,9 +341,9 @@ def audit(
         raise UnsupportedModel(
             "no rewrite applies to this network: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
         )
-    change, rank, top = (np.stack([cell[k] for cell in cells]) for k in range(3))
+    moved, rank, top = (np.stack([cell[k] for cell in cells]) for k in range(3))
     return Audit(
-        tuple(ways), tuple(kept), left_out, change, rank, top.astype(bool), np.stack(after) if canonical else None,
+        tuple(ways), tuple(kept), left_out, moved, rank, top.astype(bool), np.stack(after) if canonical else None,
         np.array(changes), np.array([between(values, classes, generator) for values in base.values()]), own.log,
         own.planted, base, type(model).__name__, len(output), seed, tuple(feature_names or ()),
     )  # fmt: skip
@@ -357,8 +377,10 @@ def _function_change(module: nn.Module, data: Any, output: Tensor) -> float:
 
 def _call(module: nn.Module, data: Any) -> Tensor:
     if isinstance(data, dict):
-        return module(**data)  # type: ignore[no-any-return]
-    return module(*data) if isinstance(data, tuple) else module(data)
+        output: Tensor = module(**data)
+    else:
+        output = module(*data) if isinstance(data, tuple) else module(data)
+    return output
 
 
 def _after(
@@ -381,7 +403,10 @@ def _rows(data: Any) -> int:
 
 def _explained(module: nn.Module, data: Any, target: Any, way: tuple[str, Any], seed: int) -> np.ndarray:
     method, rules = way
-    ex = explain_module(module, data, target, method=method, rules=rules, seed=seed)
+    with warnings.catch_warnings():
+        # what a rule loses is not what is asked here
+        warnings.simplefilter("ignore", BacklightWarning)
+        ex = explain_module(module, data, target, method=method, rules=rules, seed=seed)
     return ex.values
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from backlight.audit.rewrite import mixing, normal, rewrite, uniform
 from backlight.canonical.attention import keys, set_rows, set_values, values
 from backlight.canonical.form import Affine, Form, Held, Operator, Pointwise, Term, Value, scaling
 from backlight.canonical.readers import Tracker
+from backlight.structure.rewrite import mixing, normal, rewrite, uniform
 
 __all__: list[str] = []
 
@@ -60,19 +60,19 @@ def _as_rectifiers(form: Form, *, other: bool = False, weights: bool = False) ->
     return found
 
 
+def _two(given: Any) -> tuple[int, int]:
+    values = tuple(given) if isinstance(given, list | tuple) else (given,)
+    return (values[0], values[-1])
+
+
 def _windows(value: Operator, other: bool, weights: bool) -> Value | None:
     options: dict[str, Any] = dict(
         zip(("kernel_size", "stride", "padding", "dilation", "ceil_mode"), value.args[1:], strict=False)
     )
     options |= value.kwargs
-    two = lambda given: (
-        tuple(given)
-        if isinstance(given, list | tuple) and len(given) > 1
-        else (given[0] if isinstance(given, list | tuple) else given,) * 2
-    )  # noqa: E731
-    kernel = two(options["kernel_size"])
-    stride = two(options.get("stride") or kernel)
-    if any(two(options.get("padding", 0))) or two(options.get("dilation", 1)) != (1, 1) or kernel[0] != kernel[1]:
+    kernel = _two(options["kernel_size"])
+    stride = _two(options.get("stride") or kernel)
+    if any(_two(options.get("padding", 0))) or _two(options.get("dilation", 1)) != (1, 1) or kernel[0] != kernel[1]:
         return None
     source, (height, width) = value.args[0], value.shape[1:]
     windows: list[Value] = []
@@ -93,7 +93,8 @@ def _windows(value: Operator, other: bool, weights: bool) -> Value | None:
     while len(windows) > 1:
         pairs = [windows[k : k + 2] for k in range(0, len(windows), 2)]
         windows = [
-            _larger(f"{value.name}.{k}", *pair, weights) if len(pair) == 2 else pair[0] for k, pair in enumerate(pairs)
+            _larger(f"{value.name}.{k}", pair[0], pair[1], weights) if len(pair) == 2 else pair[0]
+            for k, pair in enumerate(pairs)
         ]
         for window in windows:
             window.shape = value.shape
@@ -106,7 +107,7 @@ def operator_maxima(form: Form, generator: torch.Generator) -> bool:
 
 
 @rewrite(
-    "maxima as layers", why="max(a, b) = relu(a − b) + b, by layers with weights: exchange formats, hardware, verifiers",
+    "maxima as layers", why="max(a, b) = relu(a − b) + b, by layers with weights: exchange formats, hardware",
     moves="epsilon gamma zplus alphabeta",
 )  # fmt: skip
 def layer_maxima(form: Form, generator: torch.Generator) -> bool:
@@ -124,7 +125,8 @@ def turned_maxima(form: Form, generator: torch.Generator) -> bool:
 def _change(generator: torch.Generator, size: int) -> torch.Tensor:
     """An invertible matrix that is well conditioned."""
     left, _, right = torch.linalg.svd(normal(generator, size, size))
-    return left @ torch.diag(torch.exp(uniform(generator, size, low=-1.0, high=1.0))) @ right
+    changed: torch.Tensor = left @ torch.diag(torch.exp(uniform(generator, size, low=-1.0, high=1.0))) @ right
+    return changed
 
 
 @rewrite("attention keys in other coordinates", why="(M q)ᵀ (M⁻ᵀ k) = qᵀ k")

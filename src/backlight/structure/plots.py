@@ -9,7 +9,7 @@ import numpy as np
 from backlight.errors import require
 
 if TYPE_CHECKING:
-    from backlight.audit.study import Audit
+    from backlight.structure.study import Audit
 
 __all__ = ["AuditPlots"]
 

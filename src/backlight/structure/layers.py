@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backlight.audit.rewrite import mixing, normal, rewrite, rotation, uniform
 from backlight.canonical.affine import channel_axis
 from backlight.canonical.algebra import compose
 from backlight.canonical.form import Affine, Form, Pointwise, Term, Value
 from backlight.canonical.readers import Tracker
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
+from backlight.structure.rewrite import mixing, normal, rewrite, rotation, uniform
 
 __all__: list[str] = []
 

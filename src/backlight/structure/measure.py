@@ -12,7 +12,7 @@ def shares(values: np.ndarray) -> np.ndarray:
     """Relevance as shares of the sum of absolute values, (n, features); a row of zeros stays so."""
     flat = np.asarray(values, dtype=float).reshape(len(values), -1)
     size = np.abs(flat).sum(1, keepdims=True)
-    return np.divide(flat, size, out=np.zeros_like(flat), where=size > 0)
+    return np.asarray(np.divide(flat, size, out=np.zeros_like(flat), where=size > 0))
 
 
 def total_variation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

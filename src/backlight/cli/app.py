@@ -1,4 +1,4 @@
-"""The command line: ``backlight anomalies``, ``backlight explain``, ``backlight demo``. A thin skin.
+"""The commands for tables and pictures, and what all commands share.
 
 Every command prints a readable result, shows progress on a terminal, writes what ``--out`` and ``--report`` name, and
 ends with exit code 2 and one clear line on bad input.
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from backlight.report import KnownFaults
     from backlight.tables import Frame
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "plainly", "progress_bar"]
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Why is this row an anomaly? Exact reasons, column by column.",
+    help="Why is this row an anomaly, why this picture this class? And would the answer survive a rewrite?",
 )
 
 Data = Annotated[list[str], typer.Argument(help="CSV, Parquet or Arrow files, or patterns such as 'logs/*.parquet'.")]
@@ -54,7 +54,7 @@ Ids = Annotated[list[str] | None, typer.Option("--id", help="Column(s) that name
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
-def _plainly(command: Callable[..., None]) -> Callable[..., None]:
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
     """One clear line and exit code 2 on bad input, 130 when interrupted."""
 
     @functools.wraps(command)
@@ -89,7 +89,7 @@ def _root(
 
 
 @app.command()
-@_plainly
+@plainly
 def anomalies(
     data: Data,
     normal: Normal = None,
@@ -128,7 +128,7 @@ def anomalies(
     from backlight.anomaly.workflow import find_anomalies
 
     overrides = _overrides(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         found = find_anomalies(
             frame, normal=reference, overrides=overrides, detector=detector, alarm_rate=alarm_rate,
             top=None if explain_all else top, seed=seed, progress=progress,
@@ -141,7 +141,7 @@ def anomalies(
 
 
 @app.command()
-@_plainly
+@plainly
 def explain(
     model: Annotated[
         Path,
@@ -214,7 +214,7 @@ def explain(
     if normal_paths:
         reference = read_files(normal_paths)
         reference = reference.select([name for name in reference.names if name not in left_out])
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         found = explain_table(
             network, inputs, normal=reference, labels=_labels_of(frame, _split(ids)), top=None if explain_all else top,
             seed=seed, progress=progress,
@@ -254,7 +254,7 @@ def _explain_pictures(
 
     prepare = preprocessing(preprocess, size)
     network = load_network(model, architecture)
-    with _progress(quiet) as progress:
+    with progress_bar(quiet) as progress:
         seen = explain_pictures(
             network, paths, prepare, methods=method or DEFAULTS, target=target, class_names=names, seed=seed,
             progress=progress,
@@ -308,7 +308,7 @@ def _class_names(path: Path | None) -> list[str] | None:
 
 
 @app.command()
-@_plainly
+@plainly
 def demo(
     folder: Annotated[Path, typer.Argument(help="Where to put the two tables and the report.")] = Path(
         "backlight-demo"
@@ -339,7 +339,7 @@ def demo(
         columns |= {column: rows[:, j] for j, column in enumerate(wines.names)}
         write_table(columns, paths[name], force=force)
     frame, reference = read_files([paths["batch"]]), read_files([paths["normal"]])
-    with _progress(False) as progress:
+    with progress_bar(False) as progress:
         found = find_anomalies(frame, normal=reference, top=20, seed=seed, progress=progress)
     plain = standard_scores(wines.batch, wines.normal, np.zeros(len(wines.names), dtype=bool)).max(1)
     faults = KnownFaults(wines.faults, STORY, plain)
@@ -436,7 +436,7 @@ def _width() -> int | None:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Any]:
+def progress_bar(quiet: bool) -> Iterator[Any]:
     """A bar on a terminal, nothing anywhere else."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import torch
 
-from backlight.audit.rewrite import grow, growing, no_columns, normal, rewrite, scale_of_columns, uniform
 from backlight.canonical.form import Form
 from backlight.canonical.units import HOMOGENEOUS, Layer, layers, rescale
+from backlight.structure.rewrite import grow, growing, no_columns, normal, rewrite, scale_of_columns, uniform
 
 __all__: list[str] = []
 

@@ -6,7 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from backlight.audit.rewrite import (
+from backlight.canonical.affine import moved_bias
+from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, scaling
+from backlight.canonical.readers import Tracker
+from backlight.canonical.units import HOMOGENEOUS, Layer, layers, rescale
+from backlight.rules import Dense, Elementwise
+from backlight.structure.rewrite import (
     column_blocks,
     grow,
     growing,
@@ -19,11 +24,6 @@ from backlight.audit.rewrite import (
     scale_of_columns,
     uniform,
 )
-from backlight.canonical.affine import moved_bias
-from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, scaling
-from backlight.canonical.readers import Tracker
-from backlight.canonical.units import HOMOGENEOUS, Layer, layers, rescale
-from backlight.rules import Dense, Elementwise
 
 __all__: list[str] = []
 
@@ -151,11 +151,8 @@ def phantoms(form: Form, generator: torch.Generator) -> bool:
 
 
 def _rectified(form: Form) -> list[Pointwise]:
-    found = []
-    for value in form.order():
-        if isinstance(value, Pointwise) and value.op == "relu" and value is not form.output:
-            found.append(value)
-    return found
+    rectifiers = (value for value in form.order() if isinstance(value, Pointwise) and value.op == "relu")
+    return [value for value in rectifiers if value is not form.output]
 
 
 @rewrite("identity layers", why="relu ∘ relu = relu: deeper networks from shallower ones", moves="epsilon alphabeta")

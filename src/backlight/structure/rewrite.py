@@ -115,7 +115,8 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
 def rotation(generator: torch.Generator, size: int) -> Tensor:
     """An orthogonal matrix, uniformly distributed."""
     q, r = torch.linalg.qr(normal(generator, size, size))
-    return q * r.diagonal().sign()
+    turned: Tensor = q * r.diagonal().sign()
+    return turned
 
 
 def growing(form: Form) -> list[Layer]:
@@ -147,7 +148,7 @@ def column_blocks(reader: Reader) -> Tensor:
     columns = _columns(reader.term.map)
     known = torch.nonzero(reader.units >= 0).flatten()
     order = known[torch.argsort(reader.units[known], stable=True)]
-    return columns[order].unflatten(0, (int(reader.units.max()) + 1, -1))
+    return columns[order].reshape(int(reader.units.max()) + 1, -1, *columns.shape[1:])
 
 
 def permuted(reader: Reader, order: Tensor) -> LinearMap:

@@ -1,0 +1,182 @@
+"""Commands that look at a network itself: ``backlight audit``, ``backlight derive``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from backlight.cli.app import Force, Quiet, Report, app, plainly, progress_bar
+from backlight.errors import ArgumentError, DataError
+
+if TYPE_CHECKING:
+    from backlight.structure import Audit
+
+__all__ = ["audit", "derive"]
+
+Architecture = Annotated[
+    str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
+]
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+
+@app.command()
+@plainly
+def audit(
+    model: Annotated[
+        Path, typer.Argument(help="An exported program (.pt2), or weights (.safetensors) with --architecture.")
+    ],
+    data: Annotated[
+        list[str], typer.Argument(help="Inputs: pictures, tables of numbers (CSV, Parquet, Arrow), or arrays (.npy).")
+    ],
+    rewrites: Annotated[
+        list[str] | None,
+        typer.Option(help="deploy, all, attack, or names; repeat for several.", show_default="deploy"),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A method: gradient_x_input, lrp:gamma, …; repeat for several.",
+            show_default="gradient_x_input, lrp:epsilon, lrp:gamma",
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="At most so many inputs, the first ones.")] = 64,
+    architecture: Architecture = None,
+    preprocess: Annotated[
+        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
+    ] = "imagenet",
+    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
+    target: Annotated[int | None, typer.Option(min=0, help="The output to explain.", show_default="predicted")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers: .csv or .parquet; the heat map: .png.")] = None,
+    report: Report = None,
+    force: Force = False,
+    seed: Annotated[int, typer.Option(min=0, help="Decides the random rewrites.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how far explanations of a network move when its function is written differently."""
+    from backlight.tables.files import check_output, expand, file_hash
+
+    for path, suffixes in ((out, (".csv", ".parquet", ".png")), (report, (".html",))):
+        if path is not None:
+            check_output(path, suffixes, force=force)
+    paths = expand(data)
+    from backlight.report import write_audit_numbers, write_audit_picture, write_audit_report
+    from backlight.structure import audit as study
+    from backlight.vision.files import load_network
+
+    network = load_network(model, architecture)
+    inputs, names = _inputs(paths, rows, preprocess, size)
+    with progress_bar(quiet) as progress:
+        found = study(
+            network, inputs, target, methods=method or ("gradient_x_input", "lrp:epsilon", "lrp:gamma"),
+            rewrites=rewrites or "deploy", feature_names=names, seed=seed,
+            progress=lambda done, total: progress("rewrites", done, total),
+        )  # fmt: skip
+    if out is not None and out.suffix == ".png":
+        write_audit_picture(found, out, force=force)
+    elif out is not None:
+        write_audit_numbers(found, out, force=force)
+    if report is not None:
+        provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
+        write_audit_report(found, report, title=f"Structure audit of {model.name}", provenance=provenance, force=force)
+    if not quiet:
+        _print_audit(found, model.name)
+        for path in (out, report):
+            if path is not None:
+                Console().print(f"written: {path}", highlight=False, markup=False)
+
+
+def _inputs(paths: list[Path], rows: int, preprocess: str, size: int | None) -> tuple[Any, list[str] | None]:
+    import numpy as np
+
+    from backlight.tables.files import read_files
+    from backlight.vision.pictures import preprocessing
+
+    kinds = {path.suffix.lower() for path in paths}
+    if kinds <= set(_PICTURES):
+        prepare = preprocessing(preprocess, size)
+        return prepare.inputs([prepare.pixels(path) for path in paths[:rows]]), None
+    if kinds == {".npy"}:
+        try:
+            parts = [np.load(path, allow_pickle=False) for path in paths]
+        except ValueError as error:
+            raise DataError(f"{paths[0].name} is no array of numbers: {error}") from error
+        return np.concatenate(parts)[:rows], None
+    frame = read_files(paths)
+    for name, column in zip(frame.names, frame.columns, strict=True):
+        if column.dtype != np.float64:
+            raise DataError(f"column {name!r} is not of numbers: a network reads numbers alone")
+    return frame.take(slice(0, rows)).matrix(), list(frame.names)
+
+
+def _print_audit(found: Audit, name: str) -> None:
+    head, *lines = found.table()
+    table = Table(
+        box=None, pad_edge=False, title=f"{name}, {found.rows} inputs: mean change of explanations, 0 to 1",
+        title_justify="left", title_style="bold",
+    )  # fmt: skip
+    for k, name in enumerate(head):
+        table.add_column(name, justify="left" if k == 0 else "right", overflow="fold")
+    for line in lines:
+        if line[0] == "mean (SSI)":
+            table.add_section()
+        table.add_row(*line, style="bold" if line[0] == "mean (SSI)" else None)
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(table)
+    console.print()
+    for sentence in found.advice():
+        console.print("• " + sentence, highlight=False, markup=False)
+
+
+@app.command()
+@plainly
+def derive(
+    network: Annotated[
+        str, typer.Argument(help="min-i or min-ii, the networks of the structure example, or a program (.pt2).")
+    ],
+    rule: Annotated[str, typer.Option(help="zero, epsilon, epsilon-absolute, gamma, alphabeta or zplus.")] = "gamma",
+    assume: Annotated[str, typer.Option(help="Of the inputs: nonnegative or all.")] = "nonnegative",
+    target: Annotated[int, typer.Option(min=0, help="The output.")] = 0,
+    at: Annotated[str | None, typer.Option(help="A point, such as a1=2,a2=1,gamma=1/4: the numbers there.")] = None,
+    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the phase diagram of two inputs: .png.")] = None,
+    force: Force = False,
+) -> None:
+    """The relevance of a small network as formulas, one for each linear region."""
+    from backlight.tables.files import check_output
+
+    if out is not None:
+        check_output(out, (".png",), force=force)
+    from backlight.examples import min_networks
+    from backlight.symbolic import derive as formulas
+    from backlight.vision.files import load_network
+
+    known = {"min-i": lambda: min_networks().i, "min-ii": lambda: min_networks().ii}
+    net = known[network]() if network in known else load_network(Path(network))
+    found = formulas(net, rule, assume=assume, target=target)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(found.latex() if latex else repr(found), markup=False)
+    if at is not None:
+        point = found.at(**_point(at))
+        console.print()
+        console.print(f"at {at}: f = {point.output}", markup=False)
+        for name, value in point.relevance.items():
+            console.print(f"R({name}) = {value}", markup=False)
+    if out is not None:
+        from backlight.report import write_phases
+
+        write_phases(found, out, force=force)
+        console.print(f"written: {out}", markup=False)
+
+
+def _point(text: str) -> dict[str, str]:
+    found = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        if not equals or not value.strip():
+            raise ArgumentError(f"--at {text!r} is no point: write it as a1=2,a2=1")
+        found[name.strip()] = value.strip()
+    return found
