@@ -34,8 +34,9 @@ def test_help_loads_no_torch():
 
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
-        "BacklightError", "Composite", "Explanation", "Ledger", "Method", "NeuralizedModel", "__version__", "convolution",
-        "dense", "engine", "errors", "examples", "explain", "first", "neural", "neuralize", "plan", "presets", "rules",
+        "Audit", "BacklightError", "Canonical", "Composite", "Explanation", "Ledger", "Method", "NeuralizedModel",
+        "Rewrite", "__version__", "audit", "canonize", "convolution", "dense", "derive", "engine", "equivalent", "errors",
+        "examples", "explain", "first", "neural", "neuralize", "plan", "presets", "rules", "symbolic",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

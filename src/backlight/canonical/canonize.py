@@ -217,7 +217,8 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
             return (_between(low, high),), {}
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            return (_between(torch.full((module.in_features,), -1.0), torch.ones(module.in_features)),), {}
+            ones = torch.ones(module.in_features)
+            return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             break
     raise ArgumentError("the shape of the inputs is not known: give a few rows, canonize(model, X)")
@@ -262,6 +263,12 @@ def canonical_form(
 ) -> Canonical:
     """Bring a form into canonical form; it is changed in place."""
     known = intervals(domain, form.example)
+    for name, sides in (known or {}).items():
+        given = form.example[name]
+        if bool(((given < sides.low) | (given > sides.high)).any()):
+            raise ArgumentError(
+                f"some of the given rows lie outside of the domain {domain!r}: give rows that lie in it"
+            )
     log = _Log(form)
     # gadgets that were written out are found before their parts are fused into other layers
     while any(step(form, log.note) for step in _WRITTEN_OUT):

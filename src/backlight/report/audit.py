@@ -67,11 +67,7 @@ def write_audit_report(
         found=found,
         rows=_rows(found),
         summary=found.table()[1 + len(found.rewrites) :],
-        worst=[
-            {"rewrite": name, "method": method, "row": row, "change": f"{change:.3f}"}
-            for name, method, row, change in found.worst(8)
-            if change > 1e-9
-        ],
+        worst=_worst(found),
         advice=found.advice(),
         log=[
             {"kind": step.kind, "where": step.where, "what": step.what, "planted": step.cancels} for step in found.steps
@@ -82,6 +78,16 @@ def write_audit_report(
         temporary.write_text(html, encoding="utf-8")
 
 
+def _worst(found: Audit, count: int = 8) -> list[dict[str, Any]]:
+    """The most moved input of each rewrite and method, the largest first."""
+    shown: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, method, row, change in found.worst(found.change.size):
+        if len(shown) == count or change < 5e-4:
+            break
+        shown.setdefault((name, method), {"rewrite": name, "method": method, "row": row, "change": f"{change:.3f}"})
+    return list(shown.values())
+
+
 def _rows(found: Audit) -> list[dict[str, Any]]:
     rows = []
     for r, made in enumerate(found.rewrites):
@@ -90,13 +96,13 @@ def _rows(found: Audit) -> list[dict[str, Any]]:
             mean = float(found.change[r, m].mean())
             cells.append(
                 {
-                    "mean": "0" if mean < 5e-4 else f"{mean:.2f}",
+                    "mean": "0" if mean < 1e-9 else "<0.01" if mean < 0.005 else f"{mean:.2f}",
                     # a colour between the page's and red, strong enough to read the number on
                     "share": round(100 * min(mean, 1.0) * 0.85),
                     "more": f"largest {found.change[r, m].max():.2g}, rank correlation {found.rank[r, m].mean():.2f}, "
                     f"another feature first in {found.top[r, m].mean():.0%}",
                 }
             )
-        change = f"{found.function_change[r]:.0e}"
+        change = f"{found.function_change[r]:.0e}" if found.function_change[r] else "0"
         rows.append({"name": made.name, "why": made.why, "group": made.group, "cells": cells, "function": change})
     return rows

@@ -143,8 +143,8 @@ class Audit:
             )
             if method in _BY_THE_FUNCTION:
                 said.append(
-                    f"{method} depends on the function alone, except at its kinks: where two values of a maximum are equal, "
-                    "or a unit is exactly zero, its derivative depends on how it is written."
+                    f"{method} depends on the function alone, except at its kinks: where two values of a maximum are "
+                    "equal, or a unit is exactly zero, its derivative depends on how it is written."
                 )
         if moved and self.canonical is not None:
             after = float(np.nanmax(self.canonical, initial=0.0))
@@ -194,7 +194,7 @@ class Audit:
         lines = [["rewrite", *self.methods, "function"]]
         for r, made in enumerate(self.rewrites):
             cells = [_number(float(value)) for value in self.change[r].mean(1)]
-            lines.append([made.name, *cells, f"{self.function_change[r]:.0e}"])
+            lines.append([made.name, *cells, _number(float(self.function_change[r]))])
         lines.append(["mean (SSI)", *(_number(v) for v in self.ssi.values()), ""])
         lines.append(["between inputs of a class", *(_number(float(v)) for v in self.discriminativity), ""])
         lines.append(["SSI ÷ between inputs", *(_number(v) for v in self.relative.values()), ""])

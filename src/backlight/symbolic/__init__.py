@@ -7,15 +7,18 @@ rational numbers and their linear regions · ``domains`` where the inputs lie ·
 
 from backlight.symbolic.derive import Derivation, Region, derive
 from backlight.symbolic.equivalent import Counterexample, NotProved, Proof, equivalent
+from backlight.symbolic.limits import PoolingLimit, pooling_limit
 from backlight.symbolic.thresholds import always_different_from
 
 __all__ = [
     "Counterexample",
     "Derivation",
     "NotProved",
+    "PoolingLimit",
     "Proof",
     "Region",
     "always_different_from",
     "derive",
     "equivalent",
+    "pooling_limit",
 ]

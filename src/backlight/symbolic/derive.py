@@ -290,8 +290,8 @@ def derive(
     >>> print(backlight.derive(backlight.examples.min_networks().i, "zplus"))
     LRP-z⁺, assuming a1 > 0, a2 > 0
     where    f   R(a1)  R(a2)
-    a1 < a2  a1  a1     0
     a1 > a2  a2  a2     0
+    a1 < a2  a1  a1     0
     a1 = a2  a1  a1     0
     """
     made = formula(rule)
