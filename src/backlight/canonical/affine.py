@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from backlight.canonical.algebra import RESIDUE, compose, is_zero, pick_columns,
 from backlight.canonical.form import Affine, Form, Operator, Term, Value, scale_of
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
-__all__ = ["channel_axis", "fold_norms", "fuse", "moved_bias", "only", "side_by_side"]
+__all__ = ["channel_axis", "fold_norms", "fuse", "moved_bias", "only", "side_by_side", "split_scales"]
 
 
 def fold_norms(form: Form) -> None:
@@ -103,7 +105,19 @@ def _vanishes(inner: Affine, users: dict[Value, list[Value]]) -> bool:
     return bool(users[inner])
 
 
-def _split(value: Affine) -> bool:
+def split_scales(form: Form, note: Callable[..., None]) -> bool:
+    """Layers on values side by side that only scale each, as sums."""
+    found = [value for value in form.order() if isinstance(value, Affine) and _split(value, fusible=False)]
+    for value in found:
+        for term in value.terms:
+            term.map = simplest(term.map)
+        note("recognised", value.name, "a layer that only adds values up")
+    if found:
+        form.refresh()
+    return bool(found)
+
+
+def _split(value: Affine, *, fusible: bool = True) -> bool:
     """A layer on values side by side as a sum of layers, where it only scales each or can be fused with one."""
     for term in value.terms:
         side = term.source
@@ -116,11 +130,11 @@ def _split(value: Affine) -> bool:
             maps.append(pick_columns(term.map, torch.arange(start, start + size)))
             start += size
         scales = all(isinstance(simplest(found), Elementwise) for found in maps)
-        fusible = any(
+        joined = fusible and any(
             isinstance(part, Affine) and all(compose(found, t.map, part.shape) is not None for t in part.terms)
             for part, found in zip(parts, maps, strict=True)
         )
-        if scales or fusible:
+        if scales or joined:
             value.terms.remove(term)
             value.terms += [Term(found, part, term.name) for found, part in zip(maps, parts, strict=True)]
             return True

@@ -82,9 +82,9 @@ def simplest(layer: LinearMap) -> LinearMap:
     if isinstance(layer, Convolution) and not layer.transposed:
         layer = _trimmed(layer)
         if layer.groups == 1 and _pointwise(layer) and (diagonal := _diagonal(layer.weight.flatten(1))) is not None:
-            return Elementwise(diagonal.view(-1, *(1,) * layer.spatial), None)
+            return simplest(Elementwise(diagonal.view(-1, *(1,) * layer.spatial), None))
     if isinstance(layer, Dense) and (diagonal := _diagonal(layer.weight)) is not None:
-        return Elementwise(diagonal, None)
+        return simplest(Elementwise(diagonal, None))
     if isinstance(layer, Elementwise) and layer.weight.numel() > 1:
         first = layer.weight.flatten()[0]
         if bool((layer.weight - first).abs().max() <= RESIDUE * first.abs()):

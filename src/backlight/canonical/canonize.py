@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from backlight.canonical import gadgets, units
-from backlight.canonical.affine import fuse
+from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
 from backlight.canonical.form import Form
@@ -191,7 +191,8 @@ def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canon
     >>> nets = backlight.examples.min_networks()
     >>> for net in nets:
     ...     canonical = backlight.canonize(net, domain="nonnegative")
-    ...     print(backlight.explain(canonical.module, torch.tensor([[1.0, 1.0], [2.0, 1.0]])).values)
+    ...     a = torch.tensor([[1.0, 1.0], [2.0, 1.0]])
+    ...     print(backlight.explain(canonical.module, a, rules=backlight.rules.Gamma()).values)
     [[0.5 0.5]
      [0.  1. ]]
     [[0.5 0.5]
@@ -209,11 +210,10 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
         return tuple(item if isinstance(item, Tensor) else torch.as_tensor(np.asarray(item)) for item in given), {}
     sides = (domain.low, domain.high) if isinstance(domain, Box) else domain
     if isinstance(sides, Sequence) and not isinstance(sides, str):
-        low, high = (torch.as_tensor(side, dtype=torch.float64) for side in sides)
-        if low.dim() or high.dim():
-            low, high = torch.broadcast_tensors(low, high)
-            low = low[0] if low.dim() and low.shape[0] == 1 and low.dim() > 1 else low
-            high = high.expand_as(low) if high.shape == low.shape else high[0]
+        if any(side is None for side in sides):
+            raise ArgumentError("a domain needs Box(low, high) with both bounds")
+        low, high = torch.broadcast_tensors(*(torch.as_tensor(side, dtype=torch.float64) for side in sides))
+        if low.dim():
             return (_between(low, high),), {}
     for module in model.modules():
         if isinstance(module, nn.Linear):
@@ -275,11 +275,11 @@ def canonical_form(
         log.settle()
     _fuse(form, log)
     for _ in range(_ROUNDS):
-        sides = bounds(form, known)
+        where = bounds(form, known)
         lost = (
-            units.rectifiers(form, sides, log.note)
+            units.rectifiers(form, where, log.note)
             or units.collapse(form, log.note)
-            or units.opposite(form, sides, log.note)
+            or units.opposite(form, where, log.note)
         )
         changed = lost or any(step(form, log.note) for step in _GADGETS)
         log.settle()
@@ -301,7 +301,7 @@ def canonical_form(
     return Canonical(lower(form, dtype, title), tuple(log.steps), change, planted, form)
 
 
-_WRITTEN_OUT = (gadgets.pairs, gadgets.extremes, gadgets.absorb, gadgets.beside)
+_WRITTEN_OUT = (split_scales, gadgets.pairs, gadgets.extremes, gadgets.absorb, gadgets.beside)
 _GADGETS = (*_WRITTEN_OUT, units.orient, gadgets.rows_of_extremes, gadgets.pools)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.utils import skip_init
 
 from backlight.canonical.form import Affine, Form, Given, Held, Operator, Pointwise, Value, mapped
 from backlight.errors import UnsupportedModel
@@ -25,6 +26,7 @@ def lower(form: Form, dtype: torch.dtype = torch.float64, title: str = "Rewritte
     ``module.code`` prints it as Python; layers with weights are `torch.nn` modules that keep the names of those they
     come from.
     """
+    form.refresh()
     return _Lowerer(form, dtype).module(title)
 
 
@@ -123,8 +125,9 @@ class _Lowerer:
         flat = None if bias is None else _by_channel(bias, value.shape, axis)
         weight = linear.weight
         layer: Any
+        # without numbers drawn at random: the random state is the user's
         if isinstance(linear, Dense):
-            layer = nn.Linear(weight.shape[1], weight.shape[0], bias=flat is not None, dtype=self.dtype)
+            layer = skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=flat is not None, dtype=self.dtype)
         else:
             assert isinstance(linear, Convolution)
             inside = weight.shape[0] if linear.transposed else weight.shape[1] * linear.groups
@@ -132,10 +135,10 @@ class _Lowerer:
                 "kernel_size": tuple(weight.shape[2:]), "stride": linear.stride, "padding": linear.padding,
                 "dilation": linear.dilation, "groups": linear.groups, "bias": flat is not None, "dtype": self.dtype,
             }  # fmt: skip
+            kind = _TRANSPOSED[linear.spatial] if linear.transposed else _CONVOLUTIONS[linear.spatial]
             if linear.transposed:
-                layer = _TRANSPOSED[linear.spatial](inside, channels, output_padding=linear.output_padding, **options)
-            else:
-                layer = _CONVOLUTIONS[linear.spatial](inside, channels, **options)
+                options["output_padding"] = linear.output_padding
+            layer = skip_init(kind, inside, channels, **options)
         with torch.no_grad():
             layer.weight.copy_(weight)
             if flat is not None:

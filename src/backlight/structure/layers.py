@@ -146,7 +146,7 @@ def _split(name: str, value: Value, matrix: Tensor) -> Value:
     return Pointwise(name + "_split", "relu", _RELU, Affine(name + "_signs", [Term(mixing(value, matrix), value)]))
 
 
-@rewrite("split the output", why="y = relu(y) − relu(−y)", group="symmetry", moves="zplus alphabeta epsilon")
+@rewrite("split the output", why="y = relu(y) − relu(−y)", group="symmetry", moves="zplus alphabeta")
 def split_output(form: Form, generator: torch.Generator) -> bool:
     value = form.output
     if not isinstance(value, Affine) or len(value.terms) != 1 or not isinstance(value.terms[0].map, Dense):

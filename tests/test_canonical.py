@@ -1,0 +1,431 @@
+"""Canonical form: it is the same function, every rewrite is undone, attacks are found, clean networks are left alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import backlight
+from backlight.canonical import intervals, lift, lower
+from backlight.canonical.affine import fold_norms
+from backlight.canonical.algebra import compose, plus, scale_columns, scale_rows, simplest
+from backlight.canonical.bounds import bounds
+from backlight.canonical.canonize import canonical_form
+from backlight.errors import ArgumentError, UnsupportedModel
+from backlight.rules import AlphaBeta, Box, Convolution, Dense, Elementwise, Epsilon, Gamma, Zero, ZPlus
+from backlight.structure import REWRITES
+from backlight.structure.measure import total_variation
+from tests.networks import MAKERS, lenet, made, mlp, resnet20
+
+RULES = {
+    "zero": Zero(),
+    "epsilon": Epsilon(0.1),
+    "gamma": Gamma(0.25),
+    "zplus": ZPlus(),
+    "alphabeta": AlphaBeta(2.0, 1.0),
+}
+QUIET = pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
+
+
+def explained(net, x, rules=RULES):
+    return {name: backlight.explain(net, x, target=0, rules=rule).values for name, rule in rules.items()}
+
+
+def moved(first, second):
+    return {name: float(total_variation(first[name], second[name]).max()) for name in first}
+
+
+def generator(seed=1):
+    return torch.Generator().manual_seed(seed)
+
+
+# -- every rewrite, every kind of network ------------------------------------------------------------------------------
+
+# which rules each rewrite moved on which network; what theory says they move must be seen to move somewhere
+SEEN: dict[tuple[str, str], float] = {}
+
+
+@QUIET
+@pytest.mark.parametrize("name", MAKERS)
+def test_every_rewrite_keeps_the_function_moves_what_theory_says_and_is_undone(name):
+    net, x = made(name)
+    form = lift(net, ((x,), {}))
+    fold_norms(form)
+    output = form.refresh()
+    own, simple = explained(net, x), explained(canonical_form(form.copy()).module, x)
+    applied = 0
+    for title, rewrite in REWRITES.items():
+        new = form.copy()
+        if not rewrite.apply(new, generator()):
+            continue
+        applied += 1
+        module = lower(new)
+        assert (new.refresh() - output).abs().max() <= 1e-12 * output.abs().max(), title
+        assert (module(x) - net(x)).abs().max() <= 1e-11 * output.abs().max(), title
+        change = moved(own, explained(module, x))
+        for rule, amount in change.items():
+            SEEN[title, rule] = max(SEEN.get((title, rule), 0.0), amount)
+            if rule not in rewrite.moves:
+                assert amount <= 1e-9, (title, rule)
+        gradients = [backlight.explain(n, x, target=0, method="gradient_x_input").values for n in (net, module)]
+        assert total_variation(*gradients).max() <= 1e-9, title
+        made_simple = canonical_form(new)
+        assert max(moved(simple, explained(made_simple.module, x)).values()) <= 1e-9, title
+        if rewrite.group == "attack" and "size" not in title:
+            assert made_simple.planted, title
+    assert applied >= 14
+
+
+@QUIET
+def test_a_rule_that_a_rewrite_is_said_to_move_is_moved_somewhere():
+    """Otherwise the catalogue's theory would be a claim that no test could refute."""
+    if not SEEN:
+        for name in MAKERS:
+            test_every_rewrite_keeps_the_function_moves_what_theory_says_and_is_undone(name)
+    for title, rewrite in REWRITES.items():
+        for rule in rewrite.moves:
+            if (title, rule) in SEEN:
+                assert SEEN[title, rule] > 1e-4, (title, rule)
+
+
+@QUIET
+@pytest.mark.parametrize(("load", "shape"), [(lenet, (1, 32, 32)), (resnet20, (3, 32, 32))])
+def test_trained_networks_are_closed_and_clean(load, shape):
+    net = load().double()
+    torch.manual_seed(0)
+    x = torch.randn(3, *shape, dtype=torch.float64)
+    rules = {name: RULES[name] for name in ("epsilon", "gamma", "alphabeta")}
+    form = lift(net, ((x,), {}))
+    fold_norms(form)
+    clean = canonical_form(form.copy())
+    assert not clean.planted
+    assert clean.change < 1e-13
+    simple = explained(clean.module, x, rules)
+    for title, rewrite in REWRITES.items():
+        new = form.copy()
+        if rewrite.apply(new, generator()):
+            found = canonical_form(new)
+            assert max(moved(simple, explained(found.module, x, rules)).values()) <= 1e-9, title
+            if rewrite.group == "attack" and "size" not in title:
+                assert found.planted, title
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_rewrites_after_each_other_are_undone_too(seed):
+    net, x = made("mlp", seed=seed)
+    form = lift(net, ((x,), {}))
+    simple = canonical_form(form.copy())
+    rng = np.random.default_rng(seed)
+    titles = [t for t, r in REWRITES.items() if r.group == "symmetry"]
+    first, second = rng.choice(titles, 2, replace=False)
+    for title in (first, second):
+        REWRITES[title].apply(form, generator(seed))
+        form.refresh()
+    found = canonical_form(form)
+    gamma = {"gamma": Gamma(0.25)}
+    assert moved(explained(simple.module, x, gamma), explained(found.module, x, gamma))["gamma"] <= 1e-9, (
+        first,
+        second,
+    )
+
+
+# -- single identities, each against the paper's algebra ---------------------------------------------------------------
+
+
+def dense(rows, bias=None):
+    layer = nn.Linear(len(rows[0]), len(rows), bias=bias is not None, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor(rows, dtype=torch.float64))
+        if bias is not None:
+            layer.bias.copy_(torch.tensor(bias, dtype=torch.float64))
+    return layer
+
+
+def kinds(canonical):
+    return [step.kind for step in canonical.log]
+
+
+def widths(canonical):
+    return [m.out_features for m in canonical.module.modules() if isinstance(m, nn.Linear)]
+
+
+def test_collinear_units_are_one():
+    net = nn.Sequential(dense([[1, 2], [2, 4], [0, 1]]), nn.ReLU(), dense([[1, 1, 1]]))
+    found = backlight.canonize(net)
+
+    assert widths(found) == [2, 1]
+    # |(1, 2)| (1 + 2) and 1
+    assert sorted(found.module.get_submodule("2").weight.flatten().tolist()) == pytest.approx([1, 3 * 5**0.5])
+    assert not found.planted
+
+
+def test_units_that_cancel_are_gone_and_named():
+    net = nn.Sequential(dense([[1, 2], [2, 4], [0, 1]]), nn.ReLU(), dense([[2, -1, 1]]))
+    found = backlight.canonize(net)
+
+    assert widths(found) == [1, 1]
+    assert [step.kind for step in found.planted] == ["merged"]
+    assert "cancel" in repr(found)
+
+
+def test_opposite_units_are_an_absolute_value_or_a_line():
+    line = nn.Sequential(dense([[1, 2], [-1, -2]]), nn.ReLU(), dense([[1, -1]]))
+    found = backlight.canonize(line)
+    assert widths(found) == [1]
+    assert found.module(torch.tensor([[3.0, -4.0]], dtype=torch.float64)).item() == pytest.approx(-5)
+
+    class Size(nn.Module):
+        def forward(self, x):
+            return torch.relu(x) + torch.relu(-x)
+
+    assert "abs" in backlight.canonize(Size(), torch.randn(3, 2)).module.code
+
+
+def test_dead_constant_and_always_on_units():
+    net = nn.Sequential(
+        dense([[1, 1], [-1, -1], [0, 0], [1, -1]], [1, -1, 2, 0]), nn.ReLU(), dense([[1, 5, 3, 1]], [0.5])
+    )
+    everywhere = backlight.canonize(net)
+    assert widths(everywhere)[0] == 2 or "collapsed" in kinds(everywhere)
+    found = backlight.canonize(net, domain="nonnegative")
+    # relu(a + b + 1) is on, relu(−a − b − 1) off, relu(2) constant
+    assert {"always on", "dropped"} <= set(kinds(found))
+    x = torch.rand(20, 2, dtype=torch.float64) * 5
+    assert torch.allclose(found.module(x), net(x), atol=1e-12)
+
+
+@QUIET
+def test_the_three_min_networks_become_one_minimum():
+    third = nn.Sequential(dense([[1, 1], [1, -1], [-1, 1]]), nn.ReLU(), dense([[0.5, -0.5, -0.5]]))
+    a = torch.tensor([[1.0, 1.0], [2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)
+    for net in (*backlight.examples.min_networks(), third):
+        found = backlight.canonize(net, domain="nonnegative")
+        assert "minimum" in found.module.code
+        assert "aten.relu" not in found.module.code
+        for rule in RULES.values():
+            # the one loses to ε, the other makes 2 of 1 in every layer
+            if not isinstance(rule, Epsilon) and rule != RULES["alphabeta"]:
+                values = backlight.explain(found.module, a, rules=rule).values
+                assert values == pytest.approx(np.array([[0.5, 0.5], [0, 1], [1, 0]]), abs=1e-12)
+
+
+def test_without_the_domain_the_min_networks_stay_two():
+    """relu(a₁) is not a₁ for negative inputs, and so no minimum is there to be found."""
+    for net in backlight.examples.min_networks():
+        assert "minimum" not in backlight.canonize(net).module.code
+
+
+def test_baked_flips_are_found_without_their_pattern():
+    """relu(z) = z + relu(−z), with the linear part multiplied into the next layer."""
+    torch.manual_seed(3)
+    net = mlp((6, 9, 4)).double()
+    first, second = net[0], net[2]
+    sign = torch.tensor([-1.0, 1, -1, 1, 1, -1, 1, 1, 1], dtype=torch.float64)
+
+    class Flipped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = dense((first.weight * sign[:, None]).tolist(), (first.bias * sign).tolist())
+            self.b = dense(second.weight.tolist(), (second.bias + second.weight @ (first.bias * (sign < 0))).tolist())
+            self.c = dense((second.weight @ (first.weight * (sign < 0)[:, None])).tolist())
+
+        def forward(self, x):
+            return self.b(torch.relu(self.a(x))) + self.c(x)
+
+    x = torch.randn(8, 6, dtype=torch.float64)
+    flipped = Flipped()
+    assert torch.allclose(flipped(x), net(x), atol=1e-12)
+    one, two = backlight.canonize(net), backlight.canonize(flipped, x)
+    assert "flipped" in kinds(two)
+    assert (
+        max(moved(explained(one.module, x, {"g": Gamma()}), explained(two.module, x, {"g": Gamma()})).values()) < 1e-9
+    )
+
+
+def test_a_natural_skip_connection_is_not_taken_for_flipped_units():
+    net, x = made("residual")
+    assert "flipped" not in kinds(backlight.canonize(net, x))
+
+
+def test_canonical_form_of_a_canonical_form_is_itself():
+    for name in MAKERS:
+        net, x = made(name)
+        once = backlight.canonize(net, x)
+        again = backlight.canonize(once.module, x)
+        assert set(kinds(again)) <= {"fused", "gauged", "normalised"}, name
+        values = explained(once.module, x, {"g": Gamma()})
+        assert moved(values, explained(again.module, x, {"g": Gamma()}))["g"] <= 1e-9, name
+
+
+# -- the pieces, against plain evaluation ------------------------------------------------------------------------------
+
+
+@st.composite
+def convolutions(draw):
+    kernel, dilation = draw(st.sampled_from([1, 2, 3])), draw(st.sampled_from([1, 2]))
+    return {
+        "kernel": kernel,
+        "stride": draw(st.sampled_from([1, 2])),
+        "padding": draw(st.integers(0, 2)),
+        "dilation": dilation,
+    }
+
+
+def convolution(weight, stride=1, padding=0, dilation=1, **_):
+    return Convolution(weight, None, (stride,) * 2, (padding,) * 2, (dilation,) * 2, False, (0, 0), 1)
+
+
+def applied(layer, x):
+    return layer.apply(x, layer.weight, None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(convolutions(), st.integers(0, 10**6), st.booleans())
+def test_products_and_sums_of_maps_are_the_maps_of_products_and_sums(options, seed, centred):
+    rng = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    x = random(2, 3, 9, 9)
+    k = options["kernel"]
+    outer = convolution(random(4, 5, k, k), **options)
+    inner = convolution(random(5, 3, 1, 1))
+    both = compose(outer, inner, (5, 9, 9))
+    assert torch.allclose(applied(both, x), applied(outer, applied(inner, x)), atol=1e-10)
+    turned = compose(convolution(random(2, 4, 1, 1)), outer, (4, 9, 9))
+    assert turned is not None
+    row, column = random(4), random(5)
+    y = random(2, 5, 9, 9)
+    assert torch.allclose(applied(scale_rows(outer, row), y), applied(outer, y) * row.view(-1, 1, 1))
+    assert torch.allclose(applied(scale_columns(outer, column), y), applied(outer, y * column.view(-1, 1, 1)))
+    if centred:
+        wide = convolution(random(5, 5, 3, 3), padding=1)
+        small = convolution(random(5, 5, 1, 1))
+        scale = Elementwise(random(5, 1, 1), None)
+        for other in (small, scale):
+            total = plus(wide, other, (5, 9, 9))
+            assert torch.allclose(applied(total, y), applied(wide, y) + applied(other, y), atol=1e-12)
+
+
+def test_a_kernel_with_only_its_centre_is_a_pointwise_one_and_a_diagonal_a_scale():
+    weight = torch.zeros(3, 3, 3, 3, dtype=torch.float64)
+    weight[range(3), range(3), 1, 1] = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    found = simplest(convolution(weight, padding=1))
+    assert isinstance(found, Elementwise)
+    assert found.weight.flatten().tolist() == [1, 2, 3]
+    assert isinstance(simplest(Dense(torch.eye(4).double() * 2, None)), Elementwise)
+    # a stride leaves places out: no scale of the picture
+    assert isinstance(simplest(convolution(weight, padding=1, stride=2)), Convolution)
+
+
+def test_maps_that_are_no_one_map_are_not_made_one():
+    three = convolution(torch.randn(2, 2, 3, 3).double(), padding=1)
+    # the inner border is cut off between the two
+    assert compose(three, three, (2, 9, 9)) is None
+    assert plus(three, Dense(torch.randn(2, 2).double(), None), (2, 9, 9)) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(["mlp", "residual", "convolutional", "maxout"]), st.integers(0, 1000), st.floats(0.1, 3))
+def test_bounds_hold_every_value(name, seed, size):
+    net, x = made(name, rows=4, seed=seed)
+    x = x.clamp(-size, size)
+    form = lift(net, ((x,), {}))
+    known = bounds(form, intervals((-size, size), form.example))
+    for value, numbers in form.run().items():
+        if value in known:
+            assert (numbers >= known[value].low - 1e-9).all()
+            assert (numbers <= known[value].high + 1e-9).all()
+
+
+def test_unbounded_inputs_have_unbounded_bounds_and_relus_do_not_go_below_zero():
+    net, x = made("mlp")
+    form = lift(net, ((x,), {}))
+    known = bounds(form, None)
+    relu = next(value for value in form.order() if getattr(value, "op", "") == "relu")
+    assert (known[relu].low == 0).all()
+    assert torch.isinf(known[relu].high).all()
+
+
+# -- the door ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_model_is_left_as_it_was():
+    net = mlp().train()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    addresses = [p.data_ptr() for p in net.parameters()]
+    state = torch.get_rng_state()
+    found = backlight.canonize(net)
+
+    assert net.training
+    assert [p.data_ptr() for p in net.parameters()] == addresses
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    # in the model's own precision, with the names of its layers
+    assert {p.dtype for p in found.module.parameters()} == {torch.float32}
+    assert dict(found.module.named_modules()).keys() >= {"0", "2", "4"}
+    module, log = found
+    assert module is found.module
+    assert log is found.log
+    assert list(found.to_frame("pandas").columns) == ["kind", "where", "what", "change"]
+
+
+@QUIET
+def test_explain_canonical_is_the_same_for_every_way_to_write_a_network():
+    net, x = made("convolutional")
+    form = lift(net, ((x,), {}))
+    new = form.copy()
+    REWRITES["factorise layers"].apply(new, generator())
+    other = lower(new)
+    plain = [backlight.explain(n, x, target=0, rules=Gamma()).values for n in (net, other)]
+    canonical = [backlight.explain(n, x, target=0, rules=Gamma(), canonical=True) for n in (net, other)]
+
+    assert total_variation(*plain).max() > 0.01
+    assert total_variation(*(ex.values for ex in canonical)).max() < 1e-9
+    assert canonical[0].output == pytest.approx(backlight.explain(net, x, target=0).output)
+    assert any("fused" in step for step in canonical[0].provenance["canonical"])
+    # kept, and made anew when the weights change
+    with torch.no_grad():
+        net[0].weight.mul_(2.0)
+    changed = backlight.explain(net, x, target=0, rules=Gamma(), canonical=True)
+    assert changed.output == pytest.approx(net(x)[:, 0].detach().numpy())
+
+
+def test_single_precision_models_and_layers_of_the_canonical_form():
+    net = mlp().eval()
+    x = torch.randn(4, 20)
+    ex = backlight.explain(net, x, target=1, canonical=True, layers="2")
+    assert ex.output == pytest.approx(net(x)[:, 1].detach().numpy(), rel=1e-5)
+    assert ex.layers["2"].shape == (4, 16)
+
+
+def test_what_cannot_be_canonized_says_so():
+    class Depends(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(UnsupportedModel, match="cannot be rewritten"):
+        backlight.canonize(Depends(), torch.randn(2, 3))
+    with pytest.raises(ArgumentError, match="give a few rows"):
+        backlight.canonize(nn.Sequential(nn.Conv2d(1, 2, 3)))
+    with pytest.raises(ArgumentError, match="'nonnegative'"):
+        backlight.canonize(mlp(), domain="positive reals")
+    with pytest.raises(ArgumentError, match="both bounds"):
+        backlight.canonize(mlp(), domain=Box(None, None))
+    with pytest.raises(ArgumentError, match="do not fit"):
+        backlight.canonize(mlp(), torch.randn(3, 20), domain=(torch.zeros(7), torch.ones(7)))
+    with pytest.raises(ArgumentError, match="above the upper"):
+        backlight.canonize(mlp(), domain=(torch.ones(20), torch.zeros(20)))
+    with pytest.raises(ArgumentError, match="outside of the domain"):
+        backlight.canonize(mlp(), -torch.ones(3, 20), domain="nonnegative")
+
+
+def test_a_box_gives_the_shape_of_the_inputs():
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(3 * 36, 2)).double()
+    box = Box(torch.zeros(1, 8, 8), torch.ones(1, 8, 8))
+    found = backlight.canonize(net, domain=box)
+    x = torch.rand(5, 1, 8, 8, dtype=torch.float64)
+    assert torch.allclose(found.module(x), net(x), atol=1e-12)
