@@ -4,6 +4,7 @@ import os
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -29,3 +30,23 @@ def rng() -> np.random.Generator:
 def standardised(name: str) -> np.ndarray:
     load = {"wine": load_wine, "breast_cancer": load_breast_cancer, "digits": load_digits}[name]
     return StandardScaler().fit_transform(load().data[:900])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not shutil.which("chromium") or not shutil.which("chromedriver"):
+        if os.environ.get("BACKLIGHT_NEEDS_BROWSER"):
+            pytest.fail("chromium and chromedriver must be installed here")
+        pytest.skip("chromium and chromedriver are not installed")
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                 "--disable-component-update", "--disable-sync", "--window-size=1400,1000"):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()

@@ -75,7 +75,7 @@ def test_every_rewrite_keeps_the_function_moves_what_theory_says_and_is_undone(n
         assert max(moved(simple, explained(made_simple.module, x)).values()) <= 1e-9, title
         if rewrite.group == "attack" and "size" not in title:
             assert made_simple.planted, title
-    assert applied >= 14
+    assert applied >= 11
 
 
 @QUIET

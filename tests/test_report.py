@@ -1,8 +1,6 @@
 """The report in a real browser, and what it may never do."""
 
-import os
 import re
-import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -32,26 +30,6 @@ def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
     write_anomaly_report(found, path, title=f"Why? {NASTY}", source=NASTY, provenance={"command": NASTY})
     return path, found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
-        if os.environ.get("BACKLIGHT_NEEDS_BROWSER"):
-            pytest.fail("chromium and chromedriver must be installed here")
-        pytest.skip("chromium and chromedriver are not installed")
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium")
-    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-                 "--disable-component-update", "--disable-sync", "--window-size=1400,1000"):  # fmt: skip
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 @pytest.fixture

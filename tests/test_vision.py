@@ -2,7 +2,6 @@
 
 import importlib.util
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -77,24 +76,6 @@ def test_explain_writes_heat_maps_and_a_page_and_prints_the_sums(report):
     assert "Gamma(gamma=1" in page
     assert "http://" not in page
     assert "https://" not in page
-
-
-@pytest.fixture(scope="module")
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    import shutil
-
-    if not shutil.which("chromedriver"):
-        if os.environ.get("BACKLIGHT_NEEDS_BROWSER"):
-            pytest.fail("no chromedriver")
-        pytest.skip("no browser")
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield driver
-    driver.quit()
 
 
 def test_the_page_works_with_the_keyboard_and_says_everything_in_text(report, browser):

@@ -299,9 +299,8 @@ def derive(
     positive = isinstance(assume, str) and assume in ("nonnegative", "positive")
     symbols = tuple(names_of(exact.dimension, feature_names, positive=positive))
     start = domain_cut(assume, exact.dimension, symbols)
-    outputs = len(exact.instructions[-1].layers[0].weight) if exact.instructions[-1].layers else None
-    if target < 0 or (outputs is not None and target >= outputs):
-        raise ArgumentError(f"target={target} is no output: the network has {outputs}")
+    if not 0 <= target < exact.sizes[-1]:
+        raise ArgumentError(f"target={target} is no output: the network has {exact.sizes[-1]}")
     kinks = exact.units <= _KINKS if kinks is None else kinks
     found = [
         _region(exact, piece, symbols, made, target, start)

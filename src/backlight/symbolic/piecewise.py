@@ -73,6 +73,15 @@ class Program:
     shape: tuple[int, ...]
 
     @property
+    def sizes(self) -> list[int]:
+        """How many units each instruction has."""
+        found: list[int] = []
+        for step in self.instructions:
+            first = len(step.layers[0].weight) if step.layers else self.dimension
+            found.append(found[step.sources[0]] if step.sources else first)
+        return found
+
+    @property
     def units(self) -> int:
         """How many units there are whose sign matters."""
         return sum(len(step.layers[0].weight) for step in self.instructions if step.kind == "sum")
@@ -347,12 +356,7 @@ def _sides(cut: Cut, function: Affine, kinks: bool, rounding: bool) -> list[tupl
 def _sensitivity(network: Program) -> list[list[Fraction]]:
     """By how much an output can change for a change of one unit: the sum of absolute weights over all paths."""
     last = len(network.instructions) - 1
-    sizes: list[int] = []
-    for step in network.instructions:
-        if step.kind == "input":
-            sizes.append(network.dimension)
-        else:
-            sizes.append(len(step.layers[0].weight) if step.layers else sizes[step.sources[0]])
+    sizes = network.sizes
     found = [[_ZERO] * size for size in sizes]
     readers = {
         source for step in network.instructions for source in (*step.sources, *(lay.source for lay in step.layers))
