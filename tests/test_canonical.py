@@ -402,6 +402,15 @@ def test_single_precision_models_and_layers_of_the_canonical_form():
     assert ex.layers["2"].shape == (4, 16)
 
 
+def test_canonical_reads_the_first_batch_twice():
+    net, x = mlp().eval(), torch.randn(6, 20)
+    batches = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x), batch_size=4)
+    ex = backlight.explain(net, batches, target=0, canonical=True)
+    assert ex.values.shape == (6, 20)
+    with pytest.raises(ArgumentError, match="not an iterator"):
+        backlight.explain(net, iter(batches), target=0, canonical=True)
+
+
 def test_what_cannot_be_canonized_says_so():
     class Depends(nn.Module):
         def forward(self, x):

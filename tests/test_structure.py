@@ -81,6 +81,17 @@ def test_an_audit_of_a_dense_network(found):
     assert found.relative["lrp:gamma"] == pytest.approx(found.ssi["lrp:gamma"] / found.discriminativity[k])
 
 
+def test_what_depends_on_the_function_alone_is_moved_by_nothing():
+    net, x = made("convolutional", rows=4)
+    found = backlight.audit(
+        net, x, rewrites=["all", "attack"], methods=("gradient", "gradient_x_input", "integrated_gradients", "lrp:zero"),
+        canonical=False,
+    )  # fmt: skip
+    assert len(found.rewrites) >= 20
+    assert found.change.max() <= 1e-9
+    assert found.canonical is None
+
+
 def test_it_says_what_to_do(found):
     said = " ".join(found.advice())
     assert "gradient_x_input and lrp:zero: no rewrite moves these explanations." in said

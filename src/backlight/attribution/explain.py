@@ -136,8 +136,8 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
 
 def _canonical(model: nn.Module, X: Any, device: Any) -> tuple[nn.Module, tuple[str, ...]]:
     """The canonical form of a model, made once for each shape of input, and the steps to it."""
-    if not isinstance(X, Tensor | np.ndarray) and not hasattr(X, "columns") and hasattr(X, "__iter__"):
-        X = X if isinstance(X, tuple | list | dict) else next(iter(X))
+    if hasattr(X, "__next__"):
+        raise ArgumentError("canonical=True looks at the first batch before it explains: give a list, not an iterator")
     where = home(model, device)
     batch = next(batches(X, where, 4)[1]).take(0, 4)
     leaves = [leaf for leaf in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(leaf, Tensor)]
