@@ -42,6 +42,14 @@ def convolutional():
     return net
 
 
+def plain():
+    """Convolutions that read each other directly, with dilation, stride and no padding."""
+    return nn.Sequential(
+        nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 6, 3, stride=2), nn.ReLU(),
+        nn.Conv2d(6, 4, 2, dilation=2), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3),
+    )  # fmt: skip
+
+
 class Maxout(nn.Module):
     def __init__(self):
         super().__init__()
@@ -79,9 +87,23 @@ def encoder():
     )
 
 
+class Decoder(nn.Module):
+    """Transposed convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.up = nn.Linear(6, 8 * 9), nn.ConvTranspose2d(8, 5, 3, 2)
+        self.conv, self.out = nn.Conv2d(5, 5, 3), nn.ConvTranspose2d(5, 2, 2)
+
+    def forward(self, z):
+        h = torch.relu(self.first(z)).view(-1, 8, 3, 3)
+        return self.out(torch.relu(self.conv(torch.relu(self.up(h))))).flatten(1)
+
+
 MAKERS = {
     "mlp": (mlp, (20,)), "residual": (Residual, (12,)), "convolutional": (convolutional, (2, 12, 12)),
-    "maxout": (Maxout, (9,)), "attention": (Attention, (5, 12)), "encoder": (encoder, (5, 12)),
+    "maxout": (Maxout, (9,)), "plain": (plain, (2, 7, 7)), "attention": (Attention, (5, 12)), "encoder": (encoder, (5, 12)),
+    "decoder": (Decoder, (6,)),
 }  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.svm import OneClassSVM
 from torch import nn
 
 import backlight
@@ -418,6 +419,9 @@ def test_what_cannot_be_canonized_says_so():
 
     with pytest.raises(UnsupportedModel, match="cannot be rewritten"):
         backlight.canonize(Depends(), torch.randn(2, 3))
+    for call in (backlight.canonize, lambda m: backlight.audit(m, np.zeros((2, 3))), backlight.derive):
+        with pytest.raises(UnsupportedModel, match="OneClassSVM is no torch module"):
+            call(OneClassSVM())
     with pytest.raises(ArgumentError, match="give a few rows"):
         backlight.canonize(nn.Sequential(nn.Conv2d(1, 2, 3)))
     with pytest.raises(ArgumentError, match="'nonnegative'"):

@@ -14,7 +14,7 @@ from torch import Tensor
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
 __all__ = [
-    "along", "columns", "compose", "is_zero", "pick_columns", "pick_rows", "plus", "rows", "scale_columns",
+    "along", "compose", "is_zero", "pick_columns", "pick_rows", "plus", "rows", "scale_columns",
     "scale_rows", "settled", "simplest",
 ]  # fmt: skip
 
@@ -108,13 +108,6 @@ def rows(layer: LinearMap) -> Tensor:
     return layer.weight.flatten(1)
 
 
-def columns(layer: LinearMap) -> Tensor:
-    """The weights that read each input unit or channel, (in, …), of a map that mixes all of its inputs."""
-    if isinstance(layer, Convolution) and layer.transposed:
-        return layer.weight.flatten(1)
-    return layer.weight.transpose(0, 1).flatten(1)
-
-
 def scale_rows(layer: LinearMap, factor: Tensor) -> LinearMap:
     """Diag(factor) ∘ layer, one number an output channel."""
     if isinstance(layer, Convolution) and layer.transposed:
@@ -135,13 +128,13 @@ def scale_columns(layer: LinearMap, factor: Tensor) -> LinearMap:
 
 
 def pick_rows(layer: LinearMap, index: Tensor) -> LinearMap:
-    """The map to some of the output units; of a convolution without groups."""
-    return _with(layer, layer.weight[:, index] if _transposed(layer) else layer.weight[index])
+    """The map to some of the output units; of a convolution without groups that is not transposed."""
+    return _with(layer, layer.weight[index])
 
 
 def pick_columns(layer: LinearMap, index: Tensor) -> LinearMap:
-    """The map from some of the input units; of a convolution without groups."""
-    return _with(layer, layer.weight[index] if _transposed(layer) else layer.weight[:, index])
+    """The map from some of the input units; of a convolution without groups that is not transposed."""
+    return _with(layer, layer.weight[:, index])
 
 
 # -- helpers -----------------------------------------------------------------------------------------------------------
@@ -151,10 +144,6 @@ def _with(layer: LinearMap, weight: Tensor) -> LinearMap:
     if isinstance(layer, Convolution):
         return replace(layer, weight=weight, bias=None)
     return type(layer)(weight, None)
-
-
-def _transposed(layer: LinearMap) -> bool:
-    return isinstance(layer, Convolution) and layer.transposed
 
 
 def _scaled(outer: Elementwise, inner: LinearMap, between: tuple[int, ...]) -> LinearMap | None:

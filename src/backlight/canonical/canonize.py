@@ -15,7 +15,7 @@ from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
 from backlight.canonical.form import Form
-from backlight.canonical.lift import lift
+from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
 from backlight.engine.capture import Inputs
 from backlight.errors import ArgumentError, UnsupportedModel
@@ -198,6 +198,7 @@ def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canon
     [[0.5 0.5]
      [0.  1. ]]
     """
+    model = torch_module(model)
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
     form = lift(model, example_inputs(model, X, domain))
     return canonical_form(form, domain, dtype, "Canonical")

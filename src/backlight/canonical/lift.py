@@ -19,7 +19,7 @@ from backlight.engine.sites import LinearSite
 from backlight.errors import UnsupportedModel
 from backlight.rules import Convolution, LinearMap
 
-__all__ = ["doubled", "lift", "without_bias"]
+__all__ = ["doubled", "lift", "torch_module", "without_bias"]
 
 _EXAMPLE_ROWS = 4
 
@@ -54,6 +54,25 @@ def lift(model: nn.Module, inputs: Inputs) -> Form:
     expected = copy(*pytree.tree_map(_few, inputs[0]), **pytree.tree_map(_few, inputs[1]))
     _check(form.refresh(), expected, model)
     return form
+
+
+def torch_module(model: Any) -> nn.Module:
+    """A model as a module: exported programs and compiled modules by what they hold.
+
+    Raises
+    ------
+    UnsupportedModel
+        Anything else, by name.
+    """
+    if isinstance(model, torch.export.ExportedProgram):
+        return model.module()
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModel(
+            f"{type(model).__name__} is no torch module, and only these can be rewritten: for scikit-learn models see "
+            "backlight.neuralize and backlight.explain"
+        )
+    inner = model._modules.get("_orig_mod") if type(model).__name__ == "OptimizedModule" else None
+    return model if inner is None else inner
 
 
 def doubled(inputs: Inputs) -> Inputs:

@@ -83,7 +83,8 @@ class Readers:
     @property
     def all_mix(self) -> bool:
         """Whether every use is by weights that mix units: then units can be merged, dropped and added."""
-        return self.closed and self.resizable and not self.scaling and bool(self.mixing)
+        plain = not any(_transposed(reader.term) for reader in self.mixing)
+        return self.closed and self.resizable and plain and not self.scaling and bool(self.mixing)
 
     @property
     def direct(self) -> bool:
@@ -160,6 +161,10 @@ class Tracker:
         if not isinstance(moved, Tensor) or moved.dim() < 2:
             return None
         return moved if bool(((moved - moved.round()).abs() < 1e-9).all()) else None
+
+
+def _transposed(term: Term) -> bool:
+    return isinstance(term.map, Convolution) and term.map.transposed
 
 
 def _one(given: Any) -> Any:

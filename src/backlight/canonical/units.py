@@ -69,7 +69,8 @@ class Layer:
     def free(self) -> bool:
         """Whether every unit has weights of its own, so that units can be left out and added."""
         return all(
-            isinstance(term.map, Dense) or (isinstance(term.map, Convolution) and term.map.groups == 1)
+            isinstance(term.map, Dense)
+            or (isinstance(term.map, Convolution) and term.map.groups == 1 and not term.map.transposed)
             for term in self.before.terms
         )
 
@@ -149,7 +150,6 @@ def normalise(form: Form, note: Note) -> None:
         rescale(layer, 1 / length)
         spread = float(length.max() / length.min())
         note("normalised", layer.units.name, f"{layer.count} units, lengths within a factor of {spread:.3g}")
-        form.refresh()
 
 
 def rescale(layer: Layer, factor: Tensor) -> None:
@@ -437,9 +437,7 @@ def _drop_unread(layer: Layer, note: Note) -> bool:
 
 
 def _columns(reader: Reader) -> Tensor:
-    weight = reader.term.map.weight
-    transposed = isinstance(reader.term.map, Convolution) and reader.term.map.transposed
-    return weight if transposed else weight.transpose(0, 1)
+    return reader.term.map.weight.transpose(0, 1)
 
 
 def _mixed(reader: Reader, matrix: Tensor) -> tuple[LinearMap, bool]:
@@ -454,9 +452,7 @@ def _mixed(reader: Reader, matrix: Tensor) -> tuple[LinearMap, bool]:
     size = torch.einsum("kj,km...->jm...", matrix.abs(), kept.abs())
     columns[index] = torch.where(mixed.abs() <= RESIDUE * size, torch.zeros_like(mixed), mixed)
     # cancelled but for rounding, measured by what was cancelled: then nothing is left of the unit
-    transposed = isinstance(reader.term.map, Convolution) and reader.term.map.transposed
-    weight = columns if transposed else columns.transpose(0, 1)
-    made = replace(reader.term.map, weight=weight.contiguous(), bias=None)
+    made = replace(reader.term.map, weight=columns.transpose(0, 1).contiguous(), bias=None)
     # opposite signs: in training copies of a unit drift apart, they do not work against each other
     merged = (matrix != 0).sum(0) > 1
     against = bool((mixed.abs() < (1 - 1e-6) * size)[merged].any())

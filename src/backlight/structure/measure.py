@@ -8,10 +8,15 @@ from scipy.stats import rankdata
 __all__ = ["between", "rank_correlation", "shares", "top_changed", "total_variation"]
 
 
+# of the largest explanation: less is rounding, and counts as nothing
+_NOTHING = 1e-12
+
+
 def shares(values: np.ndarray) -> np.ndarray:
-    """Relevance as shares of the sum of absolute values, (n, features); a row of zeros stays so."""
+    """Relevance as shares of the sum of absolute values, (n, features); a row of zeros, to rounding, is zeros."""
     flat = np.asarray(values, dtype=float).reshape(len(values), -1)
     size = np.abs(flat).sum(1, keepdims=True)
+    size = np.where(size > _NOTHING * size.max(initial=0.0), size, 0.0)
     return np.asarray(np.divide(flat, size, out=np.zeros_like(flat), where=size > 0))
 
 

@@ -225,13 +225,11 @@ def no_columns(reader: Reader, count: int) -> Tensor:
 
 
 def _columns(layer: LinearMap) -> Tensor:
-    transposed = isinstance(layer, Convolution) and layer.transposed
-    return layer.weight if transposed else layer.weight.transpose(0, 1)
+    return layer.weight.transpose(0, 1)
 
 
 def _with_columns(layer: LinearMap, columns: Tensor) -> LinearMap:
-    transposed = isinstance(layer, Convolution) and layer.transposed
-    return replace(layer, weight=columns if transposed else columns.transpose(0, 1).contiguous(), bias=None)
+    return replace(layer, weight=columns.transpose(0, 1).contiguous(), bias=None)
 
 
 def _rows_added(layer: LinearMap, added: Tensor) -> LinearMap:

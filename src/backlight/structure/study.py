@@ -18,7 +18,7 @@ from backlight.attribution.reference import REFERENCES
 from backlight.canonical.affine import fold_norms
 from backlight.canonical.canonize import Step, canonical_form
 from backlight.canonical.form import Form
-from backlight.canonical.lift import lift
+from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
@@ -284,6 +284,7 @@ def audit(
     """
     chosen = pick(rewrites)
     ways = _methods(methods)
+    model = torch_module(model)
     copy = light_copy(model).double()
     inputs, kwargs = _all(X, copy)
     report = _report(progress)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from backlight.canonical.lift import torch_module
+from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.symbolic.domains import domain_cut
 from backlight.symbolic.piecewise import Cut, Instruction, Program, added, pieces, program
@@ -262,6 +264,4 @@ def _search(first: nn.Module, second: nn.Module, start: Cut, network: Program, w
 
 
 def _double(net: nn.Module) -> nn.Module:
-    from backlight.engine.capture import light_copy
-
-    return light_copy(net).double()
+    return light_copy(torch_module(net)).double()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backlight.canonical.canonize import example_inputs
 from backlight.canonical.form import Affine as Sum
 from backlight.canonical.form import Form, Given, Held, Operator, Pointwise, Term, Value
-from backlight.canonical.lift import lift
+from backlight.canonical.lift import lift, torch_module
 from backlight.errors import UnsupportedModel, UnsupportedOperator
 from backlight.rules import Convolution, Dense
 from backlight.symbolic.polyhedra import Affine, at, interior
@@ -95,6 +95,7 @@ def program(model: nn.Module, X: Any = None) -> Program:
     UnsupportedOperator
         Any other operator, by name.
     """
+    model = torch_module(model)
     form = lift(model, example_inputs(model, X, None))
     form.refresh()
     return _Reader(form).program()
