@@ -218,6 +218,54 @@ def test_without_the_domain_the_min_networks_stay_two():
         assert "minimum" not in backlight.canonize(net).module.code
 
 
+def test_maxima_over_windows_are_pooling_only_where_nothing_was_padded_with_zeros():
+    class Windows(nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, x):
+            x = nn.functional.pad(x, (0, 2, 0, 2), value=self.value)
+            rows = torch.maximum(x[:, :, 0:4:2], x[:, :, 1:5:2])
+            return torch.maximum(rows[:, :, :, 0:4:2], rows[:, :, :, 1:5:2]).flatten(1)
+
+    x = -torch.rand(3, 1, 4, 4, dtype=torch.float64)
+    zeros = backlight.canonize(Windows(0.0), x)
+    assert torch.equal(zeros.module(x), Windows(0.0)(x))
+    assert torch.equal(zeros.module(-x), Windows(0.0)(-x))
+
+
+def test_positions_that_depend_on_the_input_are_not_taken_for_fixed_ones():
+    class Picks(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 6), nn.Linear(6, 2)
+
+        def forward(self, x):
+            h = torch.relu(self.a(x))
+            order = torch.argsort(x.sum(1, keepdim=True) * torch.arange(6.0, dtype=x.dtype), 1)
+            return self.b(torch.gather(h, 1, order))
+
+    torch.manual_seed(0)
+    net = Picks().double()
+    x = torch.randn(40, 3, dtype=torch.float64)
+    for rows in (x[x.sum(1) > 0], x[x.sum(1) < 0]):
+        found = backlight.canonize(net, rows)
+        assert torch.allclose(found.module(x), net(x), atol=1e-12)
+
+
+def test_many_natural_units_that_are_always_on_are_not_called_planted():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 1)).double()
+    with torch.no_grad():
+        net[0].weight.abs_()
+        net[0].bias.abs_()
+        net[0].weight[0].neg_()
+    found = backlight.canonize(net, domain="nonnegative")
+    assert "always on" in kinds(found)
+    assert not found.planted
+
+
 def test_baked_flips_are_found_without_their_pattern():
     """relu(z) = z + relu(−z), with the linear part multiplied into the next layer."""
     torch.manual_seed(3)

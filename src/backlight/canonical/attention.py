@@ -19,14 +19,17 @@ from torch import Tensor
 
 from backlight.canonical.affine import moved_bias
 from backlight.canonical.form import Affine, Form, Operator, Value
-from backlight.canonical.readers import Reader, Tracker
+from backlight.canonical.readers import PLAIN_MOVES, Reader, Tracker
 from backlight.canonical.units import Note
-from backlight.engine.operators.routing import MOVES
 from backlight.rules import Dense
 
 __all__ = ["Keys", "Values", "gauge", "keys", "set_rows", "set_values", "spread_norms", "values"]
 
-_CHAIN = MOVES | {"getitem", "unbind", "chunk", "split"}
+_CHAIN = PLAIN_MOVES | {"getitem", "unbind", "chunk", "split"}
+# what keeps the weights of attention as they are
+_SHAPES = frozenset(
+    {"view", "reshape", "expand", "permute", "transpose", "squeeze", "unsqueeze", "flatten", "unflatten"}
+)
 _ATTENTION = frozenset({"scaled_dot_product_attention"})
 _PRODUCTS = frozenset({"matmul", "bmm"})
 _SOFTMAX = frozenset({"softmax", "_softmax", "_safe_softmax"})
@@ -102,7 +105,7 @@ def values(form: Form) -> list[Values]:
 
 
 def _is_softmax(value: object) -> bool:
-    while isinstance(value, Operator) and value.op in _CHAIN:
+    while isinstance(value, Operator) and value.op in _SHAPES:
         value = next(value.sources())
     return isinstance(value, Operator) and value.op in _SOFTMAX
 
@@ -111,7 +114,7 @@ def _rows(tracker: Tracker, product: Operator, position: int, axis: int) -> tupl
     """The layer that an argument comes from, and its rows (heads, d) in the order of an axis of the argument."""
     chain: list[Operator] = []
     value = product.args[position]
-    while isinstance(value, Operator) and value.op in _CHAIN:
+    while isinstance(value, Operator) and value.op in _CHAIN and not tracker.steered(value):
         chain.insert(0, value)
         value = next(value.sources())
     if not isinstance(value, Affine) or len(value.terms) != 1 or not isinstance(value.terms[0].map, Dense):

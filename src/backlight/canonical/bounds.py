@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from backlight.canonical.form import Affine, Form, Given, Held, Operator, Pointwise, Value
-from backlight.engine.operators.routing import MOVES
+from backlight.canonical.readers import PLAIN_MOVES, steered
 
 __all__ = ["Interval", "bounds"]
 
 # monotone in every argument, and their constants have no sign to speak of
-_MONOTONE = (MOVES - {"where", "masked_fill", "index_put", "scatter", "index_fill", "masked_scatter", "fill"}) | {
+_MONOTONE = PLAIN_MOVES | {
     "maximum", "minimum", "amax", "amin", "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices",
     "max_pool3d_with_indices", "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "mean", "sum",
@@ -85,7 +85,7 @@ def _of(
             value.target(source.low, *value.args, **value.kwargs),
             value.target(source.high, *value.args, **value.kwargs),
         )
-    if isinstance(value, Operator) and value.op in _MONOTONE:
+    if isinstance(value, Operator) and value.op in _MONOTONE and not steered(value, values):
         arguments = [source for source in value.sources() if source in found]
         if len(arguments) == sum(1 for s in value.sources() if _floats(values[s])):
             low, high = ({**values, **{s: getattr(found[s], side) for s in arguments}} for side in ("low", "high"))

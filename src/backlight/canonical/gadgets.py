@@ -24,6 +24,7 @@ from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
 __all__ = ["absorb", "beside", "extremes", "pairs", "pools", "rows_of_extremes"]
 
+_SAME = 1e-11
 _MAXIMUM = torch.ops.aten.maximum.default
 _MINIMUM = torch.ops.aten.minimum.default
 
@@ -291,7 +292,7 @@ def _flipped(value: Affine, rest: list[Term], z: Affine, c: float) -> tuple[Tens
         held.append(full[0].movedim(axis, 0).reshape(count, -1))
     w, m = torch.cat(weights, 1), torch.cat(given, 1)
     flipped = (
-        ((m + c * w).abs() <= 1e-11 * c * w.abs().amax(1, keepdim=True)).all(1) if c > 0 else torch.zeros(count).bool()
+        ((m + c * w).abs() <= _SAME * c * w.abs().amax(1, keepdim=True)).all(1) if c > 0 else torch.zeros(count).bool()
     )
     silent = (m == 0).all(1)
     if not bool((flipped | silent).all()) or not bool(flipped.any()):
@@ -356,13 +357,13 @@ def _joined(term: Term, parts: list[Value], units: Pointwise, line: Affine, z: A
         if not bool(v_line[j].any()):
             continue
         size = own.abs().amax(1)
-        turned = ((own + other[j]).abs().amax(1) <= 1e-11 * size) & (
-            (v_units - v_line[j]).abs().amax(1) <= 1e-11 * v_line[j].abs().max()
-        )
-        same = ((own - other[j]).abs().amax(1) <= 1e-11 * size) & (
-            (v_units + v_line[j]).abs().amax(1) <= 1e-11 * v_line[j].abs().max()
-        )
-        match = torch.nonzero(turned | same).flatten()
+        read = v_line[j].abs().max()
+        fits = torch.zeros(len(own), dtype=torch.bool)
+        for side in (1.0, -1.0):
+            # z_j = −z′_k with the same column, or z_j = z′_k with the opposite one
+            row = (own + side * other[j]).abs().amax(1) <= _SAME * size
+            fits |= row & ((v_units - side * v_line[j]).abs().amax(1) <= _SAME * read)
+        match = torch.nonzero(fits).flatten()
         if len(match) != 1 or sign[match[0]] < 0:
             return False
         sign[match[0]] = -1.0
@@ -435,6 +436,9 @@ def _pool(leaves: list[Value]) -> tuple[Value, tuple[list[int], ...]] | None:
         numbers: Any = places
         for step in steps:
             numbers = step.compute({next(step.sources()): numbers})
+        if bool((numbers == 0).any()):
+            # zeros were put in, and these may be the largest
+            return None
         # what is padded is less than everything
         taken.append(torch.where(torch.isfinite(numbers), numbers, torch.zeros_like(numbers)))
     windows = torch.stack(taken).sort(0).values
@@ -460,9 +464,12 @@ def _windows(places: Tensor, kernel: int, stride: int, padding: int) -> Tensor:
     return found.view(1, channels, kernel * kernel, height, -1).movedim(2, 0).sort(0).values
 
 
+_CUTS = frozenset({"slice", "pad", "constant_pad_nd"})
+
+
 def _chain(leaf: Value) -> tuple[Value, list[Operator]]:
     steps: list[Operator] = []
-    while isinstance(leaf, Operator) and leaf.op in ("slice", "pad", "constant_pad_nd"):
+    while isinstance(leaf, Operator) and leaf.op in _CUTS and len(list(leaf.sources())) == 1:
         steps.insert(0, leaf)
         leaf = next(leaf.sources())
     return leaf, steps

@@ -6,7 +6,7 @@ flattening, concatenation. They are followed with the numbers of the units in th
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,14 @@ from backlight.canonical.form import Affine, Form, Held, Operator, Term, Value
 from backlight.engine.operators.routing import MOVES
 from backlight.rules import Convolution, Dense, Elementwise
 
-__all__ = ["Reader", "Readers", "Tracker"]
+__all__ = ["PLAIN_MOVES", "Reader", "Readers", "Tracker", "steered"]
 
-_LINEAR = (MOVES - {"where", "masked_fill", "index_put", "scatter", "index_fill", "masked_scatter", "fill"}) | {
+# what only moves numbers, whatever they are
+PLAIN_MOVES = MOVES - {
+    "where", "masked_fill", "index_put", "scatter", "index_fill", "masked_scatter", "fill", "tril", "triu",
+    "slice_scatter", "select_scatter", "copy",
+}  # fmt: skip
+_LINEAR = PLAIN_MOVES | {
     "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
     "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
 }  # fmt: skip
@@ -124,7 +129,7 @@ class Tracker:
                 for term in user.terms:
                     if term.source in seen:
                         found.closed &= _read(found, user, term, seen[term.source], term.source is value)
-            elif isinstance(user, Operator) and user.op in _LINEAR | _POOLS:
+            elif isinstance(user, Operator) and user.op in _LINEAR | _POOLS and not self.steered(user):
                 moved = self.through(user, seen)
                 if moved is None or user is self.form.output:
                     found.closed = False
@@ -135,6 +140,10 @@ class Tracker:
             elif not (isinstance(user, Operator) and user.op == "sym_size"):
                 found.closed = False
         return found
+
+    def steered(self, user: Operator) -> bool:
+        """Whether positions or masks that depend on the input steer an operator."""
+        return steered(user, self.values)
 
     def carried(self, readers: Readers, start: Value, numbers: Tensor) -> dict[Value, Tensor]:
         """Numbers at what stands between a value and its readers, with zeros beside them."""
@@ -161,6 +170,12 @@ class Tracker:
         if not isinstance(moved, Tensor) or moved.dim() < 2:
             return None
         return moved if bool(((moved - moved.round()).abs() < 1e-9).all()) else None
+
+
+def steered(user: Operator, values: Mapping[Value, Any]) -> bool:
+    """Whether positions or masks that depend on the input steer an operator."""
+    given = ((source, values.get(source)) for source in user.sources() if not isinstance(source, Held))
+    return any(isinstance(value, Tensor) and not value.is_floating_point() for _, value in given)
 
 
 def _transposed(term: Term) -> bool:

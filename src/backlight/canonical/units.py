@@ -285,6 +285,9 @@ def _dependent(layer: Layer, index: Tensor) -> bool:
     """Whether some of these units, taken as linear, cancel: their rank-one parts V_k wᵀ_k are linearly dependent."""
     weights = torch.cat([layer.weights(), layer.biases()], 1)[index]
     columns = torch.cat([_of_unit(reader, index) for reader in layer.readers.mixing], 1)
+    if len(index) > weights.shape[1] * columns.shape[1]:
+        # so many are dependent anyway
+        return False
     gram = (weights @ weights.t()) * (columns @ columns.t())
     size = gram.diagonal().clamp(min=1e-300).sqrt()
     return bool(torch.linalg.eigvalsh(gram / (size[:, None] * size))[0] < 1e-12)
