@@ -273,6 +273,12 @@ def test_derive_on_the_command_line(tmp_path):
     assert "a1 > a2" in out.stdout
     assert (tmp_path / "phase.png").read_bytes()[:4] == b"\x89PNG"
     assert r"\begin{cases}" in run("derive", "min-ii", "--latex").stdout
+    one, _ = backlight.examples.min_networks()
+    program = torch.export.export(
+        one, (torch.ones(3, 2).double(),), dynamic_shapes={"a": {0: torch.export.Dim.DYNAMIC}}
+    )
+    torch.export.save(program, tmp_path / "one.pt2")
+    assert "a1 < a2  a1  a1     0" in run("derive", tmp_path / "one.pt2", "--rule", "zplus").stdout
     bad = run("derive", "min-i", "--at", "a1")
     assert bad.returncode == 2
     assert "a1=2,a2=1" in bad.stderr

@@ -216,13 +216,26 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
         low, high = torch.broadcast_tensors(*(torch.as_tensor(side, dtype=torch.float64) for side in sides))
         if low.dim():
             return (_between(low, high),), {}
+    shape = _recorded_shape(model)
     for module in model.modules():
-        if isinstance(module, nn.Linear):
-            ones = torch.ones(module.in_features)
+        if shape is None and isinstance(module, nn.Linear):
+            shape = (module.in_features,)
+        if shape is not None:
+            ones = torch.ones(shape)
             return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             break
-    raise ArgumentError("the shape of the inputs is not known: give a few rows, canonize(model, X)")
+    raise ArgumentError("the shape of the inputs is not known: give a few rows as X")
+
+
+def _recorded_shape(model: nn.Module) -> tuple[int, ...] | None:
+    """Of one row of the only input, where an exported program remembers it."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    given = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
+    if len(given) != 1 or not isinstance(given[0], Tensor) or not all(isinstance(n, int) for n in given[0].shape[1:]):
+        return None
+    return tuple(given[0].shape[1:])
 
 
 def _between(low: Tensor, high: Tensor) -> Tensor:
