@@ -159,6 +159,21 @@ def test_a_rewrite_of_ones_own():
     wrong = backlight.Rewrite("half", module=lambda module: nn.Sequential(module, dense((0.5 * np.eye(3)).tolist())))
     with pytest.raises(UnsupportedModel, match="it changed the function by 0\\.5"):
         backlight.audit(net, x, rewrites=wrong)
+
+    class Elsewhere(nn.Module):
+        """The same on the data, and nowhere else."""
+
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+            self.register_buffer("known", x)
+
+        def forward(self, y):
+            far = (y[:, None] - self.known).abs().sum(2).amin(1)
+            return self.module(y) + far[:, None]
+
+    with pytest.raises(UnsupportedModel, match="it changed the function"):
+        backlight.audit(net, x, rewrites=backlight.Rewrite("elsewhere", module=Elsewhere))
     with pytest.raises(ArgumentError, match="no torch module"):
         backlight.audit(net, x, rewrites=backlight.Rewrite("none", module=lambda module: 3))
     with pytest.raises(ArgumentError, match="either"):

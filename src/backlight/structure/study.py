@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from backlight.attribution import Method, explain_module
 from backlight.attribution.inputs import batches, home
@@ -237,8 +238,8 @@ def audit(
     """Measure how much explanations change when the same function is written differently.
 
     The network is rewritten in many ways that leave its function as it is, on the captured graph and in double
-    precision; each is checked on the inputs, and left out where the function changed by more than 1e-9. A good
-    explanation does not change.
+    precision; each is checked on the inputs and on random points, which are put together from the inputs number by
+    number, and left out where the function changed by more than 1e-9. A good explanation does not change.
 
     Parameters
     ----------
@@ -297,6 +298,10 @@ def audit(
     examples = {name: given[name] for name in form.inputs}
     data: Any = inputs[0] if len(inputs) == 1 and not kwargs else (kwargs if kwargs else inputs)
 
+    shuffled = pytree.tree_map(lambda value: _mixed(value, torch.Generator().manual_seed(seed)), data)
+    with torch.no_grad():
+        points = [(data, output), (shuffled, _call(copy, shuffled))]
+
     def explained(module: nn.Module) -> dict[str, np.ndarray]:
         return {name: _explained(module, data, fixed, way, seed) for name, way in ways.items()}
 
@@ -324,7 +329,7 @@ def audit(
             left_out[made.name] = "the network has no place for it"
         else:
             new, module = rewritten
-            change = _function_change(module, data, output)
+            change = _function_change(module, points)
             if change > _SAME:
                 left_out[made.name] = f"it changed the function by {change:.1g} of its largest output"
             else:
@@ -368,12 +373,23 @@ def _rewritten(
     return new, lower(new)
 
 
-def _function_change(module: nn.Module, data: Any, output: Tensor) -> float:
-    """On the inputs, and on rows that are put together from different ones."""
-    with torch.no_grad():
-        now = _call(module, data)
-    scale = float(output.abs().max().clamp(min=1e-300))
-    return float((now - output).abs().max()) / scale
+def _mixed(value: Any, generator: torch.Generator) -> Any:
+    """Rows put together from different ones, number by number: points that are not in the data."""
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        return value
+    flat = value.flatten(1)
+    order = torch.rand(flat.shape, generator=generator).argsort(0)
+    return flat.gather(0, order).view_as(value)
+
+
+def _function_change(module: nn.Module, points: list[tuple[Any, Tensor]]) -> float:
+    """The largest change on any of the points, relative to the largest output there."""
+    found = 0.0
+    for data, output in points:
+        with torch.no_grad():
+            now = _call(module, data)
+        found = max(found, float((now - output).abs().max() / output.abs().max().clamp(min=1e-300)))
+    return found
 
 
 def _call(module: nn.Module, data: Any) -> Tensor:
