@@ -14,8 +14,8 @@ from torch.utils import _pytree as pytree
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, Method, ReferenceMethod
-from backlight.canonical.canonize import canonical_form
-from backlight.canonical.lift import lift
+from backlight.canonical.canonize import canonical_of
+from backlight.canonical.lift import torch_module
 from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.errors import ArgumentError, BacklightWarning, ConservationError, DataError, listed
@@ -55,7 +55,7 @@ def explain_module(
     ------
     ArgumentError, DataError, UnsupportedModel, UnsupportedOperator, ConservationError
     """
-    model = _uncompiled(model)
+    model = torch_module(model)
     options = method.options if isinstance(method, Method) else {}
     method = method.name if isinstance(method, Method) else method
     if method not in METHODS:
@@ -127,7 +127,7 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     0     linear+relu  Gamma()       2F + 2B
     2     linear       Gamma()       2F + 2B
     """
-    model = _uncompiled(model)
+    model = torch_module(model)
     where = home(model, device)
     batch = next(batches(X, where, 2)[1]).take(0, 2)
     elsewhere = where.device if device is not None else None
@@ -142,19 +142,8 @@ def _canonical(model: nn.Module, X: Any, device: Any) -> tuple[nn.Module, tuple[
     batch = next(batches(X, where, 4)[1]).take(0, 4)
     leaves = [leaf for leaf in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(leaf, Tensor)]
     key = ("canonical", *((tuple(leaf.shape[1:]), leaf.dtype) for leaf in leaves))
-    made = Network.of(model).derived(key, lambda: _made_canonical(model, (batch.args, batch.kwargs)))
+    made = Network.of(model).derived(key, lambda: canonical_of(model, (batch.args, batch.kwargs)))
     return made.module, tuple(f"{step.kind} {step.where}: {step.what}" for step in made.log)
-
-
-def _made_canonical(model: nn.Module, inputs: Any) -> Any:
-    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    return canonical_form(lift(model, inputs), None, dtype)
-
-
-def _uncompiled(model: nn.Module) -> nn.Module:
-    """The module that `torch.compile` wrapped: it computes the same, in operators that have rules."""
-    inner = model._modules.get("_orig_mod") if type(model).__name__ == "OptimizedModule" else None
-    return model if inner is None else inner
 
 
 def _assemble(

@@ -22,7 +22,7 @@ from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import Box
 from backlight.tables import frame_like
 
-__all__ = ["Canonical", "Step", "canonical_form", "canonize", "example_inputs", "intervals"]
+__all__ = ["Canonical", "Step", "canonical_form", "canonical_of", "canonize", "example_inputs", "intervals"]
 
 _ROUNDS = 400
 # of the largest output; more than this is no rounding
@@ -199,9 +199,13 @@ def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canon
      [0.  1. ]]
     """
     model = torch_module(model)
+    return canonical_of(model, example_inputs(model, X, domain), domain)
+
+
+def canonical_of(model: nn.Module, inputs: Inputs, domain: Domain = None) -> Canonical:
+    """The canonical form of a module, in its own precision, from a few rows of its inputs."""
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
-    form = lift(model, example_inputs(model, X, domain))
-    return canonical_form(form, domain, dtype, "Canonical")
+    return canonical_form(lift(model, inputs), domain, dtype)
 
 
 def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:

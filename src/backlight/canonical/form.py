@@ -17,7 +17,19 @@ from torch import Tensor
 
 from backlight.rules import Elementwise, LinearMap
 
-__all__ = ["Affine", "Form", "Given", "Held", "Operator", "Pointwise", "Term", "Value", "scale_of", "scaling"]
+__all__ = [
+    "Affine",
+    "Form",
+    "Given",
+    "Held",
+    "Operator",
+    "Pointwise",
+    "Term",
+    "Value",
+    "lengthwise",
+    "scale_of",
+    "scaling",
+]
 
 
 @dataclass(eq=False, slots=True)
@@ -289,6 +301,13 @@ def _values(tree: Any) -> Iterator[Value]:
 def scaling(factor: float | Tensor) -> Elementwise:
     """The map x ↦ factor · x."""
     return Elementwise(torch.as_tensor(factor, dtype=torch.float64), None)
+
+
+def lengthwise(vector: Tensor, shape: tuple[int, ...], axis: int) -> Tensor:
+    """One number a unit, laid along an axis of a row of this shape: it broadcasts against (n, *shape)."""
+    sizes = [1] * (len(shape) + 1)
+    sizes[axis + 1] = -1
+    return vector.view(sizes)
 
 
 def scale_of(term: Term) -> Tensor | None:

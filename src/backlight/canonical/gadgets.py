@@ -18,7 +18,7 @@ from torch import Tensor
 
 from backlight.canonical.affine import channel_axis, only, side_by_side
 from backlight.canonical.algebra import along, pick_columns, plus, rows, scale_rows, simplest
-from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, scale_of, scaling
+from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, lengthwise, scale_of, scaling
 from backlight.canonical.units import Layer, Note, layers
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
@@ -302,16 +302,15 @@ def _flipped(value: Affine, rest: list[Term], z: Affine, c: float) -> tuple[Tens
 
 def _signed(z: Affine, sign: Tensor, axis: int) -> Affine:
     """The value with the sign of some units turned."""
-    shape = [1] * (len(z.shape) + 1)
-    shape[axis + 1] = -1
+    factor = lengthwise(sign, z.shape, axis)
     turned = z.twin()
     for part in turned.terms:
         if isinstance(part.map, Elementwise):
-            part.map = simplest(Elementwise(part.map.weight * sign.view(shape), None))
+            part.map = simplest(Elementwise(part.map.weight * factor, None))
         else:
             part.map = scale_rows(part.map, sign)
     if turned.bias is not None:
-        turned.bias = turned.bias * sign.view(shape)
+        turned.bias = turned.bias * factor
     turned.op = ""
     return turned
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from backlight.canonical.affine import channel_axis
 from backlight.canonical.algebra import RESIDUE, pick_columns, pick_rows, rows, scale_columns, scale_rows, simplest
 from backlight.canonical.bounds import Interval
-from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, scale_of
+from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, lengthwise, scale_of
 from backlight.canonical.readers import Reader, Readers, Tracker
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
@@ -99,9 +99,7 @@ class Layer:
         bias = self.before.bias
         if bias is not None:
             full = bias.expand(1, *self.before.shape)
-            shape = [1] * (len(self.before.shape) + 1)
-            shape[self.axis + 1] = -1
-            bias = full.index_select(self.axis + 1, index) * scale.view(shape)
+            bias = full.index_select(self.axis + 1, index) * lengthwise(scale, self.before.shape, self.axis)
         return Affine(name, terms, bias)
 
     def keep(self, mask: Tensor) -> None:
@@ -154,16 +152,15 @@ def normalise(form: Form, note: Note) -> None:
 
 def rescale(layer: Layer, factor: Tensor) -> None:
     """Multiply units by positive numbers, and what reads them by the reciprocals."""
-    form_shape = [1] * (len(layer.units.shape) + 1)
-    form_shape[layer.axis + 1] = -1
+    up = lengthwise(factor, layer.units.shape, layer.axis)
     before = layer.before.twin()
     for term in before.terms:
         if isinstance(term.map, Elementwise):
-            term.map = Elementwise(term.map.weight * factor.view(form_shape), None)
+            term.map = Elementwise(term.map.weight * up, None)
         else:
             term.map = scale_rows(term.map, factor)
     if before.bias is not None:
-        before.bias = before.bias * factor.view(form_shape)
+        before.bias = before.bias * up
     before.op = ""
     layer.units.source = before
     for reader in layer.readers.mixing:
@@ -172,16 +169,15 @@ def rescale(layer: Layer, factor: Tensor) -> None:
     for reader in layer.readers.scaling:
         shape = reader.term.source.shape
         if shape == layer.units.shape and reader.direct:
-            reader.term.map = Elementwise(reader.term.map.weight * (1 / factor).view(form_shape), None)
+            reader.term.map = Elementwise(reader.term.map.weight / up, None)
         else:
             reader.term.map = _through_scaled(layer, reader, 1 / factor)
 
 
 def _through_scaled(layer: Layer, reader: Reader, factor: Tensor) -> Elementwise:
     """The factor of each unit as it arrives behind what stands between."""
-    shape = [1] * (len(layer.units.shape) + 1)
-    shape[layer.axis + 1] = -1
-    seen = layer.tracker.carried(layer.readers, layer.units, factor.view(shape).expand(1, *layer.units.shape))
+    numbers = lengthwise(factor, layer.units.shape, layer.axis).expand(1, *layer.units.shape)
+    seen = layer.tracker.carried(layer.readers, layer.units, numbers)
     arrived = seen[reader.term.source]
     arrived = torch.where(arrived == 0, torch.ones_like(arrived), arrived)
     return simplest(Elementwise(reader.term.map.weight * arrived, None))  # type: ignore[return-value]
@@ -220,9 +216,8 @@ def _drop_constant(layer: Layer, known: Interval, note: Note) -> bool:
     constant = dead | (low == high).all(1)
     if not bool(constant.any()) or bool(constant.all()):
         return False
-    shape = [1] * (len(layer.units.shape) + 1)
-    shape[layer.axis + 1] = -1
-    value = torch.where(constant.view(shape), known.high.clamp(min=0), torch.zeros_like(known.high))
+    where = lengthwise(constant, layer.units.shape, layer.axis)
+    value = torch.where(where, known.high.clamp(min=0), torch.zeros_like(known.high))
     if bool(value.any()):
         seen = layer.tracker.carried(layer.readers, layer.units, value)
         for reader in layer.readers.mixing:

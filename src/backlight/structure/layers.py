@@ -9,8 +9,8 @@ from torch import Tensor
 
 from backlight.canonical.affine import channel_axis
 from backlight.canonical.algebra import compose
-from backlight.canonical.form import Affine, Form, Pointwise, Term, Value
-from backlight.canonical.readers import Tracker
+from backlight.canonical.form import Affine, Form, Given, Pointwise, Term, Value
+from backlight.canonical.readers import Readers, Tracker
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 from backlight.structure.rewrite import mixing, normal, rewrite, rotation, uniform
 
@@ -100,18 +100,26 @@ def rotate_units(form: Form, generator: torch.Generator) -> bool:
     return found
 
 
+def _read_by_layers(form: Form) -> list[tuple[Given, int, Readers]]:
+    """The inputs that layers with weights alone read: how many units they have, and who reads them."""
+    tracker = Tracker(form)
+    found = []
+    for value in form.inputs.values():
+        if value.shape:
+            axis = 0 if len(value.shape) >= 3 else len(value.shape) - 1
+            readers = tracker.readers(value, axis)
+            if readers.direct:
+                found.append((value, value.shape[axis], readers))
+    return found
+
+
 @rewrite("rotate the input", why="W = (W Qᵀ) Q: whitening, or another basis", moves="epsilon gamma zplus alphabeta")
 def rotate_input(form: Form, generator: torch.Generator) -> bool:
-    tracker = Tracker(form)
     found = False
-    for value in form.inputs.values():
-        if not value.shape:
+    for value, count, readers in _read_by_layers(form):
+        if count < 2:
             continue
-        axis = 0 if len(value.shape) >= 3 else len(value.shape) - 1
-        readers = tracker.readers(value, axis)
-        if not readers.direct or value.shape[axis] < 2:
-            continue
-        q = rotation(generator, value.shape[axis])
+        q = rotation(generator, count)
         turned = Affine(value.name + "_rotated", [Term(mixing(value, q), value)], shape=value.shape)
         for reader in readers.mixing:
             made = compose(reader.term.map, mixing(value, q.t().contiguous()), value.shape)
@@ -123,16 +131,9 @@ def rotate_input(form: Form, generator: torch.Generator) -> bool:
 
 @rewrite("split the input", why="x = relu(x) − relu(−x): unsigned hardware", group="symmetry", moves="epsilon")
 def split_input(form: Form, generator: torch.Generator) -> bool:
-    tracker = Tracker(form)
     found = False
-    for value in form.inputs.values():
-        if not value.shape:
-            continue
-        axis = 0 if len(value.shape) >= 3 else len(value.shape) - 1
-        readers = tracker.readers(value, axis)
-        if not readers.direct:
-            continue
-        eye = torch.eye(value.shape[axis], dtype=torch.float64)
+    for value, count, readers in _read_by_layers(form):
+        eye = torch.eye(count, dtype=torch.float64)
         both = _split(value.name, value, torch.cat([eye, -eye]))
         for reader in readers.mixing:
             weight = reader.term.map.weight

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from backlight.canonical.affine import moved_bias
-from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, scaling
+from backlight.canonical.form import Affine, Form, Operator, Pointwise, Term, Value, lengthwise, scaling
 from backlight.canonical.readers import Tracker
 from backlight.canonical.units import HOMOGENEOUS, Layer, layers, rescale
 from backlight.rules import Dense, Elementwise
@@ -204,8 +204,6 @@ def flip(form: Form, generator: torch.Generator) -> bool:
         found.append(layer)
         sign = torch.where(uniform(generator, layer.count) < 0.5, -1.0, 1.0).double()
         sign[0] = -1.0
-        shape = [1] * (len(layer.units.shape) + 1)
-        shape[layer.axis + 1] = -1
         name = layer.units.name
         turned = layer.part(torch.arange(layer.count), layer.before.name, sign)
         if layer.readers.direct:
@@ -221,9 +219,12 @@ def flip(form: Form, generator: torch.Generator) -> bool:
         else:
             z = layer.before
             rest = Pointwise(
-                name, "relu", _RELU, Affine(name + ".turned", [Term(Elementwise(sign.view(shape), None), z)])
+                name,
+                "relu",
+                _RELU,
+                Affine(name + ".turned", [Term(Elementwise(lengthwise(sign, z.shape, layer.axis), None), z)]),
             )
-            mask = Elementwise((sign < 0).double().view(shape), None)
+            mask = Elementwise(lengthwise((sign < 0).double(), z.shape, layer.axis), None)
             form.replace(layer.units, Affine(name + ".sum", [Term(scaling(1.0), rest), Term(mask, z)]))
         form.refresh()
     return bool(found)

@@ -16,9 +16,9 @@ from torch import nn
 from backlight.errors import ArgumentError, listed
 from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
-from backlight.symbolic.formulas import Formula, formula, relevances
+from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
 from backlight.symbolic.piecewise import Cut, Piece, Program, added, pieces, program
-from backlight.symbolic.polyhedra import Affine, interior
+from backlight.symbolic.polyhedra import Affine, at, interior
 
 if TYPE_CHECKING:
     from backlight.symbolic.plots import DerivationPlots
@@ -84,7 +84,7 @@ class Region:
         """The equalities of a kink, solved for some inputs."""
         if not self.piece.cut.zero:
             return {}
-        equations = [_expression(f, self.symbols) for f in self.piece.cut.zero]
+        equations = [expression_of(f, self.symbols) for f in self.piece.cut.zero]
         solved = sympy.solve(equations, list(reversed(self.symbols)), dict=True)
         return dict(solved[0]) if solved else {}
 
@@ -340,7 +340,7 @@ def _region(
     network: Program, piece: Piece, symbols: tuple[sympy.Symbol, ...], made: Formula, target: int, start: Cut
 ) -> Region:
     raw = relevances(network, piece.values, piece.signs, symbols, made, target)
-    output = _expression(piece.values[-1][target], symbols)
+    output = expression_of(piece.values[-1][target], symbols)
     dimension = len(symbols) - _rank(piece.cut.zero)
     return Region(_condition(piece.cut, start, symbols), dimension, output, tuple(raw), piece, symbols)
 
@@ -373,7 +373,7 @@ def _relation(function: Affine, symbols: Sequence[sympy.Symbol], *, equal: bool 
         function = tuple(c / scale for c in function)
     left = tuple(max(c, Fraction(0)) for c in function)
     right = tuple(max(-c, Fraction(0)) for c in function)
-    a, b = _expression(left, symbols), _expression(right, symbols)
+    a, b = expression_of(left, symbols), expression_of(right, symbols)
     if equal:
         first, second = (b, a) if sympy.default_sort_key(b) < sympy.default_sort_key(a) and b != 0 else (a, b)
         return sympy.Eq(first, second, evaluate=False)
@@ -396,7 +396,7 @@ def _merged(regions: list[Region]) -> list[Region]:
     for region in regions:
         if region.piece.cut.zero:
             point = region.piece.cut.point
-            beside = [other for other in full if all(_value(f, point) >= 0 for f in other.piece.cut.positive)]
+            beside = [other for other in full if all(at(f, point) >= 0 for f in other.piece.cut.positive)]
             formulas = {(other.output, *other.relevance) for other in beside}
             there = (region.output, *region.raw)
             same = len(formulas) == 1 and all(
@@ -419,16 +419,6 @@ def _positive_factors(product: Any, point: dict[Any, Any]) -> Any:
             sign, base = sign * (-1) ** exponent, sympy.expand(-base)
         found.append(base**exponent)
     return sign * sympy.Mul(*found)
-
-
-def _value(function: Affine, point: Sequence[Fraction]) -> Fraction:
-    return sum((c * x for c, x in zip(function, point, strict=False)), function[-1])
-
-
-def _expression(function: Affine, symbols: Sequence[sympy.Symbol]) -> Any:
-    terms = [sympy.Rational(c.numerator, c.denominator) * s for c, s in zip(function, symbols, strict=False) if c]
-    constant = sympy.Rational(function[-1].numerator, function[-1].denominator)
-    return sympy.Add(*terms, constant)
 
 
 def _said(expression: Any) -> str:

@@ -23,7 +23,7 @@ from backlight.rules import AlphaBeta, Epsilon, Gamma, Rule, Zero, ZPlus
 from backlight.symbolic.piecewise import Layer, Program
 from backlight.symbolic.polyhedra import Affine
 
-__all__ = ["RULES", "Formula", "formula", "relevances"]
+__all__ = ["RULES", "Formula", "expression_of", "formula", "relevances"]
 
 # a factor for each input of a unit, from: contributions' weights, signs, z, its sign
 Share = Callable[["Unit"], list[Any]]
@@ -164,7 +164,7 @@ def relevances(
     output: int,
 ) -> list[Any]:
     """R of each input for one output unit on a region, not simplified."""
-    exact = [[_expression(f, symbols) for f in units] for units in values]
+    exact = [[expression_of(f, symbols) for f in units] for units in values]
     last = len(network.instructions) - 1
     mail: list[list[Any]] = [[sympy.Integer(0)] * len(units) for units in exact]
     mail[last][output] = sympy.Integer(1)
@@ -233,5 +233,6 @@ def _rational(value: Fraction) -> Any:
     return sympy.Rational(value.numerator, value.denominator)
 
 
-def _expression(function: Affine, symbols: Sequence[sympy.Symbol]) -> Any:
+def expression_of(function: Affine, symbols: Sequence[sympy.Symbol]) -> Any:
+    """An affine function in symbols."""
     return sum((_rational(c) * s for c, s in zip(function, symbols, strict=False) if c), _rational(function[-1]))
