@@ -14,8 +14,8 @@ from backlight._version import __version__
 from backlight.attribution import Method, explain_module
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Explanation, Ledger
-from backlight.neural import NeuralizedModel, Relevance, neuralize
-from backlight.rules import softmin_rule
+from backlight.neural import NeuralizedModel, Relevance, neuralize, trees
+from backlight.neural.layers.combine import Deep
 from backlight.tables import Frame, as_frame
 
 __all__ = ["explain", "versions"]
@@ -122,49 +122,99 @@ def explain(
             strict=strict, batch_size=batch_size, device=device, feature_names=feature_names, seed=seed,
             report=_reporter(progress), versions=versions(),
         )  # fmt: skip
+    if str(device) not in ("None", "cpu"):
+        raise ArgumentError(f"device={device!r} does not apply to a neuralized model in this version: leave it out")
+    names = list(feature_names) if feature_names is not None else None
+    if not isinstance(model, NeuralizedModel) and trees.is_tree(model):
+        if method != "lrp" or rules != "auto" or layers is not None or canonical:
+            raise ArgumentError(
+                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: leave out "
+                "method, rules, layers and canonical"
+            )
+        return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
+    network = _network(model, score)
+    if isinstance(network.layer, Deep):
+        options = {"method": method, "rules": rules, "layers": layers, "canonical": canonical, "seed": seed}
+        return _explain_perceptron(network, X, target, reference, names, strict, batch_size, options, progress)
     if method != "lrp":
         raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
-    for name, value, default in (
-        ("layers", layers, None),
-        ("canonical", canonical, False),
-        ("device", device, None),
-    ):
-        if value is not default and str(value) != "cpu":
+    for name, value, default in (("layers", layers, None), ("canonical", canonical, False)):
+        if value is not default:
             raise ArgumentError(f"{name}={value!r} does not apply to a neuralized model in this version: leave it out")
-    if not (target is None or (isinstance(target, int) and target == 0)):
-        raise ArgumentError(f"target={target!r}: the model has one score, so leave target out")
-    rule = softmin_rule(rules)
-    network = _network(model, score)
-    names = list(feature_names) if feature_names is not None else None
+    rule = network.rule(rules)
 
-    parts, frames, done = [], [], 0
-    total = X.shape[0] if hasattr(X, "shape") else 0
-    report = _reporter(progress)
-    for frame in _batches(X, names, batch_size):
-        parts.append(network.relevance(frame, rule, reference))
-        frames.append(network.front.align(frame))
-        done += len(frame)
-        report(done, max(done, total))
-    found = Relevance.joined(parts)
+    def piece(frame: Frame, wanted: Any) -> Relevance:
+        return network.relevance(frame, rule, reference, target=wanted)
 
-    columns = tuple(frames[0].names) if frames[0].named or names else network.feature_names
+    found, frames = _all_batches(piece, network.front, X, target, names, batch_size, progress)
     flow = np.stack(list(found.entering.values()))
     ledger = Ledger(
         tuple(found.entering)[:-1],
-        (network.score.name, repr(rule), "squared differences")[: len(flow) - 1],
+        (network.score.name, repr(rule), *["shares"] * len(flow))[: len(flow) - 1],
         flow[:-1],
         flow[1:],
     )
+    return _dressed(
+        found, frames, network.feature_names, names, strict,
+        score=network.score.name, method=f"lrp ({getattr(rule, 'name', rule)})", ledger=ledger,
+        provenance={"model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions()},
+    )  # fmt: skip
+
+
+def _all_batches(
+    piece: Callable[[Frame, Any], Relevance],
+    front: Any,
+    X: Any,
+    target: Any,
+    names: list[str] | None,
+    batch_size: int | str,
+    progress: bool | Progress | None,
+) -> tuple[Relevance, list[Frame]]:
+    """The relevance of all batches, and their tables in the model's order."""
+    parts, frames, done = [], [], 0
+    total = X.shape[0] if hasattr(X, "shape") else 0
+    report = _reporter(progress)
+    a_row = isinstance(target, np.ndarray | torch.Tensor) and target.ndim == 1 and not _is_direction(target)
+    if a_row and total and len(target) != total:
+        raise ArgumentError(f"target has {len(target)} indices for {total} rows: give one index a row")
+    for frame in _batches(X, names, batch_size):
+        parts.append(piece(frame, target[done : done + len(frame)] if a_row else target))
+        frames.append(front.align(frame))
+        done += len(frame)
+        report(done, max(done, total))
+    return Relevance.joined(parts), frames
+
+
+def _is_direction(target: Any) -> bool:
+    return bool(np.issubdtype(np.asarray(target).dtype, np.floating))
+
+
+def _dressed(
+    found: Relevance,
+    frames: list[Frame],
+    feature_names: Sequence[str],
+    names: list[str] | None,
+    strict: bool,
+    *,
+    score: str,
+    method: str,
+    ledger: Ledger | None,
+    provenance: dict[str, Any],
+) -> Explanation:
+    several = found.output.ndim == 2
+    one = found.names[0] if found.names else ""
+    target = score if several or not one else f"{score} of {one}" if one != "predicted" else f"{score} of predicted class"
     ex = Explanation(
         values=found.values,
         output=found.output,
         base_values=found.base_values,
         data=np.concatenate([frame.matrix() for frame in frames]),
-        feature_names=columns,
-        output_names=(network.score.name,),
-        target=network.score.name,
-        method=f"lrp ({rule.name})",
-        provenance={"model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions()},
+        feature_names=tuple(frames[0].names) if frames[0].named or names else tuple(feature_names),
+        output_names=found.names if several else (one if one not in ("", "predicted") else score,),
+        target=target,
+        method=method,
+        dims=("row", "feature", "output") if several else ("row", "feature"),
+        provenance=provenance,
         ledger=ledger,
         annotations=found.annotations,
         labels=None if frames[0].labels is None else np.concatenate([f.labels for f in frames if f.labels is not None]),
@@ -173,6 +223,83 @@ def explain(
     if strict:
         _require_conservation(ex)
     return ex
+
+
+def _explain_perceptron(
+    network: NeuralizedModel,
+    X: Any,
+    target: Any,
+    reference: Any,
+    names: list[str] | None,
+    strict: bool,
+    batch_size: int | str,
+    options: dict[str, Any],
+    progress: bool | Progress | None,
+) -> Explanation:
+    """A perceptron's elements through the relevance engine, their relevance summed into the table's columns."""
+    layer, outputs = network.layer, network.score.outputs
+    assert isinstance(layer, Deep)
+    start = None
+    if reference is not None:
+        start = network.point(network.encode(reference)).e.mean(0, keepdim=True)
+    several = isinstance(target, list | str)
+    found: list[Explanation] = []
+
+    def piece(frame: Frame, wanted: Any) -> Relevance:
+        coded = network.encode(frame)
+        point = network.point(coded)
+        values, output, base = [], [], []
+        chosen = outputs.targets(wanted, len(coded))
+        units = layer(point)
+        for one in chosen:
+            c = outputs.coefficients(one, units.detach())
+            ex = explain_module(
+                layer.module, point.e, lambda y, c=c: (y.reshape(len(y), -1) * c.to(y)[: len(y)]).sum(1),
+                method=options["method"], rules=options["rules"], reference=start, layers=options["layers"],
+                canonical=options["canonical"], strict=strict, batch_size=len(coded), device=None, feature_names=None,
+                seed=options["seed"], report=lambda done, total: None, versions=versions(),
+            )  # fmt: skip
+            found.append(ex)
+            values.append(network.front.pullback.columns(torch.as_tensor(ex.values.copy())).numpy())
+            output.append(np.asarray(ex.output))
+            base.append(np.asarray(ex.base_values))
+        imputed = {"imputed": np.asarray(network.front.missing(coded))}
+        flow = {"logit": sum(output), "columns": sum(value.sum(1) for value in values)}
+        if several:
+            stacked = np.stack(values, 2), np.stack(output, 1), np.stack(base, 1)
+        else:
+            stacked = values[0], output[0], base[0]
+        return Relevance(*stacked, imputed, flow, tuple(one.name for one in chosen))
+
+    result, frames = _all_batches(piece, network.front, X, target, names, batch_size, progress)
+    return _dressed(
+        result, frames, network.feature_names, names, False,
+        score=network.score.name, method=found[0].method, ledger=found[0].ledger if len(found) == 1 else None,
+        provenance={**found[0].provenance, "model": network.kind},
+    )  # fmt: skip
+
+
+def _explain_trees(
+    model: Any,
+    X: Any,
+    target: Any,
+    score: str | None,
+    reference: Any,
+    names: list[str] | None,
+    strict: bool,
+    batch_size: int | str,
+    progress: bool | Progress | None,
+) -> Explanation:
+    explained = trees.TreeModel(model, score, reference)
+
+    def piece(frame: Frame, wanted: Any) -> Relevance:
+        return explained.relevance(frame, wanted)
+
+    found, frames = _all_batches(piece, explained.front, X, target, names, batch_size, progress)
+    return _dressed(
+        found, frames, explained.front.names, names, strict, score=explained.score, method=explained.method, ledger=None,
+        provenance={"model": explained.kind, "versions": {**versions(), "shap": explained.version}},
+    )
 
 
 def _own_module(model: Any) -> torch.nn.Module | None:

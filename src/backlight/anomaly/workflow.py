@@ -165,10 +165,8 @@ def explain_table(
     if network.threshold is not None:
         threshold, note = network.threshold, "the model's own"
     else:
-        anchors = network.pool.anchors + network.pool.center
-        with torch.no_grad():
-            alone = network.score.value(network.pool.score_without(anchors, torch.arange(len(anchors))))
-        threshold = float(np.quantile(alone[torch.isfinite(alone)], 0.99))
+        alone = network.scores_of_training_rows()
+        threshold = float(np.quantile(alone[np.isfinite(alone)], 0.99))
         note = "exceeded by 1 % of the model's training rows, each scored without itself"
     own = network.self_index(torch.as_tensor(coded))
     calibration = None if normal is None else np.asarray(network.encode(normal))

@@ -1,10 +1,14 @@
 """Classical models as exact networks, one file per family.
 
-``softmin_distance``  the layer pair "distance, then soft-min pool"
-``pullback``          how relevance goes from the pool's space to the columns of the table
-``svm``, ``density``  the models: read the fitted estimator, name its scores
+``layers``            the vocabulary: layers with a pass forward and a way back, from which all models are composed
+``svm``, ``density``, ``cluster``, ``gaussians``, ``bayes``, ``neighbors``, ``linear``, ``expansions``, ``boltzmann``,
+``ensembles``         the models: read the fitted estimator, name its scores; all private attributes are read here
+``kernels``           radial kernels as layers
+``scores``, ``targets``  scores that families share; what a user can ask to have explained
+``frontend``          from the columns of a table to a model's space
 ``preprocessing``     scikit-learn transformers as layers
 ``pipeline``          pipelines and column transformers: layers put together, columns kept track of
+``trees``             models that are no networks: explained by a tree explainer
 ``network``           `NeuralizedModel`, what `neuralize` returns
 ``neuralize``         `neuralize`, and how a third party adds a model
 ``registry``          functions by class
@@ -13,8 +17,54 @@ Imports ``rules``, ``tables``, ``errors``. A new model is one function ``(estima
 its siblings, registered with ``@neuralize.register("module.Class")``, and one test.
 """
 
-from backlight.neural import density, svm
-from backlight.neural.network import Head, NeuralizedModel, Relevance, Score
+from typing import TYPE_CHECKING, Any
+
+from backlight.neural import (
+    bayes,
+    boltzmann,
+    cluster,
+    density,
+    ensembles,
+    expansions,
+    gaussians,
+    linear,
+    neighbors,
+    svm,
+    trees,
+)
+from backlight.neural.kernels import RadialKernel
+from backlight.neural.network import Head, Inputs, NeuralizedModel, Relevance, Score
 from backlight.neural.neuralize import neuralize
 
-__all__ = ["Head", "NeuralizedModel", "Relevance", "Score", "density", "neuralize", "svm"]
+if TYPE_CHECKING:
+    from backlight.neural.kernelclusters import KernelClusters
+
+__all__ = [
+    "Head",
+    "Inputs",
+    "KernelClusters",
+    "NeuralizedModel",
+    "RadialKernel",
+    "Relevance",
+    "Score",
+    "bayes",
+    "boltzmann",
+    "cluster",
+    "density",
+    "ensembles",
+    "expansions",
+    "gaussians",
+    "linear",
+    "neighbors",
+    "neuralize",
+    "svm",
+    "trees",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "KernelClusters":  # an estimator of scikit-learn's kind: imported only when it is wanted
+        from backlight.neural.kernelclusters import KernelClusters
+
+        return KernelClusters
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

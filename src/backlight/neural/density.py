@@ -1,9 +1,12 @@
 """Kernel density estimates.
 
-A Gaussian kernel density with bandwidth h and weights :math:`\\alpha` on the simplex is
-:math:`-\\log p(x) = o(x) + \\tfrac d2\\log(2\\pi h^2)` with the soft-min pool
-:math:`o = -\\log\\sum_j\\alpha_j e^{-\\gamma\\lVert x-u_j\\rVert^2}`, :math:`\\gamma = 1/(2h^2)`. The constant belongs
-to no feature and is found in ``base_values``.
+With bandwidth h and weights :math:`\\alpha` on the simplex, :math:`-\\log p(x) = o(x) + \\text{const}` with the soft-min
+pool :math:`o = -\\log\\sum_j\\alpha_j k(x, u_j)`; for the Gaussian kernel :math:`-\\log k = \\gamma\\lVert x-u_j\\rVert^2`,
+:math:`\\gamma = 1/(2h^2)`. The constant belongs to no feature and is found in ``base_values``.
+
+Kernels that end (Epanechnikov, linear, cosine) give rows outside their support a density of zero. Its logarithm cannot be
+shared; "support_distance", the distance to the nearest training row in bandwidths, can. The tophat is a step: which
+feature made the step cannot be said.
 
 Where scikit-learn's own number is wrong. `KernelDensity.score_samples` walks a tree and keeps running bounds of the
 density; for rows outside the data these bounds lose all digits to cancellation. With 1000 standard normal rows in 10
@@ -18,21 +21,30 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
 from backlight.errors import UnsupportedOption
-from backlight.neural.network import Head, Score
+from backlight.neural.kernels import density_kernel, pool
+from backlight.neural.layers import Layer
+from backlight.neural.layers.contrasts import NearestRows, OrderStatistics
+from backlight.neural.layers.pools import SoftMinPool
+from backlight.neural.layers.surprise import WithSurprise
+from backlight.neural.layers.units import tensor
+from backlight.neural.network import Head, Inputs
 from backlight.neural.neuralize import neuralize
+from backlight.neural.scores import minus, plain, shifted
 
-__all__ = ["kernel_density", "log_mean_kernel"]
+__all__ = ["kernel_density"]
 
 
 @neuralize.register("sklearn.neighbors.KernelDensity")
 def kernel_density(estimator: Any) -> Head:
-    """Neuralize a fitted `sklearn.neighbors.KernelDensity` with Gaussian kernel."""
-    if estimator.kernel != "gaussian":
+    """Neuralize a fitted `sklearn.neighbors.KernelDensity`."""
+    h = float(estimator.bandwidth_)
+    kernel = density_kernel(estimator.kernel, h)
+    if kernel is None:
         raise UnsupportedOption(
-            f"KernelDensity(kernel={estimator.kernel!r}) has no network in this version: fit it with kernel='gaussian'"
+            f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its edge: "
+            "fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
         )
     if estimator.metric not in ("euclidean", "l2") and not (
         estimator.metric == "minkowski" and (estimator.metric_params or {}).get("p", 2) == 2
@@ -51,28 +63,39 @@ def kernel_density(estimator: Any) -> Head:
     anchors = np.asarray(tree.data, dtype=np.float64)
     weights = np.ones(len(anchors)) if tree.sample_weight is None else np.asarray(tree.sample_weight, dtype=np.float64)
     anchors, weights = anchors[weights > 0], weights[weights > 0]
-    h, d = float(estimator.bandwidth_), anchors.shape[1]
-    constant = 0.5 * d * float(np.log(2 * np.pi * h * h))
+    log_weights = np.log(weights / weights.sum())
+
+    def one_leaf(model: Any) -> Any:
+        return clone(model).set_params(leaf_size=len(anchors), bandwidth=h)
 
     def log_density(model: Any, z: Any) -> np.ndarray:
-        one_leaf = clone(model).set_params(leaf_size=len(anchors), bandwidth=h)
-        return np.asarray(one_leaf.fit(anchors, sample_weight=weights).score_samples(z))
+        return np.asarray(one_leaf(model).fit(anchors, sample_weight=weights).score_samples(z))
+
+    # The kernel's normaliser: what the library says of one anchor at that anchor.
+    constant = -float(one_leaf(estimator).fit(anchors[:1]).score_samples(anchors[:1])[0])
+    if kernel.gamma is not None:
+        constant = 0.5 * anchors.shape[1] * float(np.log(2 * np.pi * h * h))
+
+    def make(inputs: Inputs) -> Layer:
+        found = pool(kernel, anchors, log_weights, inputs.pullback, inputs.dtype, training=True)
+        return WithSurprise(found) if isinstance(found, SoftMinPool) else found
 
     scores = {
-        "outlierness": Score(
-            "outlierness", lambda o: o + constant, torch.ones_like, lambda model, z: -log_density(model, z)
-        ),
-        "inlierness": Score("inlierness", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density),
-        "score_samples": Score("score_samples", lambda o: -(o + constant), lambda o: -torch.ones_like(o), log_density),
+        "outlierness": shifted("outlierness", make, constant, lambda model, z: -log_density(model, z)),
+        "inlierness": minus("inlierness", make, -constant, log_density),
+        "score_samples": minus("score_samples", make, -constant, log_density),
     }
-    kind = f"kernel density (Gaussian, bandwidth {h:.4g}, {len(anchors)} rows)"
-    log_weights = np.log(weights / weights.sum())
-    return Head(anchors, log_weights, 1 / (2 * h * h), scores, None, kind)
+    if estimator.kernel in ("epanechnikov", "linear", "cosine"):
+        scores["support_distance"] = plain(
+            "support_distance",
+            lambda inputs: OrderStatistics(
+                NearestRows(lambda z, k: estimator.tree_.query(z, k=k, return_distance=False), tensor(anchors)),
+                tensor([1 / h]),
+                inputs.pullback,
+            ),
+            lambda model, z: np.asarray(model.tree_.query(np.asarray(z, dtype=float), k=1)[0])[:, 0] / h,
+        )
+    detail = "Gaussian" if kernel.gamma is not None else kernel.name
+    return Head(f"kernel density ({detail}, bandwidth {h:.4g}, {len(anchors)} rows)", scores)
 
 
-def log_mean_kernel(z: np.ndarray, anchors: np.ndarray, log_weights: np.ndarray, gamma: float) -> np.ndarray:
-    """Log Σ_j α_j e^(−γ‖z−u_j‖²) without underflow, from explicit differences: slow, obvious, exact."""
-    from scipy.spatial.distance import cdist
-    from scipy.special import logsumexp
-
-    return np.asarray(logsumexp(log_weights - gamma * cdist(z, anchors, "sqeuclidean"), axis=1))

@@ -2,7 +2,7 @@
 
 A `Features` value is carried through the steps of a pipeline. At every point the data are *elements* (each made
 from one column of the table: scaled, imputed, one level of a category) and, after a projection, an affine map of
-them. That is what makes the way back exact: see `backlight.neural.pullback`.
+them. That is what makes the way back exact: see `backlight.neural.layers.pullback`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from narwhals import selectors
 from torch import Tensor, nn
 
 from backlight.errors import ColumnsError, DataError, listed
-from backlight.neural.pullback import Pullback
+from backlight.neural.layers.pullback import Pullback
 from backlight.tables import Frame, frame_like
 
 __all__ = ["Features", "FrontEnd", "Linear", "Vocabulary"]
@@ -53,8 +53,8 @@ class Features:
     ----------
     layers : tuple of modules
         From the coded columns to the elements.
-    owner : array of int of shape (E,)
-        The column of each element.
+    owner : array of int of shape (E,), or of float of shape (E, columns)
+        The column of each element, or each column's share in it.
     vocabulary : Vocabulary
         Shared by all branches of a pipeline.
     linear : Linear, optional
@@ -73,6 +73,19 @@ class Features:
     def width(self) -> int:
         """Number of columns that the data have at this point."""
         return len(self.owner) if self.linear is None else len(self.linear.A)
+
+    @property
+    def used(self) -> frozenset[int]:
+        """The columns that anything is made of."""
+        if self.owner.ndim == 2:
+            return frozenset(int(c) for c in np.flatnonzero((self.owner != 0).any(0)))
+        return frozenset(int(column) for column in self.owner)
+
+    def pullback(self, n_columns: int, dtype: torch.dtype) -> Pullback:
+        """The affine end of these features, and the way back to the columns."""
+        if self.linear is None:
+            return Pullback(self.owner, n_columns, None, dtype)
+        return Pullback(self.owner, n_columns, self.linear.A, dtype, self.linear.center, self.linear.shift)
 
     def then(self, layer: nn.Module, owner: np.ndarray | None = None) -> Features:
         """These features after one more element-wise layer."""
@@ -104,7 +117,7 @@ class Features:
         """Several branches put next to each other."""
         imputed = frozenset().union(*(block.imputed for block in blocks))
         layer = Branches([nn.Sequential(*block.layers) for block in blocks])
-        owner = np.concatenate([block.owner for block in blocks])
+        owner = _together([block.owner for block in blocks])
         linear = None
         if any(block.linear is not None for block in blocks):
             from scipy.linalg import block_diag
@@ -116,6 +129,14 @@ class Features:
                 np.concatenate([m.shift for m in maps]),
             )
         return Features((layer,), owner, vocabulary, linear, imputed)
+
+
+def _together(owners: list[np.ndarray]) -> np.ndarray:
+    """Owners of several blocks of elements, in the form that all of them fit."""
+    if all(owner.ndim == 1 for owner in owners):
+        return np.concatenate(owners)
+    width = next(owner.shape[1] for owner in owners if owner.ndim == 2)
+    return np.concatenate([owner if owner.ndim == 2 else np.eye(width)[owner] for owner in owners])
 
 
 def _identity(width: int) -> Linear:
@@ -192,10 +213,6 @@ class FrontEnd(nn.Module):
     pullback : Pullback
     """
 
-    A: Tensor | None
-    center: Tensor
-    shift: Tensor
-
     def __init__(
         self,
         names: tuple[str, ...],
@@ -208,31 +225,31 @@ class FrontEnd(nn.Module):
         self.named = named
         self.vocabulary = features.vocabulary
         self.imputed = features.imputed
-        self.used = frozenset(int(column) for column in features.owner)
+        self.used = features.used
         self.elements = nn.Sequential(*features.layers)
-        linear = features.linear
-        self.pullback = Pullback(features.owner, len(names), None if linear is None else linear.A, dtype)
-        if linear is None:
-            self.A = None
-        else:
-            self.register_buffer("A", torch.as_tensor(linear.A))
-            self.register_buffer("center", torch.as_tensor(linear.center))
-            self.register_buffer("shift", torch.as_tensor(linear.shift))
+        self.pullback = features.pullback(len(names), dtype)
+        self.register_buffer("place", torch.zeros(0))
         self.to(dtype)
 
-    def forward(self, coded: Tensor) -> Tensor:
-        """Coded columns (n, d) to the space of the distances (n, K)."""
-        e: Tensor = self.elements(coded)
-        return e if self.A is None else (e - self.center) @ self.A.T + self.shift
+    place: Tensor
 
-    def discarded(self, coded: Tensor) -> Tensor | None:
+    def device_of(self, dtype: torch.dtype) -> Tensor:
+        """An empty tensor where the network is, of a dtype."""
+        return self.place.to(dtype)
+
+    def forward(self, coded: Tensor) -> Tensor:
+        """Coded columns (n, d) to the space of the model (n, K)."""
+        return self.pullback.embed(self.elements(coded))
+
+    def discarded(self, e: Tensor) -> Tensor | None:
         """Share of ‖e − center‖² in directions that a projection discards, (n,); None without a projection."""
-        if self.A is None or self.pullback.back is None:
+        way = self.pullback
+        if way.into is None or way.back is None or way.center is None:
             return None
-        e = self.elements(coded) - self.center
-        seen = (e @ self.A.T) @ self.pullback.back
-        whole = e.square().sum(1)
-        return torch.where(whole > 0, (e - seen).square().sum(1) / whole, 0.0)
+        centred = e - way.center
+        seen = (centred @ way.into.T) @ way.back
+        whole = centred.square().sum(1)
+        return torch.where(whole > 0, (centred - seen).square().sum(1) / whole, 0.0)
 
     # -- tables ------------------------------------------------------------------------------------------------------
 

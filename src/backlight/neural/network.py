@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,65 +12,79 @@ import torch
 from torch import Tensor, nn
 
 from backlight.errors import ArgumentError, DataError
-from backlight.neural.frontend import FrontEnd
-from backlight.neural.softmin_distance import SoftMinDistance
+from backlight.neural.frontend import Features, FrontEnd
+from backlight.neural.layers import Ask, Layer, Point, Pullback
+from backlight.neural.targets import Outputs, Target
 from backlight.rules.softmin import SoftMinRule
 from backlight.tables import as_frame
 
-__all__ = ["Head", "NeuralizedModel", "Relevance", "Score"]
+__all__ = ["Head", "Inputs", "NeuralizedModel", "Relevance", "Score"]
 
-# Rows that are encoded at once; the pool cuts them further for the cache.
+# Rows that are encoded at once; layers cut them further for the cache.
 _BATCH = 8192
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What the layers of a model stand on: the front end before them.
+
+    Attributes
+    ----------
+    features : Features
+    n_columns : int
+    pullback : Pullback
+        The way back from the model's space to the columns.
+    dtype : torch.dtype
+    """
+
+    features: Features
+    n_columns: int
+    pullback: Pullback
+    dtype: torch.dtype
+
+    def behind(self, features: Features) -> tuple[nn.Module, Inputs]:
+        """The layers to other features of the same table, and what stands on them."""
+        pullback = features.pullback(self.n_columns, self.dtype)
+        return nn.Sequential(*features.layers), Inputs(features, self.n_columns, pullback, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """One score of a model, as a function of its outlierness.
+    """One score of a model.
 
     Attributes
     ----------
     name : str
-    value : function of the pool's output o, shape (n,)
-        The score.
-    slope : function of the pool's output o, shape (n,)
-        What one nat of relevance counts in this score. Negative where the score says how *normal* a row is: then
-        every column has a budget, its share of what is usual, and its relevance is what the row leaves of it.
+    layer : function of `Inputs` to the network
     reference : function of the original library's arguments
         The same score from the estimator itself: ``reference(estimator, z)`` of transformed rows z.
-    budget : float, optional
-        What the budgets of a normality score add up to; ``None`` for the mean outlierness of the reference rows.
+    outputs : Outputs
+        Names of the targets where there are several; by default there is one output.
     """
 
     name: str
-    value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]
+    layer: Callable[[Inputs], Layer]
     reference: Callable[[Any, Any], np.ndarray]
-    budget: float | None = None
+    outputs: Outputs = Outputs()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """What `neuralize` needs to know of a fitted model that is a soft-min pool over distances.
+    """What a registered function tells `neuralize` about a fitted model.
 
     Attributes
     ----------
-    anchors : array of shape (M, K)
-    log_weights : array of shape (M,)
-    gamma : float
+    kind : str
+        What the model is, for people: "one-class SVM (RBF), 78 support vectors".
     scores : mapping of str to Score
         The first one is the default.
     threshold : float, optional
         The model's own alarm line, in the units of the score "outlierness".
-    kind : str
-        What the model is, for people: "one-class SVM (RBF), 78 support vectors".
     """
 
-    anchors: np.ndarray
-    log_weights: np.ndarray
-    gamma: float
-    scores: Mapping[str, Score]
-    threshold: float | None
     kind: str
+    scores: Mapping[str, Score]
+    threshold: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,16 +93,17 @@ class Relevance:
 
     Attributes
     ----------
-    values : (n, d); output, base_values : (n,)
+    values : (n, d) or (n, d, targets); output, base_values : (n,) or (n, targets)
     annotations : mapping of str to arrays with leading axis n
         ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
         anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the
         row sits on its anchors, so that no column carries relevance. ``discarded`` (n,): share of the
         row's squared distance from the mean that a PCA discards and no explanation can see.
     entering : mapping of layer name to (n,)
-        Relevance that enters each layer, output first; the last entry is what the columns receive.
-    slope : (n,)
-        What one nat of the pool's relevance counts in the score.
+        Relevance that enters each layer, output first; the last entry is what the columns receive. For several
+        targets their sum.
+    names : tuple of str
+        The targets.
     """
 
     values: np.ndarray
@@ -96,7 +111,7 @@ class Relevance:
     base_values: np.ndarray
     annotations: dict[str, np.ndarray]
     entering: dict[str, np.ndarray]
-    slope: np.ndarray
+    names: tuple[str, ...] = ()
 
     @staticmethod
     def joined(parts: Sequence[Relevance]) -> Relevance:
@@ -116,12 +131,12 @@ class Relevance:
             np.concatenate([part.base_values for part in parts]),
             {key: np.concatenate([part.annotations[key] for part in parts]) for key in first.annotations},
             {key: np.concatenate([part.entering[key] for part in parts]) for key in first.entering},
-            np.concatenate([part.slope for part in parts]),
+            first.names,
         )
 
 
 class NeuralizedModel(nn.Module):
-    """A classical model as a network: front end, distances, soft-min pool, score.
+    """A classical model as a network: front end, layers, score.
 
     Calling it gives the same score as the original library, to rounding. It takes a table of any kind, or a
     tensor of shape (n, columns) as `encode` makes it (for numeric tables: the numbers themselves).
@@ -129,8 +144,9 @@ class NeuralizedModel(nn.Module):
     Attributes
     ----------
     front : FrontEnd
-        From columns to the space of the distances.
-    pool : SoftMinDistance
+        From columns to the space of the model.
+    layer : Layer
+        From there to the score.
     score : Score
     feature_names : tuple of str
     threshold : float or None
@@ -142,6 +158,7 @@ class NeuralizedModel(nn.Module):
         estimator: Any,
         transform: Callable[[Any], Any],
         front: FrontEnd,
+        features: Features,
         head: Head,
         score: str | None,
         dtype: torch.dtype,
@@ -152,14 +169,14 @@ class NeuralizedModel(nn.Module):
             known = ", ".join(repr(known) for known in head.scores)
             raise ArgumentError(f"score={score!r} is not a score of this {head.kind}: choose from {known}")
         self.front = front
-        self.pool = SoftMinDistance(head.anchors, head.log_weights, head.gamma, front.pullback, dtype)
         self.score = head.scores[name]
+        self.layer = self.score.layer(Inputs(features, len(front.names), front.pullback, dtype))
         self.threshold = head.threshold
         self.kind = head.kind
         self.dtype = dtype
         self._estimator = estimator
         self._transform = transform
-        self._usual: dict[SoftMinRule, np.ndarray] = {}
+        self.to(dtype)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -178,24 +195,52 @@ class NeuralizedModel(nn.Module):
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
         return digest.hexdigest()
 
+    def rule(self, rules: Any) -> Any:
+        """Read the ``rules`` argument of `backlight.explain`: a name, a rule, or "auto" for the layer's default."""
+        known = self.layer.rules
+        if isinstance(rules, str):
+            if rules == "auto":
+                return next(iter(known.values()))
+            if rules in known:
+                return known[rules]
+        elif self.layer.accepts(rules):
+            return rules
+        names = ", ".join(repr(name) for name in known)
+        raise ArgumentError(
+            f"rules={rules!r} does not fit this {self.kind}: give 'auto', one of {names}, or such a rule of "
+            "backlight.rules"
+        )
+
     def forward(self, x: Any) -> Tensor:
-        """The score of each row, shape (n,)."""
-        return self.score.value(self.pool(self._embed(self.encode(x))))
+        """The score of each row, shape (n,); (n, targets) where the original method gives several."""
+        coded = self.encode(x)
+        step = self.layer.rows
+        # The whole first: what the tensor's shape must be is said of all rows.
+        parts = [self.layer(point) for point in self._points(coded, step)]
+        return self.score.outputs.native(torch.cat(parts))
 
     def encode(self, X: Any) -> Tensor:
         """A table as the numbers that the network takes, shape (n, columns).
 
         Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
         """
-        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.pool.center)
+        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.front.device_of(self.dtype))
 
-    def _embed(self, coded: Tensor) -> Tensor:
+    def _points(self, coded: Tensor, step: int) -> list[Point]:
+        whole = self.point(coded)
+        if len(coded) <= step:
+            return [whole]
+        return [whole.take(slice(start, start + step)) for start in range(0, len(coded), step)]
+
+    def point(self, coded: Tensor) -> Point:
+        """Rows at every place of the front end."""
         if coded.ndim != 2 or coded.shape[1] != len(self.feature_names):
             raise DataError(
                 f"the network takes a tensor of shape (rows, {len(self.feature_names)}), not {tuple(coded.shape)}"
             )
-        z: Tensor = self.front(coded)
-        far = ~torch.isfinite((z.detach() - self.pool.center).square().sum(1) * self.pool.gamma)
+        e = self.front.elements(coded)
+        z = self.front.pullback.embed(e)
+        far = ~torch.isfinite(z.detach().square().sum(1))
         if bool(far.any()):
             row = int(torch.nonzero(far)[0])
             self.front.check_finite(coded[row], row)
@@ -203,7 +248,7 @@ class NeuralizedModel(nn.Module):
                 f"row {row} is so far from the data that its squared distance overflows {self.dtype}: "
                 "check its values, or scale the columns first"
             )
-        return z
+        return Point(coded, e, z)
 
     def reference_score(self, X: Any) -> np.ndarray:
         """The same score, computed by the original library: what calling the network must equal.
@@ -214,97 +259,119 @@ class NeuralizedModel(nn.Module):
         """
         return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
 
-    def relevance(self, X: Any, rule: SoftMinRule, reference: Any = None, own: np.ndarray | None = None) -> Relevance:
+    @torch.no_grad()
+    def relevance(
+        self,
+        X: Any,
+        rule: Any,
+        reference: Any = None,
+        own: np.ndarray | None = None,
+        target: Target = None,
+    ) -> Relevance:
         """Relevance of every column for every row.
 
         Parameters
         ----------
         X : table of shape (n, d)
+        rule : one of the layer's, see `rule`
+        reference : table or float, optional
+            Rows that count as usual, for scores that say how normal a row is, by default the model's own anchors, and
+            for linear layers; a number for regressions: the level that relevance is counted from.
         own : array of int of shape (n,), optional
             Which anchor each row is, −1 for none, where the caller knows; otherwise equal rows are taken as the same.
-        rule : SoftMinRule
-        reference : table, optional
-            Rows that count as usual, for scores that say how normal a row is; by default the model's own anchors.
+        target : see `backlight.explain`
         """
         coded = self.encode(X)
+        level = float(reference) if isinstance(reference, int | float) else None
+        usual = None if reference is None or level is not None else self.point(self.encode(reference))
         known = None if own is None else torch.as_tensor(own, device=coded.device)
-        batches = [slice(i, i + _BATCH) for i in range(0, len(coded), _BATCH)]
-        out = Relevance.joined(
-            [self._relevance(coded[rows], rule, None if known is None else known[rows]) for rows in batches]
-        )
-        return out if out.slope[0] > 0 else self._against_budget(out, rule, reference)
+        wanted = self.score.outputs.targets(target, len(coded))
+        step = min(self.layer.rows, _BATCH)
+        parts = []
+        for start in range(0, len(coded), step):
+            rows = slice(start, start + step)
+            ask = Ask(rule, None if known is None else known[rows], usual, level)
+            parts.append(self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], isinstance(target, list | str)))
+        return Relevance.joined(parts)
 
-    @torch.no_grad()
-    def _relevance(self, coded: Tensor, rule: SoftMinRule, own: Tensor | None) -> Relevance:
-        z = self._embed(coded)
-        got = self.pool.relevance(z, rule, own)
-        output, slope = self.score.value(got.score), self.score.slope(got.score)
-        annotations = {
-            "self_anchor": got.self_anchor,
-            "no_distance": got.no_distance,
-            "score_without_self": self.score.value(got.others),
-            "imputed": self.front.missing(coded),
-        }
-        discarded = self.front.discarded(coded)
+    def _relevance(self, coded: Tensor, ask: Ask, wanted: list[Any], several: bool) -> Relevance:
+        x = self.point(coded)
+        if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
+            ask = replace(ask, own=self.layer.self_index(x))
+        got = self.layer.run(x, ask)
+        bad = ~torch.isfinite(got.output).all(1)
+        if bool(bad.any()):
+            row = int(torch.nonzero(bad)[0])
+            raise DataError(
+                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot be "
+                "shared; leave the row out, or explain score='support_distance' where the model has it"
+            )
+        values, outputs, carried, names = [], [], [], []
+        for one in wanted:
+            c = self.score.outputs.coefficients(one, got.output)
+            values.append(got.back(c))
+            outputs.append((c * got.output).sum(1))
+            carried.append((c * got.carried).sum(1))
+            names.append(one.name)
+        total = sum(self.score.outputs.coefficients(one, got.output) for one in wanted)
+        annotations = {"imputed": self.front.missing(coded), **got.notes}
+        if not several:
+            annotations["score_without_self"] = (total * got.others).sum(1)
+        discarded = self.front.discarded(x.e)
         if discarded is not None:
             annotations["discarded"] = discarded
-        entering = {
-            f"score: {self.score.name}": output,
-            "soft-min pool": slope * got.score,
-            "distance": slope * got.carried,
-            "columns": slope * got.values.sum(1),
-        }
+        entering = {f"score: {self.score.name}": sum(outputs)}
+        entering.update({name: (total * value).sum(1) for name, value in got.flow.items()})
+        entering["columns"] = sum(part.sum(1) for part in values)
+        if several:
+            V, O, C = torch.stack(values, 2), torch.stack(outputs, 1), torch.stack(carried, 1)
+        else:
+            V, O, C = values[0], outputs[0], carried[0]
         return Relevance(
-            _array(slope[:, None] * got.values),
-            _array(output),
-            _array(output - slope * got.carried),
+            _array(V),
+            _array(O),
+            _array(O - C),
             {key: _array(value) for key, value in annotations.items()},
             {key: _array(value) for key, value in entering.items()},
-            _array(slope),
+            tuple(names),
         )
-
-    def _against_budget(self, out: Relevance, rule: SoftMinRule, reference: Any) -> Relevance:
-        """Turn "how far" into "what is left of the usual": R = |slope| · (budget − outlier relevance)."""
-        usual = self._usual_relevance(rule) if reference is None else self._mean_relevance(reference, rule)
-        budget = usual
-        if self.score.budget is not None:
-            total = float(usual.sum())
-            even = np.full_like(usual, self.score.budget / len(usual))
-            budget = usual * (self.score.budget / total) if total > 0 else even
-        slope = np.abs(out.slope)
-        given = slope * budget.sum()
-        entering = {key: value + given * (index > 0) for index, (key, value) in enumerate(out.entering.items())}
-        values = out.values + slope[:, None] * budget
-        return Relevance(values, out.output, out.base_values - given, out.annotations, entering, out.slope)
 
     @torch.no_grad()
     def score_without_self(self, X: Any, own: np.ndarray) -> np.ndarray:
         """The score of rows, each with one anchor left out: ``own`` from `self_index`, −1 for none."""
-        z = self._embed(self.encode(X))
-        return _array(self.score.value(self.pool.score_without(z, torch.as_tensor(own, device=z.device))))
+        coded = self.encode(X)
+        left_out = torch.as_tensor(own, device=coded.device)
+        step = self.layer.rows
+        parts = [
+            self.layer(point, left_out[start : start + step])
+            for start, point in zip(range(0, len(coded), step), self._points(coded, step), strict=True)
+        ]
+        return _array(torch.cat(parts).squeeze(1)) if parts else np.zeros(0)
 
     @torch.no_grad()
     def self_index(self, X: Any) -> np.ndarray:
         """Which anchor each row itself is, or −1."""
-        return _array(self.pool.self_index(self._embed(self.encode(X)) - self.pool.center))
+        parts = [self.layer.self_index(point) for point in self._points(self.encode(X), self.layer.rows)]
+        return _array(torch.cat(parts))
 
     @torch.no_grad()
     def embed(self, X: Any) -> np.ndarray:
-        """Rows in the space of the distances, (n, K)."""
-        return _array(self._embed(self.encode(X)))
+        """Rows in the space of the model, (n, K)."""
+        return _array(self.point(self.encode(X)).z)
 
     @torch.no_grad()
-    def _mean_relevance(self, X: Any, rule: SoftMinRule) -> np.ndarray:
-        z = self._embed(self.encode(X))
-        return _array(self.pool.relevance(z, rule).values.mean(0))
+    def scores_of_training_rows(self) -> np.ndarray | None:
+        """Scores of the anchors that are rows of the training set, each scored without itself; None if none are."""
+        rows = self.layer.training_rows()
+        if rows is None:
+            return None
+        step = self.layer.rows
+        parts = [
+            self.layer(Point.at(rows[start : start + step]), torch.arange(start, min(start + step, len(rows))))
+            for start in range(0, len(rows), step)
+        ]
+        return _array(torch.cat(parts).squeeze(1))
 
-    @torch.no_grad()
-    def _usual_relevance(self, rule: SoftMinRule) -> np.ndarray:
-        if rule not in self._usual:
-            z = self.pool.anchors + self.pool.center
-            self._usual[rule] = _array(self.pool.relevance(z, rule).values.mean(0))
-        return self._usual[rule]
 
-
-def _array(tensor: Tensor) -> np.ndarray:
+def _array(tensor: Any) -> np.ndarray:
     return np.asarray(tensor.detach().cpu())

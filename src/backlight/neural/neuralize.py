@@ -13,7 +13,7 @@ from backlight.neural.network import Head, NeuralizedModel
 from backlight.neural.pipeline import front_features, unwrap
 from backlight.neural.registry import ClassRegistry, public_name
 
-__all__ = ["Neuralize", "neuralize"]
+__all__ = ["Neuralize", "check_fitted", "head_of", "neuralize"]
 
 
 class Neuralize:
@@ -70,21 +70,40 @@ class Neuralize:
     def __call__(self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64) -> NeuralizedModel:
         """Neuralize a fitted model; see the class."""
         parts = unwrap(model)
-        function = self._models.find(parts.estimator)
+        head = self.head(parts.estimator)
+        names, named, features = front_features(parts)
+        front = FrontEnd(names, named, features, dtype)
+        return NeuralizedModel(parts.estimator, parts.transform, front, features, head, score, dtype)
+
+    def head(self, estimator: Any) -> Head:
+        """What the registered function says of a fitted estimator."""
+        function = self._models.find(estimator)
         if function is None:
-            supported = ", ".join(name.rpartition(".")[2] for name in self.supported)
+            why = _NOT_A_NETWORK.get(public_name(type(estimator)))
+            if why is not None:
+                raise UnsupportedModel(f"{type(estimator).__name__} has no network: {why}")
+            supported = ", ".join(name.rpartition(".")[2] for name in self.supported if name != _PRIVATE)
             raise UnsupportedModel(
-                f"no exact network is known for {public_name(type(parts.estimator))}: "
+                f"no exact network is known for {public_name(type(estimator))}: "
                 f"this version neuralizes {supported}; "
                 "your own is one function, registered with backlight.neuralize.register"
             )
-        _check_fitted(parts.estimator)
-        names, named, features = front_features(parts)
-        front = FrontEnd(names, named, features, dtype)
-        return NeuralizedModel(parts.estimator, parts.transform, front, function(parts.estimator), score, dtype)
+        check_fitted(estimator)
+        return function(estimator)
 
 
-def _check_fitted(estimator: Any) -> None:
+_PRIVATE = "backlight.neural.pipeline.Collapsed"
+_NO_SCORE = "it has no score for new rows; give its labels to backlight.neural.KernelClusters(...).fit(X, labels)"
+_NOT_A_NETWORK = {
+    **{
+        f"sklearn.cluster.{name}": _NO_SCORE
+        for name in ("DBSCAN", "HDBSCAN", "OPTICS", "AgglomerativeClustering", "SpectralClustering", "FeatureAgglomeration")
+    },
+    "sklearn.kernel_approximation.RBFSampler": "random cosines have no rule that conserves; use Nystroem instead",
+}
+
+
+def check_fitted(estimator: Any) -> None:
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted
@@ -98,3 +117,8 @@ def _check_fitted(estimator: Any) -> None:
 
 
 neuralize = Neuralize()
+
+
+def head_of(estimator: Any) -> Head:
+    """What is known of a fitted estimator: see `Neuralize.head`."""
+    return neuralize.head(estimator)

@@ -13,7 +13,7 @@ from backlight.neural.frontend import Features, MultiplyAdd, Vocabulary
 from backlight.neural.preprocessing import transformers
 from backlight.neural.registry import public_name
 
-__all__ = ["Parts", "carry", "front_features", "unwrap"]
+__all__ = ["Collapsed", "Parts", "carry", "front_features", "unwrap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,43 @@ class Parts:
     transform: Callable[[Any], Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Collapsed:
+    """A kernel map and the estimator after it, which are one network: a sum over the map's own rows."""
+
+    kernel_map: Any
+    estimator: Any
+
+    @property
+    def classes_(self) -> Any:
+        """The estimator's."""
+        return self.estimator.classes_
+
+    def call(self, method: str, z: Any) -> Any:
+        """A method of the estimator, on rows before the map."""
+        return getattr(self.estimator, method)(self.kernel_map.transform(z))
+
+    def decision_function(self, z: Any) -> Any:
+        """As the pipeline of the two."""
+        return self.call("decision_function", z)
+
+    def predict_proba(self, z: Any) -> Any:
+        """As the pipeline of the two."""
+        return self.call("predict_proba", z)
+
+
 def unwrap(model: Any) -> Parts:
     """Split a pipeline into its transformers and its last estimator; a lone estimator has no transformers."""
+    if public_name(type(model)) == "sklearn.frozen.FrozenEstimator":
+        model = model.estimator
     if public_name(type(model)) != "sklearn.pipeline.Pipeline":
         return Parts(model, (), model, lambda X: X)
     *before, (_, last) = model.steps
     steps = tuple(step for _, step in before if step is not None and step != "passthrough")
     inner = unwrap(last)
+    if steps and not inner.steps and public_name(type(steps[-1])) == "sklearn.kernel_approximation.Nystroem":
+        inner = Parts(model, (), Collapsed(steps[-1], inner.estimator), lambda X: X)
+        steps = steps[:-1]
 
     def transform(X: Any) -> Any:
         for step in steps:
@@ -45,7 +75,11 @@ def unwrap(model: Any) -> Parts:
 def front_features(parts: Parts) -> tuple[tuple[str, ...], bool, Features]:
     """Names of the table's columns, whether they are the user's, and the features that reach the estimator."""
     first = parts.steps[0] if parts.steps else parts.estimator
+    if isinstance(first, Collapsed):
+        first = first.kernel_map
     width = getattr(first, "n_features_in_", None)
+    if width is None and hasattr(first, "_BaseLibSVM__Xfit"):  # private: with a callable kernel libsvm counts nothing
+        width = first._BaseLibSVM__Xfit.shape[1]
     if width is None:
         raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
     given = getattr(first, "feature_names_in_", None)

@@ -7,6 +7,7 @@ method resolution order, private module parts left out (``sklearn.svm._classes.O
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -16,9 +17,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public_name(cls: type) -> str:
-    """``package.Class`` without private modules."""
-    parts = [part for part in cls.__module__.split(".") if not part.startswith("_")]
-    return ".".join([*parts, cls.__qualname__])
+    """``package.Class`` as users import it: from the first package on its way that offers it, else without private
+    modules.
+    """
+    parts = cls.__module__.split(".")
+    for end in range(1, len(parts)):
+        package = ".".join(parts[:end])
+        if getattr(sys.modules.get(package), cls.__name__, None) is cls:
+            return f"{package}.{cls.__qualname__}"
+    return ".".join([*(part for part in parts if not part.startswith("_")), cls.__qualname__])
 
 
 class ClassRegistry(Generic[F]):

@@ -1,13 +1,15 @@
-"""One-class support vector machines.
+r"""One-class support vector machines, and support vector data description.
 
-:math:`\\texttt{score\\_samples}(x) = \\sum_j a_j e^{-\\gamma\\lVert x-u_j\\rVert^2}` with dual coefficients
-:math:`a_j \\in (0, 1]` that do not sum to one. With :math:`S = \\sum_j a_j` and :math:`\\alpha = a/S`,
+:math:`\texttt{score\_samples}(x) = \sum_j a_j k(x, u_j)` with dual coefficients
+:math:`a_j \in (0, 1]` that do not sum to one. With :math:`S = \sum_j a_j` and :math:`\alpha = a/S`,
 
-* outlierness :math:`o = -\\log(\\texttt{score\\_samples}/S) \\ge 0`, a soft-min pool over distances;
-* the alarm line is :math:`\\theta = -\\log(\\rho/S)`, :math:`\\rho` = ``offset_``: above it the model says −1;
-* ``decision_function`` :math:`= S e^{-o} - \\rho = L\\,(\\theta - o)` with the logarithmic mean
-  :math:`L = \\rho\\,(e^t-1)/t > 0`, :math:`t = \\theta - o`: the relevance of inlierness, times one positive number
-  a row.
+* outlierness :math:`o = -\log(\texttt{score\_samples}/S) \ge 0`, a soft-min pool over distances;
+* the alarm line is :math:`\theta = -\log(\rho/S)`, :math:`\rho` = ``offset_``: above it the model says −1;
+* ``decision_function`` :math:`= S e^{-o} - \rho = L\,(\theta - o)` with the logarithmic mean
+  :math:`L = \rho\,(e^t-1)/t > 0`, :math:`t = \theta - o`: the relevance of inlierness, times one positive number
+  a row;
+* support vector data description (Tax & Duin 2004) has the same solution for a kernel with k(x, x) = 1; its squared
+  distance from the centre is :math:`1 - 2e^{-o} + \sum_{jk}\alpha_j\alpha_k k(u_j, u_k)`.
 
 Scikit-learn's coefficients must be normalised before the logarithm: as they are, the "outlierness" would be
 negative for every row, and every ranking of causes reversed.
@@ -22,39 +24,58 @@ import torch
 from torch import Tensor
 
 from backlight.errors import UnsupportedOption
-from backlight.neural.density import log_mean_kernel
-from backlight.neural.network import Head, Score
+from backlight.neural.kernels import Kernel, of_pairwise, pool
+from backlight.neural.kernels import kernel_of as radial
+from backlight.neural.layers import Layer
+from backlight.neural.layers.pools import Budget, Link
+from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
+from backlight.neural.scores import minus, plain
 
-__all__ = ["one_class_svm"]
+__all__ = ["dense", "one_class_svm", "svm_anchors", "svm_kernel"]
 
 # score_samples is decision_function + offset_, so that a score far below the offset keeps only the absolute precision
 # of the offset: at this share of it the logarithm is still right to 13 digits.
 _DIGITS_LEFT = 1e-3
 
 
+def dense(array: Any) -> np.ndarray:
+    """A float64 array, also of a sparse matrix."""
+    return np.asarray(array.toarray() if hasattr(array, "toarray") else array, dtype=np.float64)
+
+
+def svm_anchors(estimator: Any) -> np.ndarray:
+    """The support vectors; with a callable kernel they stand in a private copy of the training data."""
+    if callable(estimator.kernel):
+        return dense(estimator._BaseLibSVM__Xfit)[estimator.support_]  # private: support_vectors_ is empty
+    return dense(estimator.support_vectors_)
+
+
+def svm_kernel(estimator: Any) -> Kernel:
+    """The radial kernel of a libsvm estimator."""
+    if callable(estimator.kernel):
+        return of_pairwise(estimator, estimator.kernel, None, estimator._BaseLibSVM__Xfit.shape[1])
+    return radial(estimator, estimator.kernel, float(estimator._gamma))  # private: the number behind gamma="scale"
+
+
 @neuralize.register("sklearn.svm.OneClassSVM")
 def one_class_svm(estimator: Any) -> Head:
-    """Neuralize a fitted `sklearn.svm.OneClassSVM` with RBF kernel."""
-    if estimator.kernel != "rbf":
-        raise UnsupportedOption(
-            f"OneClassSVM(kernel={estimator.kernel!r}) has no network in this version: fit it with kernel='rbf'"
-        )
-    vectors, dual = estimator.support_vectors_, estimator.dual_coef_
-    vectors = np.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors, dtype=np.float64)
-    dual = np.asarray(dual.toarray() if hasattr(dual, "toarray") else dual, dtype=np.float64)[0]
-    gamma = float(estimator._gamma)  # private: the number behind gamma="scale"
+    """Neuralize a fitted `sklearn.svm.OneClassSVM` with a radial kernel."""
+    kernel = svm_kernel(estimator)
+    vectors, dual = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
     total, rho = float(dual.sum()), float(np.ravel(estimator.offset_)[0])
     log_weights = np.log(dual / total)
 
     def outlierness(model: Any, z: Any) -> np.ndarray:
         score = np.asarray(model.score_samples(z))
         lost = score < _DIGITS_LEFT * rho
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             out = -np.log(score / total)
         if lost.any():
-            rows = np.asarray(z[lost].toarray() if hasattr(z, "toarray") else np.asarray(z)[lost], dtype=float)
-            out[lost] = -log_mean_kernel(rows, vectors, log_weights, gamma)
+            from scipy.special import logsumexp
+
+            rows = dense(z[lost] if hasattr(z, "toarray") else np.asarray(z)[lost])
+            out[lost] = -logsumexp(log_weights + kernel.log(rows, vectors), axis=1)
         return out
 
     if rho <= 0:
@@ -62,32 +83,40 @@ def one_class_svm(estimator: Any) -> Head:
             f"this OneClassSVM has offset_={rho}, so that it calls every row normal: fit it with a larger nu"
         )
     theta = -float(np.log(rho / total))
+
+    def make(inputs: Inputs) -> Layer:
+        return pool(kernel, vectors, log_weights, inputs.pullback, inputs.dtype, training=True)
+
+    def falling(name: str, offset: float, reference: Any) -> Score:
+        return Score(
+            name,
+            lambda inputs: Budget(
+                make(inputs), lambda o: total * torch.exp(-o) - offset, lambda o: -_log_mean(o, theta, rho), theta
+            ),
+            reference,
+        )
+
+    alpha = dual / total
+    within = float(alpha @ np.exp(kernel.log(vectors, vectors)) @ alpha)
     scores = {
-        "outlierness": Score("outlierness", lambda o: o, torch.ones_like, outlierness),
-        "inlierness": Score(
-            "inlierness",
-            lambda o: theta - o,
-            lambda o: -torch.ones_like(o),
-            lambda model, z: theta - outlierness(model, z),
-            budget=theta,
+        "outlierness": plain("outlierness", make, outlierness),
+        "inlierness": minus("inlierness", make, theta, lambda model, z: theta - outlierness(model, z), theta),
+        "decision_function": falling(
+            "decision_function", rho, lambda model, z: np.asarray(model.decision_function(z))
         ),
-        "decision_function": Score(
-            "decision_function",
-            lambda o: total * torch.exp(-o) - rho,
-            lambda o: -_log_mean(o, theta, rho),
-            lambda model, z: np.asarray(model.decision_function(z)),
-            budget=theta,
-        ),
-        "score_samples": Score(
-            "score_samples",
-            lambda o: total * torch.exp(-o),
-            lambda o: -_log_mean(o, theta, rho),
-            lambda model, z: np.asarray(model.score_samples(z)),
-            budget=theta,
+        "score_samples": falling("score_samples", 0.0, lambda model, z: np.asarray(model.score_samples(z))),
+        "svdd_distance": Score(
+            "svdd_distance",
+            lambda inputs: Link(make(inputs), lambda o: 1 + within - 2 * torch.exp(-o), _svdd_slope),
+            lambda model, z: 1 + within - 2 * np.asarray(model.score_samples(z)) / total,
         ),
     }
-    kind = f"one-class SVM (RBF kernel, {len(vectors)} support vectors)"
-    return Head(vectors, log_weights, gamma, scores, theta, kind)
+    return Head(f"one-class SVM ({kernel.name} kernel, {len(vectors)} support vectors)", scores, theta)
+
+
+def _svdd_slope(o: Tensor) -> Tensor:
+    """2 (1 − e^{−o})/o, 2 at zero: the distance less its least possible value, per nat."""
+    return torch.where(o > 0, -2 * torch.expm1(-o) / torch.where(o > 0, o, 1.0), 2.0)
 
 
 def _log_mean(o: Tensor, theta: float, rho: float) -> Tensor:

@@ -22,17 +22,29 @@ from backlight.rules.base import (
     row_sums,
 )
 from backlight.rules.epsilon import Epsilon, Zero
+from backlight.rules.expansion import EXPANSION_RULES, GlobalImportance, Hybrid, Midpoint, SignedPools
 from backlight.rules.gamma import Gamma
 from backlight.rules.inputs import Box, Flat, WSquare
 from backlight.rules.maps import Convolution, Dense, Elementwise, LinearMap
+from backlight.rules.quadratic import (
+    QUADRATIC_RULES,
+    CompleteContribution,
+    PartialContribution,
+    ReconstructionContribution,
+)
 from backlight.rules.routing import Pass, Proportional, SignalTakesAll, SoftmaxShare, Uniform, WinnerTakesAll
-from backlight.rules.softmin import SOFTMIN_RULES, Free, OneClassDTD, Pool, SoftMinRule, Stable, softmin_rule
+from backlight.rules.softmin import SOFTMIN_RULES, Free, OneClassDTD, Pool, SoftMinRule, Stable
+from backlight.rules.surprise import ConditionalSurprise
 
 __all__ = [
+    "EXPANSION_RULES",
+    "QUADRATIC_RULES",
     "SOFTMIN_RULES",
     "AlphaBeta",
     "BoundRule",
     "Box",
+    "CompleteContribution",
+    "ConditionalSurprise",
     "Convolution",
     "Dense",
     "Elementwise",
@@ -41,15 +53,21 @@ __all__ = [
     "Flat",
     "Free",
     "Gamma",
+    "GlobalImportance",
+    "Hybrid",
     "LinearMap",
     "LinearRule",
     "Message",
+    "Midpoint",
     "OneClassDTD",
+    "PartialContribution",
     "Pass",
     "Pool",
     "Proportional",
+    "ReconstructionContribution",
     "Rule",
     "SignalTakesAll",
+    "SignedPools",
     "SoftMinRule",
     "SoftmaxShare",
     "Stable",
@@ -63,5 +81,4 @@ __all__ = [
     "dot",
     "relevance",
     "row_sums",
-    "softmin_rule",
 ]

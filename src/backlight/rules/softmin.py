@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 from backlight.errors import ArgumentError
 
-__all__ = ["SOFTMIN_RULES", "Free", "OneClassDTD", "Pool", "SoftMinRule", "Stable", "softmin_rule"]
+__all__ = ["SOFTMIN_RULES", "Free", "OneClassDTD", "Pool", "SoftMinRule", "Stable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,17 +149,3 @@ SOFTMIN_RULES: dict[str, type[SoftMinRule]] = {
     "pool": Pool,
     "free": Free,
 }
-
-
-def softmin_rule(rules: object) -> SoftMinRule:
-    """Read the ``rules`` argument of `backlight.explain` for a neuralized density or one-class model."""
-    if isinstance(rules, SoftMinRule):
-        return rules
-    if rules == "auto":
-        return Stable()
-    if isinstance(rules, str) and rules in SOFTMIN_RULES:
-        return SOFTMIN_RULES[rules]()
-    known = ", ".join(repr(name) for name in SOFTMIN_RULES)
-    raise ArgumentError(
-        f"rules={rules!r} does not fit a soft-min pool: give 'auto', one of {known}, or a rule of backlight.rules"
-    )

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.neural.pullback import Pullback
+from backlight.neural.layers.pullback import Pullback
 from backlight.rules.softmin import SoftMinRule
 
 __all__ = ["PoolRelevance", "SoftMinDistance"]
@@ -79,6 +79,11 @@ class SoftMinDistance(nn.Module):
     pullback : Pullback
         How a squared difference in z is shared among the columns of the table.
     dtype : torch.dtype
+    still : float, optional
+        Log-weight of one more anchor that sits on every row: mass without displacement. An intercept is one.
+    cancellation : float
+        How many roundings the matrix products may lose of what they add up to, before a row is computed again from
+        explicit differences.
 
     References
     ----------
@@ -101,15 +106,21 @@ class SoftMinDistance(nn.Module):
         gamma: float,
         pullback: Pullback,
         dtype: torch.dtype = torch.float64,
+        still: float | None = None,
+        cancellation: float = 1e5,
     ) -> None:
         super().__init__()
         self.gamma = float(gamma)
         self.pullback = pullback
+        self.still = still is not None
+        self.cancellation = cancellation
         # A median, so that one far anchor does not take the centre away from all others. It is rounded to the working
         # precision first, so that rows and anchors lose the same number.
         center = torch.as_tensor(np.median(anchors, axis=0), dtype=dtype)
         U = torch.as_tensor(anchors, dtype=torch.float64) - center.double()
         log_w = torch.as_tensor(log_weights, dtype=torch.float64)
+        if still is not None:
+            log_w = torch.cat([log_w, log_w.new_tensor([still])])
         log_w = log_w - torch.logsumexp(log_w, 0)
         squared = U.square().sum(1)
         self.uniform = bool((log_w.max() - log_w.min()) <= 1e-15 * abs(float(log_w[0])))
@@ -120,10 +131,15 @@ class SoftMinDistance(nn.Module):
         # One product gives γ‖z − u‖² itself: [z, γ‖z‖², 1] · [−2γu, 1, γ‖u‖²]. Log-weights stay out of it, so that
         # distances keep their digits where γ is tiny.
         keys = torch.cat([-2 * self.gamma * U, torch.ones_like(squared)[:, None], self.gamma * squared[:, None]], 1)
+        if self.still:
+            keys = torch.cat([keys, torch.zeros_like(keys[:1])])
         self.register_buffer("keys", keys.T.contiguous().to(dtype))
         # What the weights multiply, in one product: the anchors, what they carry for each column, and ones.
         ones = torch.ones((len(U), 1), dtype=torch.float64)
-        self.register_buffer("payload", torch.cat([U, pullback.carried(U), ones], 1).to(dtype))
+        payload = torch.cat([U, pullback.carried(U), ones], 1)
+        if self.still:
+            payload = torch.cat([payload, torch.zeros_like(payload[:1])])
+        self.register_buffer("payload", payload.to(dtype))
         # One projection finds a row that is itself an anchor without comparing it with all of them.
         direction = torch.as_tensor(np.random.default_rng(0).standard_normal(U.shape[1]), dtype=torch.float64)
         projections, order = torch.sort(U.to(dtype) @ direction.to(dtype))
@@ -302,12 +318,15 @@ class SoftMinDistance(nn.Module):
         elif tau == 0:
             mass = torch.linalg.vecdot(weight, D) / total
         else:  # Σ_j w_j D_j, from Σ_j p_j = 1
-            mass = 1 - tau * mean * weight_sum
+            everything = weight_sum + weight[:, -1] / total if self.still else weight_sum
+            mass = 1 - tau * mean * everything
 
         # Bound of the cancellation in the products above, against the mass that they should add up to.
         eps = torch.finfo(z.dtype).eps
         error = 8 * eps * weight_sum.abs() * magnitude
-        rough |= ~(error <= 1e5 * eps * mass) & ~alone
+        if tau:  # where anchors at distance zero have most of the weight, the mass is what 1 less nearly 1 leaves
+            error = error + 4 * eps
+        rough |= ~(error <= self.cancellation * eps * mass) & ~alone
         if bool(rough.any()):
             pairs = _Pairs(self, z[rough], self._masked_distances(z[rough], norm[rough], own[rough])[0])
             values[rough], mass[rough], mean[rough] = pairs.share(rule)
@@ -362,7 +381,13 @@ class _Pairs:
         """z_row − u_anchor, in parts of bounded size."""
         for start in range(0, len(self.row), self.step):
             part = slice(start, start + self.step)
-            yield part, self.z[self.row[part]] - self.pool.anchors[self.anchor[part]]
+            anchor = self.anchor[part]
+            if not self.pool.still:
+                yield part, self.z[self.row[part]] - self.pool.anchors[anchor]
+                continue
+            last = len(self.pool.anchors)
+            delta = self.z[self.row[part]] - self.pool.anchors[anchor.clamp_max(last - 1)]
+            yield part, torch.where((anchor == last)[:, None], 0.0, delta)
 
     def _sum(self, per_pair: Tensor) -> Tensor:
         return per_pair.new_zeros(self.n).index_add_(0, self.row, per_pair)

@@ -1,0 +1,121 @@
+r"""Naive Bayes: additive by construction, so that each feature's relevance is its own log-likelihood.
+
+:math:`-\log p(x, c) = -\log\pi_c + \sum_i t_{ci}(x_i)`, and the log-odds of a class compare it with the others by a
+soft-min. Nothing is left over but priors and the entropy of the rivals.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backlight.errors import UnsupportedOption
+from backlight.neural.gaussians import LOG_2PI, generative
+from backlight.neural.layers import Layer
+from backlight.neural.layers.combine import Weighted
+from backlight.neural.layers.units import Additive, Quadratics, tensor
+from backlight.neural.linear import against_the_rest
+from backlight.neural.network import Head, Inputs
+from backlight.neural.neuralize import neuralize
+
+__all__ = ["bernoulli", "categorical", "gaussian", "multinomial"]
+
+
+def _exact(model: Any, z: Any) -> np.ndarray:
+    """Log-odds from the library's joint log-likelihoods: predict_log_proba has lost digits where one class is sure."""
+    joint = np.asarray(model.predict_joint_log_proba(z))
+    return joint[:, 1] - joint[:, 0] if joint.shape[1] == 2 else against_the_rest(joint)
+
+
+@neuralize.register("sklearn.naive_bayes.GaussianNB")
+def gaussian(estimator: Any) -> Head:
+    """Neuralize `GaussianNB`; the ratio of the variances of a feature is evidence of that feature."""
+    mean, var = tensor(estimator.theta_), tensor(estimator.var_)
+    constants = -np.log(estimator.class_prior_)
+    width = 0.5 * (var.log() + LOG_2PI)
+
+    def units(inputs: Inputs) -> Layer:
+        if inputs.pullback.into is None:
+            return Additive(
+                lambda z: 0.5 * (z[:, None, :] - mean.to(z)).square() / var.to(z) + width.to(z),
+                len(mean), inputs.pullback,
+            )  # fmt: skip
+        forms = Quadratics(mean, var.rsqrt(), inputs.pullback)
+        # behind a projection the variances belong to no column
+        return Weighted([forms], torch.ones(1, dtype=torch.float64), width.sum(1))
+
+    return generative(estimator, units, constants, f"Gaussian naive Bayes ({len(mean)} classes)", _exact)
+
+
+@neuralize.register("sklearn.naive_bayes.MultinomialNB")
+def multinomial(estimator: Any) -> Head:
+    """Neuralize `MultinomialNB`: R_i = x_i log(θ_ci/θ_ki)."""
+    log_theta = tensor(estimator.feature_log_prob_)
+    constants = -np.asarray(estimator.class_log_prior_)
+
+    def units(inputs: Inputs) -> Layer:
+        _elementwise(estimator, inputs)
+        return Additive(lambda z: -z[:, None, :] * log_theta.to(z), len(log_theta), inputs.pullback)
+
+    return generative(estimator, units, constants, f"multinomial naive Bayes ({len(log_theta)} classes)", _exact)
+
+
+@neuralize.register("sklearn.naive_bayes.ComplementNB")
+def complement(estimator: Any) -> Head:
+    """Neuralize `ComplementNB`: its joint log-likelihood is linear."""
+    weights = tensor(estimator.feature_log_prob_)
+    constants = np.zeros(len(weights))
+
+    def units(inputs: Inputs) -> Layer:
+        _elementwise(estimator, inputs)
+        return Additive(lambda z: -z[:, None, :] * weights.to(z), len(weights), inputs.pullback)
+
+    return generative(estimator, units, constants, f"complement naive Bayes ({len(weights)} classes)", _exact)
+
+
+@neuralize.register("sklearn.naive_bayes.BernoulliNB")
+def bernoulli(estimator: Any) -> Head:
+    """Neuralize `BernoulliNB`: absence is evidence too, and belongs to the feature that is absent."""
+    log_p = tensor(estimator.feature_log_prob_)
+    log_not = torch.log1p(-log_p.exp())
+    constants = -np.asarray(estimator.class_log_prior_)
+    cut = estimator.binarize
+
+    def terms(z: Tensor) -> Tensor:
+        x = z if cut is None else (z > cut).to(z.dtype)
+        return -(x[:, None, :] * log_p.to(z) + (1 - x[:, None, :]) * log_not.to(z))
+
+    def units(inputs: Inputs) -> Layer:
+        _elementwise(estimator, inputs)
+        return Additive(terms, len(log_p), inputs.pullback)
+
+    return generative(estimator, units, constants, f"Bernoulli naive Bayes ({len(log_p)} classes)", _exact)
+
+
+@neuralize.register("sklearn.naive_bayes.CategoricalNB")
+def categorical(estimator: Any) -> Head:
+    """Neuralize `CategoricalNB`: one table of log-probabilities a feature."""
+    tables = [tensor(table) for table in estimator.feature_log_prob_]
+    constants = -np.asarray(estimator.class_log_prior_)
+
+    def terms(z: Tensor) -> Tensor:
+        codes = z.round().long()
+        return -torch.stack([table.to(z).T[codes[:, i]] for i, table in enumerate(tables)], 2)
+
+    def units(inputs: Inputs) -> Layer:
+        _elementwise(estimator, inputs)
+        return Additive(terms, len(estimator.classes_), inputs.pullback)
+
+    return generative(
+        estimator, units, constants, f"categorical naive Bayes ({len(estimator.classes_)} classes)", _exact
+    )
+
+
+def _elementwise(estimator: Any, inputs: Inputs) -> None:
+    if inputs.pullback.into is not None:
+        raise UnsupportedOption(
+            f"{type(estimator).__name__} after a projection cannot be carried back: its terms belong to the projected axes"
+        )

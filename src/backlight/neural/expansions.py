@@ -1,0 +1,271 @@
+r"""Kernel classifiers and regressions: signed kernel expansions.
+
+:math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, the mean of a Gaussian process,
+and a Nyström map followed by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
+`backlight.neural.layers.contrasts.SignedExpansion`.
+
+Several classes. libsvm fits one expansion a pair of classes. "pairs" has one output a pair, what
+``decision_function_shape="ovo"`` returns; "pair_sum" one output a class: the sum of its pairs, which the library turns into
+``decision_function_shape="ovr"`` by votes and a squashing that no relevance passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from backlight.errors import UnsupportedOption
+from backlight.neural.kernels import Kernel, of_pairwise, pool
+from backlight.neural.layers import Layer
+from backlight.neural.layers.combine import Stack
+from backlight.neural.layers.contrasts import Levelled, SignedExpansion
+from backlight.neural.layers.energies import Polynomial
+from backlight.neural.layers.pools import SoftMinPool
+from backlight.neural.layers.units import Affine, tensor
+from backlight.neural.linear import affine, log_odds
+from backlight.neural.network import Head, Inputs, Score
+from backlight.neural.neuralize import neuralize
+from backlight.neural.pipeline import Collapsed
+from backlight.neural.scores import plain
+from backlight.neural.svm import dense, svm_anchors, svm_kernel
+from backlight.neural.targets import Outputs
+
+__all__ = ["gaussian_process", "kernel_ridge", "nystroem", "svc", "svr"]
+
+# Coefficients below this share of the largest one are rounding, of a solver that wanted zero.
+_NOTHING = 1e-300
+
+
+def expansion(
+    kernel: Kernel, anchors: np.ndarray, beta: np.ndarray, intercept: float, inputs: Inputs
+) -> SignedExpansion:
+    """The layer of f = Σ β_j k(x, u_j) + b."""
+    sides, sums = [], []
+    for sign in (1.0, -1.0):
+        mine = sign * beta > _NOTHING
+        still = sign * intercept if sign * intercept > 0 else None
+        weights = sign * beta[mine]
+        total = float(weights.sum()) + (still or 0.0)
+        if not mine.any():
+            # An intercept alone: a pool whose only anchor sits on the row, which any row will do for.
+            side = None if still is None else _constant(kernel, anchors[:1], inputs)
+        else:
+            side = pool(
+                kernel, anchors[mine], np.log(weights), inputs.pullback, inputs.dtype,
+                still=None if still is None else float(np.log(still)),
+            )  # fmt: skip
+        sides.append(side)
+        sums.append(float(np.log(total)) if total > 0 else -np.inf)
+    gaussian = all(isinstance(side, SoftMinPool) for side in sides if side is not None)
+    return SignedExpansion(
+        sides[0], sides[1], (sums[0], sums[1]), inputs.pullback, _median(anchors), named_rules=gaussian
+    )
+
+
+def _constant(kernel: Kernel, anchor: np.ndarray, inputs: Inputs) -> Layer:
+    return pool(kernel, anchor, np.array([-np.inf]), inputs.pullback, inputs.dtype, still=0.0)
+
+
+def _median(anchors: np.ndarray) -> float:
+    """Median squared distance between anchors (of at most 500 of them, evenly spaced)."""
+    from scipy.spatial.distance import pdist
+
+    some = anchors[:: max(1, len(anchors) // 500)]
+    return float(np.median(pdist(some, "sqeuclidean"))) if len(some) > 1 else 1.0
+
+
+def _one(estimator: Any, anchors: np.ndarray, beta: np.ndarray, intercept: float) -> Callable[[Inputs], Layer]:
+    """The layer of one expansion of a libsvm estimator, by its kernel."""
+    kind = estimator.kernel
+    if kind == "linear":
+        weight = beta[None] @ anchors
+        return lambda inputs: Affine(tensor(weight), tensor([intercept]), inputs.pullback)
+    if kind == "poly":
+        return lambda inputs: Polynomial(
+            tensor(anchors), tensor(beta[None]), tensor([intercept]), float(estimator._gamma),
+            float(estimator.coef0), int(estimator.degree), inputs.pullback,
+        )  # fmt: skip
+    kernel = svm_kernel(estimator)
+    return lambda inputs: expansion(kernel, anchors, beta, intercept, inputs)
+
+
+@neuralize.register("sklearn.svm.SVC", "sklearn.svm.NuSVC")
+def svc(estimator: Any) -> Head:
+    """Neuralize `SVC` or `NuSVC`, of two classes or more."""
+    classes = estimator.classes_
+    anchors = svm_anchors(estimator)
+    dual, intercepts = dense(estimator._dual_coef_), np.ravel(estimator._intercept_)  # private: libsvm's own signs
+    what = f"{type(estimator).__name__} ({estimator.kernel if isinstance(estimator.kernel, str) else 'own'} kernel, "
+    if len(classes) == 2:
+        # The public attributes are libsvm's for several classes, and negated for two.
+        make = _one(estimator, anchors, -dual[0], -float(intercepts[0]))
+        score = plain(
+            "decision_function", make, lambda model, z: np.asarray(model.decision_function(z)), Outputs.binary(classes)
+        )
+        return Head(f"{what}{len(anchors)} support vectors)", {"decision_function": score})
+    starts = np.r_[0, np.cumsum(estimator.n_support_)]
+    made: list[Callable[[Inputs], Layer]] = []
+    names: list[str] = []
+    sums = np.zeros((len(classes), len(classes) * (len(classes) - 1) // 2))
+    ends: list[tuple[int, int]] = []
+    for i in range(len(classes)):
+        for j in range(i + 1, len(classes)):
+            S_i, S_j = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
+            beta = np.r_[dual[j - 1, S_i], dual[i, S_j]]
+            made.append(_one(estimator, np.r_[anchors[S_i], anchors[S_j]], beta, float(intercepts[len(names)])))
+            sums[i, len(names)], sums[j, len(names)] = 1, -1
+            names.append(f"{classes[i]} against {classes[j]}")
+            ends.append((i, j))
+
+    def pairs(inputs: Inputs) -> Layer:
+        return Stack([make(inputs) for make in made])
+
+    def ovo(model: Any, z: Any) -> np.ndarray:
+        from copy import copy
+
+        other = copy(model)  # the same fitted arrays, another shape of the answer
+        other.decision_function_shape = "ovo"
+        return np.asarray(other.decision_function(z))
+
+    def elect(units: torch.Tensor) -> torch.Tensor:
+        """The class with most won pairs, as libsvm counts them; the first of several."""
+        votes = units.new_zeros((len(units), len(classes)))
+        for column, (i, j) in enumerate(ends):
+            first = units[:, column] > 0
+            votes[:, i] += first
+            votes[:, j] += ~first
+        return votes.argmax(1)
+
+    scores = {
+        "pair_sum": plain(
+            "pair_sum", pairs, lambda model, z: ovo(model, z) @ sums.T,
+            Outputs(tuple(str(c) for c in classes), sums, elect),
+        ),
+        "pairs": plain("pairs", pairs, ovo, Outputs.each(names)),
+    }  # fmt: skip
+    if estimator.decision_function_shape == "ovo":
+        scores["decision_function"] = plain("decision_function", pairs, ovo, Outputs.each(names))
+    return Head(f"{what}{len(anchors)} support vectors, {len(classes)} classes)", scores)
+
+
+@neuralize.register("sklearn.svm.SVR", "sklearn.svm.NuSVR")
+def svr(estimator: Any) -> Head:
+    """Neuralize `SVR` or `NuSVR`; ``reference`` is the value that relevance is counted from."""
+    anchors, beta = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
+    intercept = float(np.ravel(estimator.intercept_)[0])
+    kind = f"{type(estimator).__name__} ({len(anchors)} support vectors)"
+    if estimator.kernel in ("linear", "poly"):
+        make = _one(estimator, anchors, beta, intercept)
+    else:
+        kernel = svm_kernel(estimator)
+        make = _levelled(kernel, anchors, beta, intercept)
+    return Head(kind, {"predict": plain("predict", make, lambda model, z: np.asarray(model.predict(z)))})
+
+
+def _levelled(kernel: Kernel, anchors: np.ndarray, beta: np.ndarray, intercept: float) -> Callable[[Inputs], Layer]:
+    return lambda inputs: Levelled(lambda b: expansion(kernel, anchors, beta, b, inputs), intercept)
+
+
+@neuralize.register("sklearn.kernel_ridge.KernelRidge")
+def kernel_ridge(estimator: Any) -> Head:
+    """Neuralize `KernelRidge` with a radial, linear or polynomial kernel."""
+    anchors, dual = dense(estimator.X_fit_), np.asarray(estimator.dual_coef_, dtype=float)
+    if dual.ndim == 2 and dual.shape[1] > 1:
+        raise UnsupportedOption("KernelRidge with several outputs is not supported: fit one model an output")
+    beta = dual.ravel()
+    gamma = 1 / anchors.shape[1] if estimator.gamma is None else float(estimator.gamma)
+
+    make: Callable[[Inputs], Layer]
+    if estimator.kernel == "linear":
+        make = lambda inputs: Affine(tensor(beta[None] @ anchors), tensor([0.0]), inputs.pullback)  # noqa: E731
+    elif estimator.kernel in ("poly", "polynomial"):
+        make = lambda inputs: Polynomial(  # noqa: E731
+            tensor(anchors), tensor(beta[None]), tensor([0.0]), gamma, float(estimator.coef0),
+            int(estimator.degree), inputs.pullback,
+        )  # fmt: skip
+    else:
+        make = _levelled(of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1]), anchors, beta, 0.0)
+
+    def predict(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(model.predict(z)).ravel()
+
+    return Head(f"KernelRidge ({len(anchors)} rows)", {"predict": plain("predict", make, predict)})
+
+
+@neuralize.register("sklearn.gaussian_process.GaussianProcessRegressor")
+def gaussian_process(estimator: Any) -> Head:
+    """Neuralize the mean of a Gaussian process: a constant times a radial kernel, white noise beside it allowed."""
+    if getattr(estimator, "_y_train_std", 1.0) is not None and np.ndim(estimator.alpha_) > 1 and estimator.alpha_.shape[1] > 1:
+        raise UnsupportedOption("GaussianProcessRegressor with several outputs is not supported: fit one an output")
+    factor, kernel = _covariance(estimator, estimator.kernel_)
+    anchors = dense(estimator.X_train_)
+    scale = float(np.ravel(estimator._y_train_std)[0])  # private: normalize_y's mean and spread
+    mean = float(np.ravel(estimator._y_train_mean)[0])
+    beta = factor * scale * np.asarray(estimator.alpha_).ravel()
+
+    def predict(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(model.predict(z)).ravel()
+
+    make = _levelled(kernel, anchors, beta, mean)
+    return Head(f"Gaussian process mean ({kernel.name}, {len(anchors)} rows)", {"predict": plain("predict", make, predict)})
+
+
+def _covariance(estimator: Any, kernel: Any) -> tuple[float, Kernel]:
+    """c and k of c·k, where white noise adds nothing between different rows."""
+    name = type(kernel).__name__
+    if name == "Sum":
+        kinds = [type(part).__name__ for part in (kernel.k1, kernel.k2)]
+        if "WhiteKernel" in kinds:
+            return _covariance(estimator, kernel.k2 if kinds[0] == "WhiteKernel" else kernel.k1)
+    if name == "Product":
+        for constant, other in ((kernel.k1, kernel.k2), (kernel.k2, kernel.k1)):
+            if type(constant).__name__ == "ConstantKernel":
+                factor, inner = _covariance(estimator, other)
+                return factor * float(constant.constant_value), inner
+    return 1.0, of_pairwise(estimator, kernel, None, estimator.n_features_in_)
+
+
+@neuralize.register("backlight.neural.pipeline.Collapsed")
+def nystroem(estimator: Collapsed) -> Head:
+    """Neuralize a `Nystroem` map with the linear model after it: one expansion over the map's own rows."""
+    mapped, model = estimator.kernel_map, estimator.estimator
+    anchors = dense(mapped.components_)
+    kernel = of_pairwise(mapped, mapped.kernel, mapped.gamma, anchors.shape[1])
+    N = np.asarray(mapped.normalization_)
+    if not hasattr(model, "coef_"):
+        raise UnsupportedOption(
+            f"Nystroem followed by {type(model).__name__} has no network: a linear model must follow it"
+        )
+    weight, bias = affine(model) if hasattr(model, "intercept_") else (np.atleast_2d(dense(model.coef_)), np.zeros(1))
+    offset = float(np.ravel(model.offset_)[0]) if hasattr(model, "offset_") else 0.0
+    if not hasattr(model, "intercept_"):
+        bias = np.full(len(weight), -offset)
+    beta = weight @ N
+    classes = getattr(model, "classes_", None)
+
+    def make(inputs: Inputs) -> Layer:
+        parts: list[Layer] = [expansion(kernel, anchors, b, c, inputs) for b, c in zip(beta, bias, strict=True)]
+        return parts[0] if len(parts) == 1 else Stack(parts)
+
+    kind = f"Nyström map ({len(anchors)} rows) and {type(model).__name__}"
+    scores: dict[str, Score]
+    if classes is not None:
+        outputs = Outputs.classes(classes)
+        scores = {
+            "decision_function": plain(
+                "decision_function", make, lambda both, z: np.asarray(both.call("decision_function", z)), outputs
+            )
+        }
+        if type(model).__name__ in ("LogisticRegression", "LogisticRegressionCV"):
+            scores.update(log_odds(make, len(classes), outputs))
+        return Head(kind, scores)
+    if hasattr(model, "offset_"):
+        score = plain("decision_function", make, lambda both, z: np.asarray(both.call("decision_function", z)))
+        return Head(kind, {"decision_function": score})
+    if len(beta) > 1:
+        raise UnsupportedOption(f"{kind} with several outputs is not supported: fit one model an output")
+    level = _levelled(kernel, anchors, beta[0], float(bias[0]))
+    return Head(kind, {"predict": plain("predict", level, lambda both, z: np.ravel(both.call("predict", z)))})

@@ -1,0 +1,240 @@
+r"""Radial kernels: which network a kernel's logarithm is.
+
+A positive kernel that depends on a distance d, :math:`k = \varphi(d)` with :math:`\varphi(0) = 1`, is the radial unit
+:math:`h = -\log\varphi(d)`, and a weighted sum of kernels a soft-min pool of such units. The Gaussian has a layer of its
+own, which needs no differences.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError, UnsupportedOption
+from backlight.neural.layers import Layer, Pullback, SoftMinDistance
+from backlight.neural.layers.pools import SoftMin, SoftMinPool
+from backlight.neural.layers.units import Radial, tensor
+from backlight.neural.registry import public_name
+
+__all__ = ["Kernel", "RadialKernel", "kernel_of", "pool"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kernel:
+    """k = e^{−ψ(d)}.
+
+    Attributes
+    ----------
+    name : str
+    profile : function ψ of the distance, with ψ(0) = 0
+    metric : {"sqeuclidean", "cityblock"}
+    gamma : float, optional
+        Of a Gaussian: ψ = γ d.
+    """
+
+    name: str
+    profile: Callable[[Tensor], Tensor]
+    metric: str = "sqeuclidean"
+    gamma: float | None = None
+
+    def log(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
+        """log k of all pairs, from explicit differences: slow, obvious, exact."""
+        from scipy.spatial.distance import cdist
+
+        return -self.profile(torch.as_tensor(cdist(X, Y, self.metric))).numpy()
+
+
+class RadialKernel:
+    """A radial kernel of your own, for scikit-learn to fit with and for backlight to read.
+
+    ``SVC(kernel=RadialKernel(lambda d: d.clamp_min(0).sqrt()))`` fits k(x, y) = exp(−‖x − y‖).
+
+    Parameters
+    ----------
+    profile : function
+        ψ with k = exp(−ψ(d)), from a float64 tensor of distances to one of the same shape: ψ(0) = 0, never negative.
+    metric : {"sqeuclidean", "cityblock"}
+        What d is.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.preprocessing import scale
+    >>> from sklearn.svm import OneClassSVM
+    >>> import backlight
+    >>> X = scale(load_wine().data)
+    >>> model = OneClassSVM(kernel=RadialKernel(lambda d: 2 * torch.log1p(d / 20))).fit(X)
+    >>> ex = backlight.explain(model, X[:3])
+    >>> bool(abs(ex.residual).max() < 1e-9)
+    True
+    """
+
+    def __init__(self, profile: Callable[[Tensor], Tensor], metric: str = "sqeuclidean") -> None:
+        if metric not in ("sqeuclidean", "cityblock"):
+            raise ArgumentError(f"metric={metric!r} is not known: choose 'sqeuclidean' or 'cityblock'")
+        zero = float(profile(torch.zeros(1, dtype=torch.float64)))
+        if zero != 0:
+            raise ArgumentError(f"profile(0) is {zero}, not 0: scale the kernel so that k(x, x) = 1")
+        self.profile, self.metric = profile, metric
+
+    def __call__(self, X: Any, Y: Any) -> np.ndarray:
+        """The Gram matrix, as scikit-learn asks for it."""
+        from scipy.spatial.distance import cdist
+
+        d = cdist(np.asarray(X, dtype=float), np.asarray(Y, dtype=float), self.metric)
+        return np.exp(-self.profile(torch.as_tensor(d)).numpy())
+
+
+def gaussian(gamma: float) -> Kernel:
+    """exp(−γ‖x − y‖²)."""
+    return Kernel("RBF", lambda d: gamma * d, gamma=gamma)
+
+
+def laplacian(gamma: float) -> Kernel:
+    """exp(−γ‖x − y‖₁)."""
+    return Kernel("Laplacian", lambda d: gamma * d, "cityblock")
+
+
+def rational_quadratic(alpha: float, length: float) -> Kernel:
+    """(1 + d/(2αl²))^{−α}."""
+    return Kernel("rational quadratic", lambda d: alpha * torch.log1p(d / (2 * alpha * length * length)))
+
+
+def kernel_of(estimator: Any, kernel: Any, gamma: float | None) -> Kernel:
+    """The radial kernel of a fitted estimator.
+
+    Parameters
+    ----------
+    estimator : object
+        For the message.
+    kernel : str or callable
+    gamma : float, optional
+        The number that the estimator uses.
+
+    Raises
+    ------
+    UnsupportedOption
+        For a kernel that is not radial, or not known to be.
+    """
+    if kernel == "rbf" and gamma is not None:
+        return gaussian(gamma)
+    if kernel == "laplacian" and gamma is not None:
+        return laplacian(gamma)
+    found = _of_callable(kernel)
+    if found is not None:
+        return found
+    name = kernel if isinstance(kernel, str) else getattr(kernel, "__name__", repr(kernel))
+    raise UnsupportedOption(
+        f"{type(estimator).__name__}(kernel={name!r}) has no network: fit it with kernel='rbf', with "
+        "sklearn.metrics.pairwise.laplacian_kernel, with a RBF, RationalQuadratic or Matern(nu=0.5) of "
+        "sklearn.gaussian_process.kernels, or with backlight.neural.RadialKernel(profile)"
+    )
+
+
+def _of_callable(kernel: Any) -> Kernel | None:
+    if isinstance(kernel, RadialKernel):
+        return Kernel("radial", kernel.profile, kernel.metric)
+    if isinstance(kernel, partial) and not kernel.args and set(kernel.keywords) == {"gamma"}:
+        gamma = kernel.keywords["gamma"]
+        named = {"rbf_kernel": gaussian, "laplacian_kernel": laplacian}.get(getattr(kernel.func, "__name__", ""))
+        module = getattr(kernel.func, "__module__", "")
+        if named is not None and module.startswith("sklearn.metrics.pairwise") and isinstance(gamma, int | float):
+            return named(float(gamma))
+        return None
+    cls = public_name(type(kernel))
+    if not cls.startswith("sklearn.gaussian_process.kernels."):
+        return None
+    kind = cls.rpartition(".")[2]
+    length = np.ravel(getattr(kernel, "length_scale", np.nan))
+    if kind in ("RBF", "RationalQuadratic", "Matern") and len(length) == 1:
+        scale = float(length[0])
+        if kind == "RBF":
+            return gaussian(1 / (2 * scale * scale))
+        if kind == "RationalQuadratic":
+            return rational_quadratic(float(kernel.alpha), scale)
+        if kernel.nu == 0.5:
+            return Kernel("Matérn 1/2", lambda d: _root(d) / scale)
+    return None
+
+
+def of_pairwise(estimator: Any, kernel: Any, gamma: float | None, n_features: int) -> Kernel:
+    """The same for estimators that call `pairwise_kernels`, where gamma=None means 1 / n_features."""
+    if getattr(kernel, "__name__", "") == "laplacian_kernel":
+        kernel = "laplacian"
+    return kernel_of(estimator, kernel, 1 / n_features if gamma is None else float(gamma))
+
+
+def _root(d: Tensor) -> Tensor:
+    """√d without an infinite slope at zero."""
+    return torch.where(d > 0, torch.where(d > 0, d, 1.0).sqrt(), 0.0)
+
+
+def density_kernel(name: str, h: float) -> Kernel | None:
+    """The kernels of `KernelDensity` that have a shape, scaled to k(0) = 1."""
+    edge = math.inf
+    inside: dict[str, Callable[[Tensor], Tensor]] = {
+        "exponential": lambda d: _root(d) / h,
+        "epanechnikov": lambda d: torch.where(d < h * h, -torch.log1p(-(d / (h * h)).clamp_max(1)), edge),
+        "linear": lambda d: torch.where(d < h * h, -torch.log1p(-(_root(d) / h).clamp_max(1)), edge),
+        "cosine": lambda d: torch.where(
+            d < h * h, -torch.log(torch.cos(0.5 * math.pi * (_root(d) / h).clamp_max(1))), edge
+        ),
+    }
+    if name == "gaussian":
+        return gaussian(1 / (2 * h * h))
+    return Kernel(name, inside[name]) if name in inside else None
+
+
+def pool(
+    kernel: Kernel,
+    anchors: np.ndarray,
+    log_weights: np.ndarray,
+    pullback: Pullback,
+    dtype: torch.dtype,
+    *,
+    still: float | None = None,
+    training: bool = False,
+) -> Layer:
+    """−log Σ_j α_j k(x, u_j) with weights normalised to one; ``still``: log-weight of an anchor that sits on every row."""
+    if kernel.gamma is not None:
+        # Two pools that are subtracted may lose less than one that is not.
+        lost = 1e5 if training else 1e3
+        return SoftMinPool(SoftMinDistance(anchors, log_weights, kernel.gamma, pullback, dtype, still, lost))
+    weights = np.asarray(log_weights, dtype=float)
+    units: Layer = Radial(tensor(anchors), pullback, kernel.profile, kernel.metric, training)
+    if still is not None:
+        weights = np.append(weights, still)
+        units = _AndStill(units)
+    log_w = tensor(weights)
+    return SoftMin(units, log_w - torch.logsumexp(log_w, 0), default="stable")
+
+
+class _AndStill(Layer):
+    """One more unit that is always zero."""
+
+    def __init__(self, inner: Layer) -> None:
+        super().__init__()
+        self.inner, self.rules, self.units = inner, inner.rules, inner.units + 1
+
+    @property
+    def rows(self) -> int:
+        """Rows at once."""
+        return self.inner.rows
+
+    def forward(self, x: Any, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U + 1)."""
+        return torch.nn.functional.pad(self.inner(x), (0, 1))
+
+    def run(self, x: Any, ask: Any) -> Any:
+        """See `Layer.run`."""
+        got = self.inner.run(x, ask)
+        out = torch.nn.functional.pad(got.output, (0, 1))
+        carried = torch.nn.functional.pad(got.carried, (0, 1))
+        return type(got)(out, carried, lambda c: got.back(c[:, :-1]), out, {"distance": carried}, got.notes)

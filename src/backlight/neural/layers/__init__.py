@@ -1,0 +1,17 @@
+"""The vocabulary: layers with a pass forward and a way back, from which every model is composed.
+
+``base``               `Layer`, `Pass`: what a layer is
+``pullback``           the affine end of a front end, and the way back to columns
+``units``              layers on the data: affine, quadratic, one-feature terms, radial distances
+``softmin_distance``   Gaussian distances and their soft-min pool in one, fast
+``pools``              soft-min pools, log-odds, links to scores
+``contrasts``          nearest rivals, log-ratio of two pools, order statistics
+``energies``           polynomial kernels, free energies
+``combine``            layers side by side, means, variance; members with a front end of their own
+"""
+
+from backlight.neural.layers.base import Ask, Layer, Pass, Point
+from backlight.neural.layers.pullback import Pullback
+from backlight.neural.layers.softmin_distance import SoftMinDistance
+
+__all__ = ["Ask", "Layer", "Pass", "Point", "Pullback", "SoftMinDistance"]

@@ -1,0 +1,152 @@
+r"""What every layer of a neuralized model does: one pass forward, one pass back.
+
+A layer computes outputs :math:`y_u(x)` (one column a unit) and splits each of them, exactly, into the part that
+features *carry* and the part that belongs to none:
+
+.. math::  y_u(x) = \text{carried}_u(x) + \text{base}_u(x)
+
+The way back is linear in coefficients :math:`c_u`, one for each unit: it returns a relevance for every column of the
+table with
+
+.. math::  \sum_i R_i = \sum_u c_u\,\text{carried}_u .
+
+So layers compose like functions do, and conservation composes with them: a difference of two layers passes back
+(+c, −c), a mean c/m, a link :math:`y=\varphi(s)` its secant slope. Rules that do not conserve (they are published ones,
+kept under their names) break the last equation only, and the difference is the explanation's ``residual``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Ask", "Layer", "Pass", "Point"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """Rows at three places of the front end.
+
+    Attributes
+    ----------
+    coded : (n, columns) the table as numbers
+    e : (n, E) elements, each made from columns of the table
+    z : (n, K) what the model itself takes: an affine map of the elements, or the elements
+    """
+
+    coded: Tensor
+    e: Tensor
+    z: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @staticmethod
+    def at(z: Tensor) -> Point:
+        """Rows that are known in the model's space only, such as its anchors."""
+        return Point(z, z, z)
+
+    def take(self, rows: Any) -> Point:
+        """Some of the rows."""
+        return Point(self.coded[rows], self.e[rows], self.z[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """How relevance is wanted.
+
+    Attributes
+    ----------
+    rule : object
+        One of the layer's ``rules``.
+    own : (n,) tensor of int, optional
+        Which anchor each row is, −1 for none; without it a layer that leaves rows out looks itself.
+    usual : Point, optional
+        Rows that count as usual, for scores that say how normal a row is; for linear layers their mean is where
+        relevance is counted from.
+    level : float, optional
+        The value that a regression's relevance is counted from.
+    """
+
+    rule: Any
+    own: Tensor | None = None
+    usual: Point | None = None
+    level: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pass:
+    """One pass forward, and the way back.
+
+    Attributes
+    ----------
+    output, carried : (n, U)
+    back : function of coefficients (n, U) to relevance (n, columns)
+    others : (n, U)
+        The output had the row not been one of the model's own anchors.
+    flow : mapping of layer name to (n, U)
+        What each layer hands on, in the units of ``output``, last layer first.
+    notes : mapping of str to tensors with leading axis n
+    """
+
+    output: Tensor
+    carried: Tensor
+    back: Callable[[Tensor], Tensor]
+    others: Tensor
+    flow: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def scaled(self, output: Tensor, slope: Tensor, others: Tensor | None = None) -> Pass:
+        """The pass of a link y = φ(s) with y = base + slope · carried: slope of shape (n, U)."""
+        return replace(
+            self,
+            output=output,
+            carried=slope * self.carried,
+            back=lambda c: self.back(c * slope),
+            others=output if others is None else others,
+            flow={name: slope * value for name, value in self.flow.items()},
+        )
+
+
+class Layer(nn.Module):
+    """A network from rows to units, with relevance.
+
+    Attributes
+    ----------
+    rules : mapping of str to object
+        The rules it has, by name; the first is the default.
+    units : int
+    """
+
+    rules: Mapping[str, Any] = {"exact": "exact"}
+    units: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows that may go through at once, by the memory that one of them takes."""
+        return 8192
+
+    @abstractmethod
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Outputs, (n, U); ``own`` names the anchor that each row is and that is left out, −1 for none."""
+
+    @abstractmethod
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """Outputs, and the way back."""
+
+    def self_index(self, x: Point) -> Tensor:
+        """Which anchor each row itself is, −1 for none."""
+        return torch.full((len(x),), -1, device=x.z.device)
+
+    def training_rows(self) -> Tensor | None:
+        """Rows of the training set that the layer holds as anchors, in the model's space: (M, K)."""
+        return None
+
+    def accepts(self, rule: Any) -> bool:
+        """Whether a rule object is one of this layer's kinds."""
+        return any(type(rule) is type(known) for known in self.rules.values() if not isinstance(known, str))

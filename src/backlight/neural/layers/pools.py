@@ -1,0 +1,322 @@
+r"""Soft-min pools as layers, and the links that turn their output into scores.
+
+``SoftMinPool``  distance and pool in one, for Gaussian kernels: `backlight.neural.layers.softmin_distance`
+``SoftMin``      the pool alone, over any layer of non-negative units
+``Link``         a score that is a function of one output
+``Budget``       a score that says how normal a row is: what the row leaves of the usual
+``LogOdds``      log-odds of each unit against all others, from energies
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from backlight.neural.layers.base import Ask, Layer, Pass, Point
+from backlight.neural.layers.softmin_distance import SoftMinDistance
+from backlight.rules.softmin import SOFTMIN_RULES, SoftMinRule
+
+__all__ = ["Budget", "Link", "LogOdds", "SoftMin", "SoftMinPool"]
+
+# Below this share of distance in the score there is nothing that features could be given.
+_NO_DISTANCE = 1e-6
+
+Function = Callable[[Tensor], Tensor]
+
+
+class SoftMinPool(Layer):
+    """Gaussian distances and their soft-min, with the rules of `backlight.rules.softmin`; one unit, in nats."""
+
+    def __init__(self, pool: SoftMinDistance) -> None:
+        super().__init__()
+        self.pool = pool
+        self.rules = {name: rule() for name, rule in SOFTMIN_RULES.items()}
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Outlierness o(z) ≥ 0, shape (n, 1)."""
+        out = self.pool(x.z) if own is None else self.pool.score_without(x.z, own)
+        return out[:, None]
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        rule: SoftMinRule = ask.rule
+        got = self.pool.relevance(x.z, rule, ask.own)
+        return Pass(
+            output=got.score[:, None],
+            carried=got.carried[:, None],
+            back=lambda c: c * got.values,
+            others=got.others[:, None],
+            flow={"soft-min pool": got.score[:, None], "distance": got.carried[:, None]},
+            notes={"self_anchor": got.self_anchor, "no_distance": got.no_distance},
+        )
+
+    def self_index(self, x: Point) -> Tensor:
+        """Which anchor each row itself is, −1 for none."""
+        return self.pool.self_index(x.z - self.pool.center)
+
+    def training_rows(self) -> Tensor:
+        """The anchors, (M, K)."""
+        return self.pool.anchors + self.pool.center
+
+
+class SoftMin(Layer):
+    r"""o = −log Σ_j e^{w_j − h_j} over the units h_j ≥ 0 of another layer, with log-weights w_j of any sum.
+
+    With :math:`p_j \propto e^{w_j-h_j}` and weights on the simplex, o = E_p[h] + KL(p‖α). ``free`` hands p_j to each
+    unit and leaves the entropy to the base; the other rules hand on all of o, as `SoftMinPool` does. The
+    normaliser −log Σ_j e^{w_j} is base in any case.
+
+    Parameters
+    ----------
+    inner : Layer
+    log_weights : tensor of shape (U,)
+    default : str
+        The rule that "auto" stands for.
+    constant : float
+        Added to the output: part of the base.
+    """
+
+    log_weights: Tensor
+    log_total: Tensor
+
+    def __init__(self, inner: Layer, log_weights: Tensor, default: str = "free", constant: float = 0.0) -> None:
+        super().__init__()
+        self.inner = inner
+        self.constant = constant
+        self.register_buffer("log_weights", log_weights)
+        self.register_buffer("log_total", torch.logsumexp(log_weights, 0))
+        names = [default, *(name for name in SOFTMIN_RULES if name != default)]
+        self.rules = {name: SOFTMIN_RULES[name]() for name in names}
+
+    @property
+    def rows(self) -> int:
+        """Rows at once."""
+        return self.inner.rows
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, 1)."""
+        return self.constant - torch.logsumexp(self.log_weights - self._hidden(self.inner(x), own), 1, keepdim=True)
+
+    def _hidden(self, h: Tensor, own: Tensor | None) -> Tensor:
+        if own is None or not bool((own >= 0).any()):
+            return h
+        h = h.clone()
+        selves = torch.nonzero(own >= 0).squeeze(1)
+        log_rest = torch.log1p(-(self.log_weights[own[selves]] - self.log_total).exp())
+        h[selves] = h[selves] + log_rest[:, None]
+        h[selves, own[selves]] = math.inf
+        return h
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        rule: SoftMinRule = ask.rule
+        below = self.inner.run(x, Ask(next(iter(self.inner.rules.values())), None))
+        h = below.output
+        own = ask.own
+        if own is None and rule.leave_self_out:
+            own = self.self_index(x)
+        seen = self._hidden(h, own if rule.leave_self_out else None)
+        logits = self.log_weights - seen
+        others = -torch.logsumexp(logits, 1)
+        alone = others == math.inf
+        p = torch.where(alone[:, None], 0.0, torch.softmax(logits, 1))
+        h = torch.where(torch.isfinite(h), h, 0.0)  # a unit at infinity has no weight
+        mean = (p * h).sum(1)
+        o = others + self.log_total
+        tau = rule.stabiliser
+        if tau is None:
+            weight = p
+        else:
+            bottom = h + (tau * mean)[:, None]
+            weight = torch.where(bottom > 0, p / torch.where(bottom > 0, bottom, 1.0), 0.0)
+        mass = (weight * h).sum(1)
+        none = (mean < _NO_DISTANCE * o) | (mean <= 0) | alone
+        factor = torch.ones_like(o)
+        if rule.conserves:
+            factor = o if tau == 0 else o / torch.where(mass > 0, mass, 1.0)
+        if tau is not None or rule.conserves:
+            factor = torch.where(none, 0.0, factor)
+        coefficients = torch.where(alone[:, None], 0.0, weight * factor[:, None])
+        carried = (coefficients * below.carried).sum(1, keepdim=True)
+        output = self.constant - torch.logsumexp(self.log_weights - below.output, 1, keepdim=True)
+        found = own if own is not None else torch.full_like(o, -1, dtype=torch.long)
+        return Pass(
+            output=output,
+            carried=carried,
+            back=lambda c: below.back(c * coefficients),
+            others=others[:, None] + self.constant,
+            flow={"soft-min pool": output, **_flow(below, coefficients)},
+            notes={**below.notes, "no_distance": none, "self_anchor": found >= 0},
+        )
+
+    def self_index(self, x: Point) -> Tensor:
+        """Which unit's anchor each row is."""
+        return self.inner.self_index(x)
+
+    def training_rows(self) -> Tensor | None:
+        """The units' anchors."""
+        return self.inner.training_rows()
+
+
+def _flow(below: Pass, coefficients: Tensor) -> dict[str, Tensor]:
+    return {name: (coefficients * value).sum(1, keepdim=True) for name, value in below.flow.items()}
+
+
+class Link(Layer):
+    """y = φ(s) of one layer, element by element; relevance passes by the slope (φ(s) − φ(s₀)) / (s − s₀).
+
+    Parameters
+    ----------
+    inner : Layer
+    value, slope : functions of the inner output (n, U)
+    """
+
+    def __init__(self, inner: Layer, value: Function, slope: Function) -> None:
+        super().__init__()
+        self.inner, self.value, self.slope = inner, value, slope
+        self.rules, self.units = inner.rules, inner.units
+
+    @property
+    def rows(self) -> int:
+        """Rows at once."""
+        return self.inner.rows
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U)."""
+        return self.value(self.inner(x, own))
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        got = self.inner.run(x, ask)
+        return got.scaled(self.value(got.output), self.slope(got.output), self.value(got.others))
+
+    def self_index(self, x: Point) -> Tensor:
+        """As the inner layer's."""
+        return self.inner.self_index(x)
+
+    def training_rows(self) -> Tensor | None:
+        """As the inner layer's."""
+        return self.inner.training_rows()
+
+
+class Budget(Link):
+    """How normal a row is: y = φ(o) with φ falling, read as what the row leaves of the usual.
+
+    Every column has a budget b_i, its mean relevance over rows that count as usual, and R_i = |φ′| (b_i − R_i^out) with
+    the link's own secant for φ′. The rows are ``ask.usual`` or the layer's anchors.
+
+    Parameters
+    ----------
+    inner : Layer with one unit
+    value, slope : functions of o; the slope is negative
+    total : float, optional
+        What the budgets add up to; by default the mean relevance itself.
+    """
+
+    def __init__(self, inner: Layer, value: Function, slope: Function, total: float | None = None) -> None:
+        super().__init__(inner, value, slope)
+        self.total = total
+        self._known: dict[object, Tensor] = {}
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        got = self.inner.run(x, ask)
+        slope = self.slope(got.output).abs()
+        usual = self._usual(ask)
+        if usual is None:  # nothing to compare with: only what the row takes off
+            usual = torch.zeros_like(got.back(torch.ones_like(slope))[0])
+        given = usual.sum()
+        return replace(
+            got,
+            output=self.value(got.output),
+            others=self.value(got.others),
+            carried=slope * (given - got.carried),
+            back=lambda c: c * slope * (usual - got.back(torch.ones_like(slope))),
+            flow={name: slope * (given - value) for name, value in got.flow.items()},
+        )
+
+    def _usual(self, ask: Ask) -> Tensor | None:
+        rows, key = ask.usual, ask.rule
+        if rows is None:
+            if key in self._known:
+                return self._known[key]
+            anchors = self.inner.training_rows()
+            if anchors is None:
+                return None
+            rows = Point.at(anchors)
+        parts, n = [], max(1, min(self.rows, 4096))
+        for start in range(0, len(rows), n):
+            got = self.inner.run(rows.take(slice(start, start + n)), Ask(ask.rule))
+            parts.append(got.back(torch.ones_like(got.output)))
+        usual = torch.cat(parts).mean(0)
+        if self.total is not None:
+            whole = float(usual.sum())
+            usual = usual * (self.total / whole) if whole > 0 else torch.full_like(usual, self.total / len(usual))
+        if ask.usual is None:
+            self._known[key] = usual
+        return usual
+
+
+class LogOdds(Layer):
+    r"""log q_c/(1−q_c) for each c, with q the softmax of −E: energies E = units of a layer + constants.
+
+    .. math::  y_c = \operatorname{smin}_{k\ne c} E_k - E_c, \qquad R = \sum_{k\ne c} \pi_k R(E_k) - R(E_c)
+
+    with :math:`\pi` the softmax over the others. Their entropy and all constants are base. For two units this is the
+    difference of the energies, exactly.
+
+    Parameters
+    ----------
+    inner : Layer
+        Its units are the energies' x-dependent parts.
+    constants : tensor of shape (U,)
+    """
+
+    constants: Tensor
+
+    def __init__(self, inner: Layer, constants: Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.rules, self.units = inner.rules, inner.units
+        self.register_buffer("constants", constants)
+
+    @property
+    def rows(self) -> int:
+        """Rows at once: (n, U, U) weights are formed."""
+        return max(16, min(self.inner.rows, (1 << 22) // (self.units * self.units)))
+
+    def _rivals(self, energies: Tensor) -> Tensor:
+        """−E_k for every c and k ≠ c, (n, c, k), with −∞ on the diagonal."""
+        others = (-energies)[:, None, :].expand(-1, energies.shape[1], -1).clone()
+        others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
+        return others
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U)."""
+        energies = self.inner(x) + self.constants
+        return -torch.logsumexp(self._rivals(energies), 2) - energies
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        below = self.inner.run(x, ask)
+        energies = below.output + self.constants
+        rivals = self._rivals(energies)
+        matrix = torch.softmax(rivals, 2)
+        matrix.diagonal(dim1=1, dim2=2).fill_(-1.0)
+
+        def through(value: Tensor) -> Tensor:
+            return torch.einsum("nck,nk->nc", matrix, value)
+
+        output = -torch.logsumexp(rivals, 2) - energies
+        return Pass(
+            output=output,
+            carried=through(below.carried),
+            back=lambda c: below.back(torch.einsum("nc,nck->nk", c, matrix)),
+            others=output,
+            flow={"log-odds": output, **{name: through(value) for name, value in below.flow.items()}},
+            notes=below.notes,
+        )

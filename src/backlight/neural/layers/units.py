@@ -1,0 +1,290 @@
+r"""Layers that touch the data: affine maps, quadratic forms, sums of one-feature terms, radial distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backlight.neural.layers.base import Ask, Layer, Pass, Point
+from backlight.neural.layers.pullback import Pullback
+from backlight.rules.quadratic import QUADRATIC_RULES, PartialContribution, ReconstructionContribution
+
+__all__ = ["Additive", "Affine", "Mahalanobis", "Quadratics", "Radial", "tensor"]
+
+# Explicit differences are formed for at most this many numbers at once (32 MiB of doubles).
+_PAIR_ENTRIES = 1 << 22
+# Terms below this share of a row's largest one cannot change a double.
+_NEGLIGIBLE = 1e-20
+
+
+def tensor(array: object) -> Tensor:
+    """Float64."""
+    return torch.as_tensor(np.asarray(array, dtype=np.float64))
+
+
+class Affine(Layer):
+    r"""y = W z + b. Relevance: :math:`R_k = (A^{\mathsf T} w)_k (e - \tilde e)_k`, base: b + w·z̃.
+
+    The reference z̃ is zero, the front end's own centre where it ends in a projection, or the mean of ``ask.usual``.
+    """
+
+    weight: Tensor
+    constant: Tensor
+    reference: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, pullback: Pullback) -> None:
+        super().__init__()
+        self.pullback, self.units = pullback, len(weight)
+        self.rules = {"linear": "linear"}
+        W, b, reference = pullback.linear(weight, bias)
+        self.register_buffer("weight", W)
+        self.register_buffer("constant", b)
+        self.register_buffer("reference", reference)
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U)."""
+        return (x.e - self.reference) @ self.weight.T + self.constant
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        start = self.reference if ask.usual is None else ask.usual.e.mean(0)
+        delta = x.e - start
+        output = self.forward(x)
+        carried = delta @ self.weight.T
+        return Pass(output, carried, lambda c: self.pullback.columns(delta * (c @ self.weight)), output)
+
+
+class Quadratics(Layer):
+    r"""F_k = s ‖(z − μ_k) L_k‖², one unit for each centre; relevance s δ ⊙ (L Lᵀ δ), which is Euler's identity.
+
+    Parameters
+    ----------
+    means : (U, K)
+    factors : (U, K, r), (1, K, r) for one metric, or (U, K) and (1, K) for diagonal ones
+    pullback : Pullback
+    scale : float
+    """
+
+    means: Tensor
+    factors: Tensor
+
+    def __init__(self, means: Tensor, factors: Tensor, pullback: Pullback, scale: float = 0.5) -> None:
+        super().__init__()
+        self.pullback, self.units, self.scale = pullback, len(means), scale
+        self.rules = {"pdc": PartialContribution()}
+        self.register_buffer("means", means)
+        self.register_buffer("factors", factors)
+
+    def _delta(self, z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        """δ, δL and L."""
+        L = self.factors[k if len(self.factors) > 1 else 0]
+        delta = z - self.means[k]
+        return delta, delta * L if L.dim() == 1 else delta @ L, L
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U)."""
+        found = [self._delta(x.z, k)[1].square().sum(1) for k in range(self.units)]
+        return self.scale * torch.stack(found, 1)
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        output = self.forward(x)
+
+        def back(c: Tensor) -> Tensor:
+            out = x.z.new_zeros((len(x), self.pullback.n_columns))
+            for k in range(self.units):
+                delta, y, L = self._delta(x.z, k)
+                gradient = y * L if L.dim() == 1 else y @ L.T
+                out += self.pullback.pair(delta, gradient) * (self.scale * c[:, k, None])
+            return out
+
+        return Pass(output, output, back, output, {"quadratic forms": output})
+
+
+class Mahalanobis(Layer):
+    """δᵀPδ around one mean, with the rules of `backlight.rules.quadratic`, in the space of the elements.
+
+    Parameters
+    ----------
+    P : (K, K) positive semi-definite
+    mean : (K,)
+    """
+
+    def __init__(self, P: Tensor, mean: Tensor, pullback: Pullback) -> None:
+        super().__init__()
+        self.rules = QUADRATIC_RULES
+        self.pullback = pullback
+        M, center = pullback.metric((P + P.T) / 2, mean)
+        values, vectors = torch.linalg.eigh(M)
+        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        self.register_buffer("metric", M)
+        self.register_buffer("center", center)
+        self.register_buffer("root", root)
+        # The blocks of RBC: elements of one column together. A product of columns belongs to none alone.
+        owner = pullback.owner.tolist() if pullback.shares is None else None
+        blocks = None
+        if owner is not None:
+            blocks = M.new_zeros(M.shape)
+            for column in sorted(set(owner)):
+                index = torch.tensor([k for k, c in enumerate(owner) if c == column])
+                part = M[index[:, None], index]
+                blocks[index[:, None], index] = torch.linalg.pinv(part, hermitian=True)
+        self.blocks: Tensor | None
+        if blocks is None:
+            self.blocks = None
+        else:
+            self.register_buffer("blocks", blocks)
+
+    metric: Tensor
+    center: Tensor
+    root: Tensor
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, 1)."""
+        delta = x.e - self.center
+        return ((delta @ self.metric) * delta).sum(1, keepdim=True)
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        delta = x.e - self.center
+        gradient = delta @ self.metric
+        if isinstance(ask.rule, PartialContribution):
+            shares = delta * gradient
+        elif isinstance(ask.rule, ReconstructionContribution):
+            if self.blocks is None:
+                from backlight.errors import UnsupportedOption
+
+                raise UnsupportedOption(
+                    "rules='rbc' asks what one column's best value would be, and after a step that multiplies columns "
+                    "that has no closed form: use 'pdc' or 'cdc'"
+                )
+            shares = gradient * (gradient @ self.blocks)
+        else:
+            shares = (delta @ self.root).square()
+        output = self.forward(x)
+        values = self.pullback.columns(shares)
+        return Pass(output, output, lambda c: c * values, output, {"quadratic form": output})
+
+
+class Additive(Layer):
+    """y_u = Σ_k t_uk(z_k): terms that belong to one feature each, as in naive Bayes.
+
+    Parameters
+    ----------
+    terms : function of z (n, K) to (n, U, K)
+    units : int
+    """
+
+    def __init__(self, terms: Callable[[Tensor], Tensor], units: int, pullback: Pullback) -> None:
+        super().__init__()
+        self.terms, self.units, self.pullback = terms, units, pullback
+        self.rules = {"additive": "additive"}
+
+    @property
+    def rows(self) -> int:
+        """Rows at once."""
+        return max(16, min(8192, _PAIR_ENTRIES // max(1, self.units * self.pullback.width)))
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, U)."""
+        return self.terms(x.z).sum(2)
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        terms = self.terms(x.z)
+        output = terms.sum(2)
+        return Pass(
+            output, output, lambda c: self.pullback.columns(torch.einsum("nu,nuk->nk", c, terms)), output,
+            {"terms": output},
+        )  # fmt: skip
+
+
+class Radial(Layer):
+    r"""h_j = ψ(d_j) ≥ 0, one unit for each anchor, with d a squared Euclidean or a city-block distance.
+
+    Relevance of a unit goes to features in proportion to their share of the distance, :math:`\delta_i^2/d` or
+    :math:`|\delta_i|/d` (Euler's identity for a function of degree 2 or 1). Distances come from explicit differences.
+
+    Parameters
+    ----------
+    anchors : (M, K)
+    profile : function ψ of d, with ψ(0) = 0; infinite outside a kernel's support
+    metric : {"sqeuclidean", "cityblock"}
+    training : bool
+        Whether the anchors are rows of the training set, which a row of the table can be.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self,
+        anchors: Tensor,
+        pullback: Pullback,
+        profile: Callable[[Tensor], Tensor] = lambda d: d,
+        metric: str = "sqeuclidean",
+        training: bool = False,
+    ) -> None:
+        super().__init__()
+        self.pullback, self.profile, self.metric, self.units = pullback, profile, metric, len(anchors)
+        self.training_anchors = training
+        self.rules = {"distance": "distance"}
+        self.register_buffer("anchors", anchors)
+
+    @property
+    def rows(self) -> int:
+        """Rows at once."""
+        return max(16, min(8192, (1 << 20) // self.units))
+
+    def distances(self, z: Tensor) -> Tensor:
+        """d, shape (n, M)."""
+        if self.metric == "cityblock":
+            return torch.cdist(z, self.anchors, p=1)
+        return torch.cdist(z, self.anchors, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+        """Shape (n, M)."""
+        return self.profile(self.distances(x.z))
+
+    def run(self, x: Point, ask: Ask) -> Pass:
+        """See `Layer.run`."""
+        d = self.distances(x.z)
+        h = self.profile(d)
+
+        def back(c: Tensor) -> Tensor:
+            relevance = torch.where(torch.isfinite(h), c * h, 0.0)
+            weight = torch.where(d > 0, relevance / torch.where(d > 0, d, 1.0), 0.0)
+            return self.share(x.z, weight, relevance.abs())
+
+        return Pass(h, torch.where(torch.isfinite(h), h, 0.0), back, h, {"distance": h})
+
+    def share(self, z: Tensor, weight: Tensor, size: Tensor) -> Tensor:
+        """Σ_j w_j · shares of d_j, leaving out anchors whose term has no size: (n, columns)."""
+        out = z.new_zeros((len(z), self.pullback.n_columns))
+        row, anchor = torch.nonzero(size > _NEGLIGIBLE * size.amax(1, keepdim=True), as_tuple=True)
+        step = max(1, _PAIR_ENTRIES // max(1, z.shape[1]))
+        for start in range(0, len(row), step):
+            r, a = row[start : start + step], anchor[start : start + step]
+            delta = z[r] - self.anchors[a]
+            gradient = delta.sign() if self.metric == "cityblock" else delta
+            out.index_add_(0, r, self.pullback.pair(delta, gradient) * weight[r, a, None])
+        return out
+
+    def self_index(self, x: Point) -> Tensor:
+        """Which anchor each row is, −1 for none."""
+        if not self.training_anchors:
+            return super().self_index(x)
+        d = self.distances(x.z)
+        size = x.z.abs().amax(1) + self.anchors.abs().amax()
+        gap = 64 * torch.finfo(d.dtype).eps * size
+        nearest, index = d.min(1)
+        width = math.sqrt(x.z.shape[1]) * gap
+        limit = x.z.shape[1] * gap if self.metric == "cityblock" else width.square()
+        return torch.where(nearest <= limit, index, -1)
+
+    def training_rows(self) -> Tensor | None:
+        """The anchors, where they are training rows."""
+        return self.anchors if self.training_anchors else None

@@ -1,0 +1,234 @@
+r"""Linear models, and multilayer perceptrons.
+
+A linear model is one affine layer: :math:`R_i = w_i (x_i - \tilde x_i)`, :math:`\tilde x` = 0 or ``reference``. Behind a
+projection or a Nyström map the layers are folded into one: see `backlight.neural.expansions` for the latter. A perceptron
+becomes a `torch.nn.Sequential`, which the relevance engine explains like any other; an affine front end is folded into its
+first layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backlight.errors import UnsupportedOption
+from backlight.neural.layers import Layer
+from backlight.neural.layers.combine import Deep, Signed
+from backlight.neural.layers.pools import Link, LogOdds
+from backlight.neural.layers.units import Affine, tensor
+from backlight.neural.network import Head, Inputs, Score
+from backlight.neural.neuralize import neuralize
+from backlight.neural.scores import Reference, plain, probability
+from backlight.neural.svm import dense
+from backlight.neural.targets import Outputs
+
+__all__ = [
+    "affine", "against_the_rest", "linear_classifier", "linear_regressor", "log_odds", "odds_scores", "perceptron",
+    "reference_log_odds",
+]  # fmt: skip
+
+REGRESSORS = (
+    "LinearRegression", "Ridge", "RidgeCV", "Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "BayesianRidge",
+    "ARDRegression", "Lars", "LarsCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "OrthogonalMatchingPursuit",
+    "OrthogonalMatchingPursuitCV", "HuberRegressor", "QuantileRegressor", "TheilSenRegressor", "SGDRegressor",
+    "PassiveAggressiveRegressor", "MultiTaskLasso", "MultiTaskElasticNet",
+)  # fmt: skip
+LOG_LINKED = ("PoissonRegressor", "GammaRegressor")
+CLASSIFIERS = (
+    "LogisticRegression", "LogisticRegressionCV", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier",
+    "Perceptron", "PassiveAggressiveClassifier",
+)  # fmt: skip
+
+
+def affine(estimator: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (U, K) and intercepts (U,)."""
+    weight = np.atleast_2d(dense(estimator.coef_))
+    return weight, np.broadcast_to(np.ravel(np.asarray(estimator.intercept_, dtype=float)), len(weight)).copy()
+
+
+def _affine_layer(estimator: Any) -> Callable[[Inputs], Layer]:
+    weight, bias = affine(estimator)
+    return lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback)
+
+
+@neuralize.register(*(f"sklearn.linear_model.{name}" for name in REGRESSORS), "sklearn.svm.LinearSVR")
+def linear_regressor(estimator: Any) -> Head:
+    """Neuralize a linear regression: score "predict"."""
+    weight, _ = affine(estimator)
+    outputs = Outputs.each([f"output {k}" for k in range(len(weight))]) if np.ndim(estimator.coef_) > 1 else Outputs()
+    if len(weight) == 1:
+        outputs = Outputs()
+    score = plain("predict", _affine_layer(estimator), _predict, outputs)
+    return Head(f"{type(estimator).__name__} ({weight.shape[1]} weights)", {"predict": score})
+
+
+def _predict(model: Any, z: Any) -> np.ndarray:
+    out = np.asarray(model.predict(z), dtype=float)
+    return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
+
+
+@neuralize.register("sklearn.linear_model.SGDOneClassSVM")
+def linear_one_class(estimator: Any) -> Head:
+    """Neuralize `SGDOneClassSVM`: a linear function and an offset."""
+    weight = np.atleast_2d(dense(estimator.coef_))
+    bias = -np.ravel(np.asarray(estimator.offset_, dtype=float))
+    score = plain(
+        "decision_function", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), _decision
+    )
+    return Head("linear one-class SVM", {"decision_function": score})
+
+
+@neuralize.register(*(f"sklearn.linear_model.{name}" for name in LOG_LINKED))
+def log_linked_regressor(estimator: Any) -> Head:
+    """Neuralize a Poisson or gamma regression: score "log_predict", the linear predictor."""
+    score = plain("log_predict", _affine_layer(estimator), _linear_predictor)
+    return Head(f"{type(estimator).__name__} (log link)", {"log_predict": score})
+
+
+def _linear_predictor(model: Any, z: Any) -> np.ndarray:
+    return np.asarray(model._linear_predictor(z))  # private: predict is its exponential, which overflows
+
+
+@neuralize.register(
+    *(f"sklearn.linear_model.{name}" for name in CLASSIFIERS),
+    "sklearn.svm.LinearSVC",
+    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis",
+)
+def linear_classifier(estimator: Any) -> Head:
+    """Neuralize a linear classifier: "decision_function", and where there are probabilities "log_odds"."""
+    make = _affine_layer(estimator)
+    outputs = Outputs.classes(estimator.classes_)
+    n = len(estimator.classes_)
+    scores = {"decision_function": plain("decision_function", make, _decision, outputs)}
+    kind = f"{type(estimator).__name__} ({n} classes)"
+    joint = type(estimator).__name__ in ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis")
+    if joint and _is_softmax(estimator):
+        scores.update(log_odds(make, n, outputs))
+    return Head(kind, scores)
+
+
+def _is_softmax(estimator: Any) -> bool:
+    """Whether probabilities are the softmax of the decision function (and not of each class against the rest)."""
+    if len(estimator.classes_) == 2 or not hasattr(estimator, "solver"):
+        return True
+    if getattr(estimator, "multi_class", "auto") == "ovr":
+        return False
+    return bool(estimator.solver != "liblinear")
+
+
+def _decision(model: Any, z: Any) -> np.ndarray:
+    return np.asarray(model.decision_function(z), dtype=float)
+
+
+def log_odds(make: Callable[[Inputs], Layer], n_classes: int, outputs: Outputs) -> dict[str, Score]:
+    """Scores "log_odds" and "probability" of a model whose units are unnormalised log-probabilities of the classes.
+
+    Two classes have one unit, the difference.
+    """
+
+    def layer(inputs: Inputs) -> Layer:
+        inner = make(inputs)
+        if n_classes == 2:
+            return inner
+        negative = Link(inner, lambda y: -y, lambda y: -torch.ones_like(y))
+        return LogOdds(negative, torch.zeros(n_classes, dtype=torch.float64))
+
+    return odds_scores(layer, outputs, decision_log_odds)
+
+
+def odds_scores(layer: Callable[[Inputs], Layer], outputs: Outputs, reference: Reference) -> dict[str, Score]:
+    """Scores "log_odds" and "probability" from the log-odds layer (one unit for two classes)."""
+    both = outputs.directions is not None
+
+    def two(inputs: Inputs) -> Layer:
+        return Signed(layer(inputs)) if both else layer(inputs)
+
+    return {
+        "log_odds": plain("log_odds", layer, reference, outputs),
+        "probability": probability(
+            "probability", two, lambda model, z: np.asarray(model.predict_proba(z)), Outputs.each(outputs.names)
+        ),
+    }
+
+
+def decision_log_odds(model: Any, z: Any) -> np.ndarray:
+    """The same from the decision function, whose softmax the probabilities are: these have rounded to 0 and 1."""
+    d = np.asarray(model.decision_function(z), dtype=float)
+    return d if d.ndim == 1 else against_the_rest(d)
+
+
+def against_the_rest(log_p: np.ndarray) -> np.ndarray:
+    """log p_c − log Σ_{k≠c} p_k, (n, C)."""
+    from scipy.special import logsumexp
+
+    rest = [logsumexp(np.delete(log_p, c, axis=1), axis=1) for c in range(log_p.shape[1])]
+    return np.asarray(log_p - np.stack(rest, 1))
+
+
+def reference_log_odds(model: Any, z: Any) -> np.ndarray:
+    """log q/(1 − q) of the library's own log-probabilities; (n,) for two classes."""
+    log_q = np.asarray(model.predict_log_proba(z), dtype=float)
+    if log_q.shape[1] == 2:
+        return np.asarray(log_q[:, 1] - log_q[:, 0])
+    return against_the_rest(log_q)
+
+
+# -- multilayer perceptrons ----------------------------------------------------------------------------------------
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "identity": nn.Identity,
+}  # fmt: skip
+
+
+@neuralize.register("sklearn.neural_network.MLPClassifier", "sklearn.neural_network.MLPRegressor")
+def perceptron(estimator: Any) -> Head:
+    """Neuralize a multilayer perceptron: its logits, or its prediction."""
+    finish = estimator.out_activation_
+    last = estimator.coefs_[-1].shape[1]
+    classes = getattr(estimator, "classes_", None)
+    if classes is not None and finish == "logistic" and last > 1:
+        raise UnsupportedOption("MLPClassifier with several labels at once is not supported: fit one model a label")
+    if finish not in ("identity", "softmax", "logistic"):
+        raise UnsupportedOption(f"{type(estimator).__name__} ends in {finish!r}, which is not supported")
+    names = None if classes is None else [str(c) for c in classes]
+    if names is None:
+        outputs = Outputs() if last == 1 else Outputs.each([f"output {k}" for k in range(last)])
+        score = plain("predict", lambda inputs: Deep(_sequential(estimator, inputs), last), _predict, outputs)
+        return Head(f"multilayer perceptron ({_sizes(estimator)})", {"predict": score})
+    outputs = Outputs.classes(names)
+    score = plain("logit", lambda inputs: Deep(_sequential(estimator, inputs), last), _logits, outputs)
+    return Head(f"multilayer perceptron ({_sizes(estimator)}, {len(names)} classes)", {"logit": score})
+
+
+def _sizes(estimator: Any) -> str:
+    return "–".join(str(len(W)) for W in estimator.coefs_) + f"–{estimator.coefs_[-1].shape[1]}"
+
+
+def _sequential(estimator: Any, inputs: Inputs) -> nn.Module:
+    layers: list[nn.Module] = []
+    for index, (W, b) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
+        weight, bias = tensor(W.T), tensor(b)
+        if index == 0:
+            weight, bias, start = inputs.pullback.linear(weight, bias)
+            bias = bias - weight @ start
+        # made on "meta": building a layer must not draw from the user's random state
+        layer = nn.Linear(*reversed(weight.shape), dtype=torch.float64, device="meta").to_empty(device="cpu")
+        layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
+        layers += [layer, ACTIVATIONS[estimator.activation]()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def _logits(model: Any, z: Any) -> np.ndarray:
+    """What the library's probabilities are the softmax or the logistic function of."""
+    # The softmax forgets a constant a row, and both forget digits: the library's own pass, with another last activation.
+    from copy import copy
+
+    linear = copy(model)
+    linear.out_activation_ = "identity"
+    out = np.asarray(linear._forward_pass_fast(z, check_input=True))  # private: predict_proba before its end
+    return out[:, 0] if out.shape[1] == 1 else out

@@ -1,0 +1,181 @@
+r"""Nearest neighbours: distances as outlier scores, local outlier factors, and votes.
+
+* `NearestNeighbors`: "outlierness" is the distance to the k-th neighbour, "mean_distance" the mean over the k.
+* `LocalOutlierFactor(novelty=True)`: LOF = A·B with A the mean density of the neighbours, a constant of the training
+  set for given neighbours, and B the mean reach max(kdist_o, ‖x − o‖): relevance of an average of distances.
+* `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer. See
+  `backlight.neural.layers.contrasts.ClassOrderStatistics`.
+* `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it; "neighbourhood"
+  says why these k rows and not the next k: the mean squared distance of the latter less that of the former.
+
+Which rows are the neighbours is asked of the estimator's own search, so that ties fall as they do there.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from backlight.errors import UnsupportedOption
+from backlight.neural.layers import Layer
+from backlight.neural.layers.contrasts import ClassOrderStatistics, NearestRows, OrderStatistics
+from backlight.neural.layers.units import tensor
+from backlight.neural.network import Head, Inputs
+from backlight.neural.neuralize import neuralize
+from backlight.neural.scores import minus, plain
+from backlight.neural.svm import dense
+from backlight.neural.targets import Outputs
+
+__all__ = ["distances", "local_outlier_factor", "neighbourhood", "vote"]
+
+
+def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
+    """The training rows (private: `_fit_X`) and the estimator's own search, after a check of its metric."""
+    metric, params = estimator.effective_metric_, estimator.effective_metric_params_
+    if metric not in ("euclidean", "l2") and not (metric == "minkowski" and params.get("p", 2) == 2):
+        raise UnsupportedOption(
+            f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not supported: "
+            "fit it with metric='euclidean'"
+        )
+    rows = dense(estimator._fit_X)
+
+    def search(z: np.ndarray, k: int) -> np.ndarray:
+        return np.asarray(estimator.kneighbors(z, n_neighbors=k, return_distance=False))
+
+    return NearestRows(search, tensor(rows)), rows
+
+
+@neuralize.register("sklearn.neighbors.NearestNeighbors")
+def distances(estimator: Any) -> Head:
+    """Neuralize `NearestNeighbors` as an outlier score."""
+    nearest, rows = _rows(estimator)
+    k = min(estimator.n_neighbors, len(rows))
+    last = np.eye(k)[-1]
+
+    def make(weights: np.ndarray) -> Any:
+        return lambda inputs: OrderStatistics(nearest, tensor(weights), inputs.pullback)
+
+    scores = {
+        "outlierness": plain("outlierness", make(last), lambda model, z: _distances(model, z, k)[:, -1]),
+        "mean_distance": plain(
+            "mean_distance", make(np.full(k, 1 / k)), lambda model, z: _distances(model, z, k).mean(1)
+        ),
+    }
+    return Head(f"distance to the {k} nearest of {len(rows)} rows", scores)
+
+
+def _distances(model: Any, z: Any, k: int) -> np.ndarray:
+    """Distances that the library's search found, from explicit differences: its own lose digits near zero."""
+    rows, query = dense(model._fit_X), dense(z)
+    found = model.kneighbors(query, n_neighbors=k, return_distance=False)
+    return np.asarray(np.sqrt(((query[:, None] - rows[found]) ** 2).sum(2)))
+
+
+@neuralize.register("sklearn.neighbors.LocalOutlierFactor")
+def local_outlier_factor(estimator: Any) -> Head:
+    """Neuralize `LocalOutlierFactor(novelty=True)`."""
+    if not estimator.novelty:
+        raise UnsupportedOption(
+            "LocalOutlierFactor(novelty=False) has no score for new rows: fit it with novelty=True"
+        )
+    nearest, rows = _rows(estimator)
+    k = estimator.n_neighbors_
+    density = tensor(estimator._lrd)  # private: densities and k-distances of the training rows
+    reach = tensor(estimator._distances_fit_X_[:, k - 1])
+
+    def make(inputs: Inputs) -> Layer:
+        # 1e-10 is what the library adds to the mean reach, lest it divide by zero
+        return OrderStatistics(
+            nearest, tensor(np.full(k, 1 / k)), inputs.pullback, floor=reach, gate=lambda near: density[near].mean(1),
+            extra=1e-10,
+        )  # fmt: skip
+
+    def factor(model: Any, z: Any) -> np.ndarray:
+        return -np.asarray(model.score_samples(z))
+
+    threshold = -float(estimator.offset_)
+    scores = {
+        "outlierness": plain("outlierness", make, factor),
+        "decision_function": minus(
+            "decision_function", make, threshold, lambda model, z: np.asarray(model.decision_function(z))
+        ),
+        "score_samples": minus("score_samples", make, 0.0, lambda model, z: np.asarray(model.score_samples(z))),
+    }
+    return Head(f"local outlier factor ({k} neighbours, {len(rows)} rows)", scores, threshold)
+
+
+@neuralize.register("sklearn.neighbors.KNeighborsClassifier")
+def vote(estimator: Any) -> Head:
+    """Neuralize `KNeighborsClassifier(weights="uniform")`."""
+    _uniform(estimator)
+    if estimator.outputs_2d_:
+        raise UnsupportedOption("KNeighborsClassifier with several outputs is not supported: fit one model an output")
+    nearest, rows = _rows(estimator)
+    k, labels = estimator.n_neighbors, np.asarray(estimator._y)  # private: class indices of the training rows
+    names = list(estimator.classes_)
+    if len(names) < 2:
+        raise UnsupportedOption("this KNeighborsClassifier was fitted on one class: there is nothing to tell apart")
+
+    def make(inputs: Inputs) -> Layer:
+        import torch
+
+        return ClassOrderStatistics(
+            nearest, torch.as_tensor(labels.astype(np.int64)), len(names), k, inputs.pullback
+        )
+
+    def contrast(model: Any, z: Any) -> np.ndarray:
+        return contrast_reference(model, dense(z), rows, labels, len(names), k)
+
+    scores = {"contrast": plain("contrast", make, contrast, Outputs.classes(names))}
+    return Head(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
+
+
+def contrast_reference(
+    model: Any, z: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_classes: int, k: int
+) -> np.ndarray:
+    """The order-statistic contrast, row by row, from sorted distances: slow and obvious."""
+    near = model.kneighbors(z, n_neighbors=k, return_distance=False)
+    out = np.empty((len(z), n_classes))
+    for i, row in enumerate(z):
+        d = ((row - rows) ** 2).sum(1)
+        votes = np.bincount(labels[near[i]], minlength=n_classes)
+        by_class = [np.sort(d[labels == c]) for c in range(n_classes)]
+
+        def m_th(c: int, m: int, by_class: Any = by_class, d: Any = d, i: int = i) -> float:
+            return float(by_class[c][m - 1]) if m <= len(by_class[c]) else float(d[near[i][-1]])
+
+        for a in range(n_classes):
+            gaps = []
+            for b in range(n_classes):
+                if b != a:
+                    odd = n_classes == 2 and k % 2
+                    m = (k + 1) // 2 if odd else min(votes[a], votes[b]) + 1
+                    gaps.append(m_th(b, m) - m_th(a, m))
+            out[i, a] = min(gaps)
+    return out[:, 1] if n_classes == 2 else out
+
+
+@neuralize.register("sklearn.neighbors.KNeighborsRegressor")
+def neighbourhood(estimator: Any) -> Head:
+    """Neuralize `KNeighborsRegressor`: why this neighbourhood."""
+    _uniform(estimator)
+    nearest, rows = _rows(estimator)
+    k = estimator.n_neighbors
+    both = min(2 * k, len(rows))
+    if both == k:
+        raise UnsupportedOption(f"KNeighborsRegressor(n_neighbors={k}) uses all its rows: there is no other neighbourhood")
+    weights = np.r_[np.full(k, -1 / k), np.full(both - k, 1 / (both - k))]
+
+    def make(inputs: Inputs) -> Layer:
+        return OrderStatistics(nearest, tensor(weights), inputs.pullback, squared=True)
+
+    score = plain("neighbourhood", make, lambda model, z: (_distances(model, z, both) ** 2) @ weights)
+    return Head(f"neighbourhood of {k} of {len(rows)} rows", {"neighbourhood": score})
+
+
+def _uniform(estimator: Any) -> None:
+    if estimator.weights != "uniform":
+        raise UnsupportedOption(
+            f"{type(estimator).__name__}(weights={estimator.weights!r}) is not supported: fit it with weights='uniform'"
+        )
