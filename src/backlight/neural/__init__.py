@@ -6,7 +6,7 @@
 ``kernels``           radial kernels as layers
 ``scores``, ``targets``  scores that families share; what a user can ask to have explained
 ``frontend``          from the columns of a table to a model's space
-``preprocessing``     scikit-learn transformers as layers
+``preprocessing``, ``transformers``  scikit-learn transformers as layers
 ``pipeline``          pipelines and column transformers: layers put together, columns kept track of
 ``trees``             models that are no networks: explained by a tree explainer
 ``network``           `NeuralizedModel`, what `neuralize` returns
@@ -30,6 +30,7 @@ from backlight.neural import (
     linear,
     neighbors,
     svm,
+    transformers,
     trees,
 )
 from backlight.neural.kernels import RadialKernel
@@ -58,6 +59,7 @@ __all__ = [
     "neighbors",
     "neuralize",
     "svm",
+    "transformers",
     "trees",
 ]
 

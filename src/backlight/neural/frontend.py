@@ -61,6 +61,8 @@ class Features:
         The map from elements to the data, after a projection.
     imputed : frozenset of int
         Columns in which missing cells are replaced.
+    n_columns : int
+        How many columns the table has.
     """
 
     layers: tuple[nn.Module, ...]
@@ -68,6 +70,7 @@ class Features:
     vocabulary: Vocabulary
     linear: Linear | None = None
     imputed: frozenset[int] = frozenset()
+    n_columns: int = 0
 
     @property
     def width(self) -> int:
@@ -128,7 +131,7 @@ class Features:
                 np.concatenate([m.center for m in maps]),
                 np.concatenate([m.shift for m in maps]),
             )
-        return Features((layer,), owner, vocabulary, linear, imputed)
+        return Features((layer,), owner, vocabulary, linear, imputed, blocks[0].n_columns)
 
 
 def _together(owners: list[np.ndarray]) -> np.ndarray:

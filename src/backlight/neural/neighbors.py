@@ -23,6 +23,7 @@ from backlight.neural.layers.contrasts import ClassOrderStatistics, NearestRows,
 from backlight.neural.layers.units import tensor
 from backlight.neural.network import Head, Inputs
 from backlight.neural.neuralize import neuralize
+from backlight.neural.registry import without_names
 from backlight.neural.scores import minus, plain
 from backlight.neural.svm import dense
 from backlight.neural.targets import Outputs
@@ -39,9 +40,10 @@ def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
             "fit it with metric='euclidean'"
         )
     rows = dense(estimator._fit_X)
+    bare = without_names(estimator)
 
     def search(z: np.ndarray, k: int) -> np.ndarray:
-        return np.asarray(estimator.kneighbors(z, n_neighbors=k, return_distance=False))
+        return np.asarray(bare.kneighbors(z, n_neighbors=k, return_distance=False))
 
     return NearestRows(search, tensor(rows)), rows
 
@@ -68,7 +70,7 @@ def distances(estimator: Any) -> Head:
 def _distances(model: Any, z: Any, k: int) -> np.ndarray:
     """Distances that the library's search found, from explicit differences: its own lose digits near zero."""
     rows, query = dense(model._fit_X), dense(z)
-    found = model.kneighbors(query, n_neighbors=k, return_distance=False)
+    found = without_names(model).kneighbors(query, n_neighbors=k, return_distance=False)
     return np.asarray(np.sqrt(((query[:, None] - rows[found]) ** 2).sum(2)))
 
 
@@ -135,7 +137,7 @@ def contrast_reference(
     model: Any, z: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_classes: int, k: int
 ) -> np.ndarray:
     """The order-statistic contrast, row by row, from sorted distances: slow and obvious."""
-    near = model.kneighbors(z, n_neighbors=k, return_distance=False)
+    near = without_names(model).kneighbors(z, n_neighbors=k, return_distance=False)
     out = np.empty((len(z), n_classes))
     for i, row in enumerate(z):
         d = ((row - rows) ** 2).sum(1)

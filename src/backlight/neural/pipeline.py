@@ -84,7 +84,7 @@ def front_features(parts: Parts) -> tuple[tuple[str, ...], bool, Features]:
         raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
     given = getattr(first, "feature_names_in_", None)
     names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
-    features = Features((), np.arange(width), Vocabulary())
+    features = Features((), np.arange(width), Vocabulary(), n_columns=width)
     for step in parts.steps:
         features = carry(step, features)
     return names, given is not None, features
@@ -111,6 +111,22 @@ def _pipeline(step: Any, features: Features) -> Features:
     return features
 
 
+@transformers.register("sklearn.frozen.FrozenEstimator")
+def _frozen(step: Any, features: Features) -> Features:
+    return carry(step.estimator, features)
+
+
+@transformers.register("sklearn.pipeline.FeatureUnion")
+def _feature_union(step: Any, features: Features) -> Features:
+    weights = step.transformer_weights or {}
+    blocks = [
+        _weighted(carry(inner, features), weights.get(name))
+        for name, inner in step.transformer_list
+        if not (isinstance(inner, str) and inner == "drop")
+    ]
+    return Features.side_by_side([block for block in blocks if block.width], features.vocabulary)
+
+
 @transformers.register("sklearn.compose.ColumnTransformer")
 def _column_transformer(step: Any, features: Features) -> Features:
     # Private: which input columns each transformer takes, names, masks and callables resolved at fit time.
@@ -121,14 +137,14 @@ def _column_transformer(step: Any, features: Features) -> Features:
         columns = np.asarray(positions[name], dtype=int)
         if (isinstance(inner, str) and inner == "drop") or not len(columns):
             continue
-        block = carry(inner, features.pick(columns))
-        if name in weights:
-            width = block.width
-            factor = np.full(width, float(weights[name]))
-            block = (
-                block.then(MultiplyAdd(factor, np.zeros(width)))
-                if block.linear is None
-                else block.scaled(np.zeros(width), 1 / factor)
-            )
-        blocks.append(block)
+        blocks.append(_weighted(carry(inner, features.pick(columns)), weights.get(name)))
     return Features.side_by_side(blocks, features.vocabulary)
+
+
+def _weighted(block: Features, weight: float | None) -> Features:
+    if weight is None:
+        return block
+    factor = np.full(block.width, float(weight))
+    if block.linear is None:
+        return block.then(MultiplyAdd(factor, np.zeros(block.width)))
+    return block.scaled(np.zeros(block.width), 1 / factor)

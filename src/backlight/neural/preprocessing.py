@@ -18,7 +18,7 @@ from backlight.errors import DataError, UnsupportedModel, UnsupportedOption
 from backlight.neural.frontend import Features, MultiplyAdd
 from backlight.neural.registry import ClassRegistry
 
-__all__ = ["transformers"]
+__all__ = ["level_code", "transformers"]
 
 transformers: ClassRegistry[Callable[[Any, Features], Features]] = ClassRegistry()
 
@@ -64,25 +64,6 @@ def _clipped(step: Any, features: Features, factor: np.ndarray, term: np.ndarray
     return features.scaled(-term / factor, 1 / factor)
 
 
-@transformers.register("sklearn.preprocessing.FunctionTransformer")
-def _function_transformer(step: Any, features: Features) -> Features:
-    if step.func is not None:
-        raise UnsupportedOption(
-            f"FunctionTransformer(func={getattr(step.func, '__name__', step.func)!r}) is unknown to backlight: "
-            "apply the function to the table before fitting, and explain that table"
-        )
-    return features
-
-
-@transformers.register("sklearn.decomposition.PCA")
-def _pca(step: Any, features: Features) -> Features:
-    A = step.components_
-    if step.whiten:
-        spread = np.sqrt(step.explained_variance_)
-        A = A / np.maximum(spread, np.finfo(spread.dtype).eps)[:, None]
-    return features.projected(np.asarray(A, dtype=float), np.asarray(step.mean_, dtype=float))
-
-
 # -- imputation --------------------------------------------------------------------------------------------------------
 
 
@@ -115,9 +96,9 @@ def _simple_imputer(step: Any, features: Features) -> Features:
         raise UnsupportedOption(
             f"SimpleImputer(missing_values={missing!r}) is not supported: only NaN, None or a number"
         )
-    if features.linear is not None:
+    if features.linear is not None or features.owner.ndim == 2:
         raise UnsupportedModel(
-            "SimpleImputer after a projection cannot be carried back: put it before, where cells can be missing"
+            "SimpleImputer after a projection or a product cannot be carried back: put it before, where cells can be missing"
         )
     statistics = np.array(
         [_statistic(v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)]
@@ -196,8 +177,8 @@ class OneHot(nn.Module):
 
 @transformers.register("sklearn.preprocessing.OneHotEncoder")
 def _one_hot(step: Any, features: Features) -> Features:
-    if features.linear is not None:
-        raise UnsupportedModel("OneHotEncoder after a projection cannot be carried back: encode before projecting")
+    if features.linear is not None or features.owner.ndim == 2:
+        raise UnsupportedModel("OneHotEncoder after a projection or a product cannot be carried back: encode before it")
     rare = step.infrequent_categories_ if _has_infrequent(step) else [None] * len(step.categories_)
     if step.drop is not None and any(r is not None for r in rare):
         raise UnsupportedOption(
@@ -215,7 +196,7 @@ def _one_hot(step: Any, features: Features) -> Features:
         rest = width + len(plain) if merged else nowhere
         for i, value in enumerate(categories):
             element.append(k)
-            level.append(_level(value, column, features))
+            level.append(level_code(value, column, features))
             target.append(place.get(i, rest if _key(value) in merged else nowhere))
         fallback.append(rest if step.handle_unknown in ("infrequent_if_exist", "warn") else nowhere)
         count = len(plain) + bool(merged)
@@ -235,7 +216,8 @@ def _key(value: Any) -> Any:
     return "nan" if value != value else (type(value).__name__, value)
 
 
-def _level(value: Any, column: int, features: Features) -> float:
+def level_code(value: Any, column: int, features: Features) -> float:
+    """The code of a category."""
     if value is not None and value != value:
         features.vocabulary.knows_nan.add(column)
         return float("nan")

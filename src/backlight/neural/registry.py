@@ -7,11 +7,12 @@ method resolution order, private module parts left out (``sklearn.svm._classes.O
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ClassRegistry", "public_name"]
+__all__ = ["ClassRegistry", "public_name", "without_names"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +27,14 @@ def public_name(cls: type) -> str:
         if getattr(sys.modules.get(package), cls.__name__, None) is cls:
             return f"{package}.{cls.__qualname__}"
     return ".".join([*(part for part in parts if not part.startswith("_")), cls.__qualname__])
+
+
+def without_names(estimator: Any) -> Any:
+    """A view of a fitted estimator that takes arrays without a warning about the names of columns."""
+    bare = copy.copy(estimator)
+    for attribute in ("feature_names_in_", "_sklearn_output_config"):
+        bare.__dict__.pop(attribute, None)
+    return bare
 
 
 class ClassRegistry(Generic[F]):

@@ -19,7 +19,7 @@ from backlight.neural.frontend import FrontEnd
 from backlight.neural.network import Relevance
 from backlight.neural.neuralize import check_fitted
 from backlight.neural.pipeline import front_features, unwrap
-from backlight.neural.registry import public_name
+from backlight.neural.registry import public_name, without_names
 from backlight.neural.targets import Outputs
 from backlight.tables import Frame, as_frame
 
@@ -74,7 +74,7 @@ class TreeModel:
         parts = unwrap(model)
         check_fitted(parts.estimator)
         kind = _kind(model) or ""
-        self.estimator, self.kind = parts.estimator, f"{name_of(model)}, by exact Shapley values of its trees"
+        self.estimator, self.kind = without_names(parts.estimator), f"{name_of(model)}, by exact Shapley values of its trees"
         self.version = str(shap.__version__)
         self.method = "tree_shap"
         self.score = (
@@ -104,7 +104,7 @@ class TreeModel:
         perturbation = "tree_path_dependent" if background is None else "interventional"
         try:
             self.explainer = shap.TreeExplainer(
-                parts.estimator, background, feature_perturbation=perturbation, model_output="raw"
+                self.estimator, background, feature_perturbation=perturbation, model_output="raw"
             )
         except shap.utils._exceptions.InvalidModelError as error:
             raise UnsupportedModel(f"shap {self.version} has no exact explainer for {name_of(model)}: {error}") from error
@@ -144,8 +144,7 @@ class TreeModel:
             "predict": self.estimator.predict,
             "outlierness": self._path,
         }[self.score]  # type: ignore[assignment]
-        names = getattr(self.estimator, "feature_names_in_", None)
-        out = np.asarray(call(z if names is None else _named(z, names)), dtype=float)
+        out = np.asarray(call(z), dtype=float)
         return out[:, None] if out.ndim == 1 else out
 
     def _path(self, z: Any) -> np.ndarray:
@@ -157,9 +156,3 @@ class TreeModel:
 def _average_path(n: int) -> float:
     """c(n): the mean path length of an unsuccessful search in a binary search tree (Liu et al. 2008)."""
     return 0.0 if n <= 1 else 1.0 if n == 2 else 2.0 * (np.log(n - 1.0) + np.euler_gamma) - 2.0 * (n - 1.0) / n
-
-
-def _named(z: np.ndarray, names: Any) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(z, columns=names)

@@ -86,6 +86,11 @@ class Pullback(nn.Module):
         """K: how many numbers the model takes."""
         return self.n_elements if self.into is None else len(self.into)
 
+    @property
+    def owned(self) -> Tensor | None:
+        """Which elements belong to any column; None for all. A constant among products belongs to none."""
+        return None if self.shares is None else (self.shares.sum(1) > 0).to(self.shares)
+
     def embed(self, e: Tensor) -> Tensor:
         """Elements to the model's space: (n, E) to (n, K)."""
         if self.into is None:

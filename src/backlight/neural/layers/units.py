@@ -53,6 +53,8 @@ class Affine(Layer):
         """See `Layer.run`."""
         start = self.reference if ask.usual is None else ask.usual.e.mean(0)
         delta = x.e - start
+        if self.pullback.owned is not None:
+            delta = delta * self.pullback.owned
         output = self.forward(x)
         carried = delta @ self.weight.T
         return Pass(output, carried, lambda c: self.pullback.columns(delta * (c @ self.weight)), output)
