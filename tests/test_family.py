@@ -136,7 +136,7 @@ def test_tables_of_every_kind_give_the_same_explanation(name, rng):
     of_frame = backlight.explain(named, frame[:20][names[::-1]] if hasattr(named, "feature_names_in_") else frame[:20])
     single = backlight.explain(fitted(name, X, y), X[:20].astype("f4"))
 
-    near = 1e-9 * np.abs(plain.values).max()
+    near = 1e-7 * np.abs(plain.values).max()  # a fit on columns in another memory order rounds otherwise
     assert np.abs(single.values - plain.values).max() <= near
     assert np.abs(of_frame.values - plain.values).max() <= near
     assert of_frame.feature_names == tuple(names)

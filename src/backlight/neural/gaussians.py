@@ -193,6 +193,7 @@ def pca(estimator: Any) -> Head:
         return np.asarray(((z - model.inverse_transform(model.transform(z))) ** 2).sum(1))
 
     residual = np.eye(d) - V.T @ V
+    residual = residual @ residual  # itself, but for the rounding of V
     scores = {
         "outlierness": plain("outlierness", form(residual), error),
         "t2": plain("t2", form((V.T / variance) @ V), scaled),

@@ -22,8 +22,8 @@ _NEGLIGIBLE = 1e-20
 
 
 def tensor(array: object) -> Tensor:
-    """Float64."""
-    return torch.as_tensor(np.asarray(array, dtype=np.float64))
+    """A copy in float64: the user's arrays may be read-only, and stay theirs."""
+    return torch.from_numpy(np.array(array, dtype=np.float64))
 
 
 class Affine(Layer):
