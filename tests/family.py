@@ -3,8 +3,20 @@
 from functools import partial
 
 import numpy as np
-from sklearn import cluster, covariance, discriminant_analysis, ensemble, gaussian_process, kernel_ridge, linear_model
-from sklearn import mixture, naive_bayes, neighbors, neural_network, svm  # fmt: skip
+from sklearn import (  # fmt: skip
+    cluster,
+    covariance,
+    discriminant_analysis,
+    ensemble,
+    gaussian_process,
+    kernel_ridge,
+    linear_model,
+    mixture,
+    naive_bayes,
+    neighbors,
+    neural_network,
+    svm,
+)
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.decomposition import PCA
 from sklearn.gaussian_process import kernels as gp

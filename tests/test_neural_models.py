@@ -8,13 +8,14 @@ import torch
 from scipy.sparse import csr_matrix
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
-from sklearn.datasets import load_wine
+from sklearn.cluster import DBSCAN, Birch
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC, OneClassSVM
+from sklearn.svm import OneClassSVM
 
 import backlight
+from backlight.neural.layers.units import Radial
 from tests.conftest import shared, standardised
 
 SCORES = {"OneClassSVM": ("outlierness", "inlierness", "decision_function", "score_samples"),
@@ -254,8 +255,12 @@ def test_options_without_a_network_are_refused_by_name(model, said):
 
 def test_unknown_and_unfitted_models_are_refused():
     X = standardised("wine")
-    with pytest.raises(backlight.errors.UnsupportedModel, match=r"sklearn\.svm\.SVC.*KernelDensity, OneClassSVM"):
-        backlight.neuralize(SVC().fit(X, load_wine().target))
+    with pytest.raises(
+        backlight.errors.UnsupportedModel, match=r"sklearn\.cluster\.Birch: .*KernelDensity.*OneClassSVM"
+    ):
+        backlight.neuralize(Birch().fit(X))
+    with pytest.raises(backlight.errors.UnsupportedModel, match="DBSCAN has no network: .*KernelClusters"):
+        backlight.neuralize(DBSCAN().fit(X))
     with pytest.raises(backlight.errors.DataError, match=r"Linear cannot run on these inputs: .*178x13 and 2x1"):
         backlight.explain(torch.nn.Linear(2, 1), X)
     for model in (OneClassSVM(), KernelDensity(), make_pipeline(StandardScaler(), OneClassSVM())):
@@ -305,8 +310,9 @@ def test_a_third_party_model_is_one_function(rng):
 
     @backlight.neuralize.register(Other)
     def other(estimator):
-        score = backlight.neural.Score("outlierness", lambda o: o, torch.ones_like, lambda model, z: (z**2).sum(1))
-        return backlight.neural.Head(estimator.centre_, np.zeros(1), 1.0, {"outlierness": score}, None, "a point")
+        units = lambda inputs: Radial(torch.as_tensor(estimator.centre_), inputs.pullback)  # noqa: E731
+        score = backlight.neural.Score("outlierness", units, lambda model, z: (z**2).sum(1))
+        return backlight.neural.Head("a point", {"outlierness": score})
 
     X = rng.normal(size=(5, 2))
     assert np.allclose(backlight.explain(Other(), X).values, X**2)

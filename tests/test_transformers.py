@@ -60,7 +60,9 @@ SELECTED = {
     "percentile": feature_selection.SelectPercentile(percentile=50),
     "from model": feature_selection.SelectFromModel(Lasso(0.1)),
     "recursive": feature_selection.RFE(LogisticRegression(), n_features_to_select=2),
-    "sequential": feature_selection.SequentialFeatureSelector(LinearDiscriminantAnalysis(), n_features_to_select=2, cv=2),
+    "sequential": feature_selection.SequentialFeatureSelector(
+        LinearDiscriminantAnalysis(), n_features_to_select=2, cv=2
+    ),
     "frozen": FrozenEstimator(preprocessing.StandardScaler().fit(np.arange(10.0).reshape(2, 5))),
 }
 PRODUCTS = {
@@ -77,7 +79,9 @@ UNIONS = {
         transformer_weights={"a": 0.5, "b": 3.0},
     ),
     "with products": make_union(preprocessing.PolynomialFeatures(2), preprocessing.MaxAbsScaler()),
-    "nested": make_union(make_pipeline(preprocessing.RobustScaler(), make_union(preprocessing.MinMaxScaler())), "passthrough"),
+    "nested": make_union(
+        make_pipeline(preprocessing.RobustScaler(), make_union(preprocessing.MinMaxScaler())), "passthrough"
+    ),
 }
 ALL = {**ELEMENTWISE, **LINEAR, **SELECTED, **PRODUCTS, **UNIONS}
 MODELS = {
@@ -200,11 +204,17 @@ def test_imputed_cells_are_marked(rng):
     [
         (RBFSampler(random_state=0), "RBFSampler.*use Nystroem"),
         (Nystroem(n_components=20), "Nystroem followed by KernelDensity has no network: a linear model must follow"),
-        (make_pipeline(Nystroem(n_components=20), preprocessing.StandardScaler()), "Nystroem must stand directly before"),
+        (
+            make_pipeline(Nystroem(n_components=20), preprocessing.StandardScaler()),
+            "Nystroem must stand directly before",
+        ),
         (decomposition.KernelPCA(2), "KernelPCA"),
         (preprocessing.FunctionTransformer(lambda x: x[:, ::-1]), "FunctionTransformer.*ufunc such as numpy.log1p"),
         (make_pipeline(decomposition.PCA(3), preprocessing.PowerTransformer()), "PowerTransformer after a projection"),
-        (make_pipeline(preprocessing.PolynomialFeatures(2), preprocessing.OneHotEncoder(sparse_output=False)), "OneHotEncoder after"),
+        (
+            make_pipeline(preprocessing.PolynomialFeatures(2), preprocessing.OneHotEncoder(sparse_output=False)),
+            "OneHotEncoder after",
+        ),
     ],
 )
 def test_what_cannot_be_carried_back_is_refused_by_name(step, said, rng):

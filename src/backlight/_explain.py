@@ -128,14 +128,17 @@ def explain(
     if not isinstance(model, NeuralizedModel) and trees.is_tree(model):
         if method != "lrp" or rules != "auto" or layers is not None or canonical:
             raise ArgumentError(
-                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: leave out "
+                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: "
+                "leave out "
                 "method, rules, layers and canonical"
             )
         return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
     network = _network(model, score)
     if isinstance(network.layer, Deep):
         options = {"method": method, "rules": rules, "layers": layers, "canonical": canonical, "seed": seed}
-        return _explain_perceptron(network, X, target, reference, names, strict, batch_size, options, progress)
+        return _explain_perceptron(
+            network, network.layer, X, target, reference, names, strict, batch_size, options, progress
+        )
     if method != "lrp":
         raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
     for name, value, default in (("layers", layers, None), ("canonical", canonical, False)):
@@ -203,7 +206,7 @@ def _dressed(
 ) -> Explanation:
     several = found.output.ndim == 2
     one = found.names[0] if found.names else ""
-    target = score if several or not one else f"{score} of {one}" if one != "predicted" else f"{score} of predicted class"
+    target = score if several or not one else f"{score} of {one}" + (" class" if one == "predicted" else "")
     ex = Explanation(
         values=found.values,
         output=found.output,
@@ -227,6 +230,7 @@ def _dressed(
 
 def _explain_perceptron(
     network: NeuralizedModel,
+    layer: Deep,
     X: Any,
     target: Any,
     reference: Any,
@@ -237,8 +241,7 @@ def _explain_perceptron(
     progress: bool | Progress | None,
 ) -> Explanation:
     """A perceptron's elements through the relevance engine, their relevance summed into the table's columns."""
-    layer, outputs = network.layer, network.score.outputs
-    assert isinstance(layer, Deep)
+    outputs = network.score.outputs
     start = None
     if reference is not None:
         start = network.point(network.encode(reference)).e.mean(0, keepdim=True)
@@ -297,7 +300,14 @@ def _explain_trees(
 
     found, frames = _all_batches(piece, explained.front, X, target, names, batch_size, progress)
     return _dressed(
-        found, frames, explained.front.names, names, strict, score=explained.score, method=explained.method, ledger=None,
+        found,
+        frames,
+        explained.front.names,
+        names,
+        strict,
+        score=explained.score,
+        method=explained.method,
+        ledger=None,
         provenance={"model": explained.kind, "versions": {**versions(), "shap": explained.version}},
     )
 

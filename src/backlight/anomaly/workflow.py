@@ -165,9 +165,7 @@ def explain_table(
     if network.threshold is not None:
         threshold, note = network.threshold, "the model's own"
     else:
-        alone = network.scores_of_training_rows()
-        threshold = float(np.quantile(alone[np.isfinite(alone)], 0.99))
-        note = "exceeded by 1 % of the model's training rows, each scored without itself"
+        threshold, note = _line_of(network, aligned if normal is None else normal)
     own = network.self_index(torch.as_tensor(coded))
     calibration = None if normal is None else np.asarray(network.encode(normal))
     if labels is None:
@@ -207,6 +205,16 @@ def explain_table(
             f"(at most {100 * discarded.max():.0f} % of one row): what happens there, the model cannot see."
         )
     return Findings(found, columns, network, None, labels, tuple(notes))
+
+
+def _line_of(network: NeuralizedModel, rows: Frame) -> tuple[float, str]:
+    """An alarm line for a model that has none: what 99 % of its own training rows stay below, or of a table."""
+    alone = network.scores_of_training_rows()
+    if alone is not None:
+        line = float(np.quantile(alone[np.isfinite(alone)], 0.99))
+        return line, "exceeded by 1 % of the model's training rows, each scored without itself"
+    scores = network.score_without_self(rows, np.full(len(rows), -1))
+    return float(np.quantile(scores, 0.99)), "exceeded by 1 % of the rows given as normal, or of this table"
 
 
 def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:

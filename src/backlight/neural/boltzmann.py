@@ -1,7 +1,7 @@
 """Restricted Boltzmann machines: the free energy, a product of experts.
 
-`BernoulliRBM.score_samples` is a pseudo-likelihood with a random bit: no network can equal it. What it is made of, the free
-energy, is a linear and a softplus layer.
+`BernoulliRBM.score_samples` is a pseudo-likelihood with a random bit: no network can equal it. What it is made of, the
+free energy, is a linear and a softplus layer.
 """
 
 from __future__ import annotations
@@ -33,4 +33,6 @@ def machine(estimator: Any) -> Head:
     def energy(model: Any, z: Any) -> np.ndarray:  # private
         return np.asarray(model._free_energy(np.asarray(z, dtype=float)))
 
-    return Head(f"restricted Boltzmann machine ({len(W)} hidden units)", {"free_energy": plain("free_energy", make, energy)})
+    return Head(
+        f"restricted Boltzmann machine ({len(W)} hidden units)", {"free_energy": plain("free_energy", make, energy)}
+    )

@@ -2,13 +2,13 @@ r"""Clusterings by centres: why this cluster, and not the next one.
 
 Score "assignment", one output a cluster: :math:`f_c = \min_{k\ne c}(\lVert x-\mu_k\rVert^2-\lVert
 x-\mu_c\rVert^2)`, positive exactly for the assigned cluster; see `backlight.neural.layers.contrasts.Contrasts`.
-"soft_assignment" is the log-odds of a mixture of equal round Gaussians of the clustering's own spread, the soft k-means:
-:math:`\log q_c/(1-q_c)`, :math:`q \propto e^{-\beta d}`, with :math:`\beta = nd/(2\,\text{inertia})`, the maximum
-likelihood given the labels. "outlierness" is the squared distance to the nearest centre.
+"soft_assignment" is the log-odds of a mixture of equal round Gaussians of the clustering's own spread, the soft
+k-means: :math:`\log q_c/(1-q_c)`, :math:`q \propto e^{-\beta d}`, with :math:`\beta = nd/(2\,\text{inertia})`, the
+maximum likelihood given the labels. "outlierness" is the squared distance to the nearest centre.
 
 Bisecting k-means predicts by walking down a tree of two centres a node; the cluster's score is the smallest of the
-contrasts on its path. Spectral, agglomerative and density-based clusterings have no score for a new row; give their labels
-to `KernelClusters`.
+contrasts on its path. Spectral, agglomerative and density-based clusterings have no score for a new row; give their
+labels to `KernelClusters`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def bisecting(estimator: Any) -> Head:
     nodes = np.asarray(centers, dtype=float) + mean
     pairs = [paths[c] for c in range(len(paths))]
 
-    def assignment(model: Any, z: Any) -> np.ndarray:
+    def assignment(_: Any, z: Any) -> np.ndarray:
         from sklearn.metrics.pairwise import euclidean_distances
 
         d = euclidean_distances(np.asarray(z, dtype=float), nodes, squared=True)
@@ -85,7 +85,7 @@ def _head(estimator: Any, centers: np.ndarray, pairs: Any, assignment: Any, leav
         return Nearest(Radial(tensor(centers[leaves]), inputs.pullback))
 
     def squared(model: Any, z: Any) -> np.ndarray:
-        return np.asarray(model.transform(z), dtype=float).min(1) ** 2
+        return np.asarray(np.asarray(model.transform(z), dtype=float).min(1) ** 2)
 
     outlierness = plain("outlierness", nearest, squared)
     if k < 2:
@@ -113,8 +113,6 @@ def _head(estimator: Any, centers: np.ndarray, pairs: Any, assignment: Any, leav
     return Head(f"{name} ({k} clusters)", scores)
 
 
-
-
 @neuralize.register("backlight.neural.KernelClusters")
 def kernel_clusters(estimator: Any) -> Head:
     """Neuralize `KernelClusters`: distances, soft-min pools, differences, min over rivals."""
@@ -124,7 +122,8 @@ def kernel_clusters(estimator: Any) -> Head:
     def make(inputs: Inputs) -> Layer:
         way, dtype = inputs.pullback, inputs.dtype
         pools = [
-            SoftMinPool(SoftMinDistance(rows, np.zeros(len(rows)), estimator.gamma, way, dtype)) for rows in estimator.rows_
+            SoftMinPool(SoftMinDistance(rows, np.zeros(len(rows)), estimator.gamma, way, dtype))
+            for rows in estimator.rows_
         ]
         return Contrasts(Stack(pools), pairs, 1.0)
 

@@ -1,11 +1,11 @@
 """Kernel density estimates.
 
-With bandwidth h and weights :math:`\\alpha` on the simplex, :math:`-\\log p(x) = o(x) + \\text{const}` with the soft-min
-pool :math:`o = -\\log\\sum_j\\alpha_j k(x, u_j)`; for the Gaussian kernel :math:`-\\log k = \\gamma\\lVert x-u_j\\rVert^2`,
-:math:`\\gamma = 1/(2h^2)`. The constant belongs to no feature and is found in ``base_values``.
+With bandwidth h and weights :math:`\\alpha` on the simplex, :math:`-\\log p(x) = o(x) + \\text{const}` with the
+soft-min pool :math:`o = -\\log\\sum_j\\alpha_j k(x, u_j)`; for the Gaussian kernel :math:`-\\log k = \\gamma\\lVert
+x-u_j\\rVert^2`, :math:`\\gamma = 1/(2h^2)`. The constant belongs to no feature and is found in ``base_values``.
 
-Kernels that end (Epanechnikov, linear, cosine) give rows outside their support a density of zero. Its logarithm cannot be
-shared; "support_distance", the distance to the nearest training row in bandwidths, can. The tophat is a step: which
+Kernels that end (Epanechnikov, linear, cosine) give rows outside their support a density of zero. Its logarithm cannot
+be shared; "support_distance", the distance to the nearest training row in bandwidths, can. The tophat is a step: which
 feature made the step cannot be said.
 
 Where scikit-learn's own number is wrong. `KernelDensity.score_samples` walks a tree and keeps running bounds of the
@@ -43,7 +43,8 @@ def kernel_density(estimator: Any) -> Head:
     kernel = density_kernel(estimator.kernel, h)
     if kernel is None:
         raise UnsupportedOption(
-            f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its edge: "
+            f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its "
+            "edge: "
             "fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
         )
     if estimator.metric not in ("euclidean", "l2") and not (
@@ -97,5 +98,3 @@ def kernel_density(estimator: Any) -> Head:
         )
     detail = "Gaussian" if kernel.gamma is not None else kernel.name
     return Head(f"kernel density ({detail}, bandwidth {h:.4g}, {len(anchors)} rows)", scores)
-
-

@@ -27,7 +27,14 @@ from backlight.neural.pipeline import carry, unwrap
 from backlight.neural.scores import plain, sigmoid_slope
 from backlight.neural.targets import Outputs
 
-__all__ = ["bagging_classifier", "bagging_regressor", "calibrated", "one_vs_rest", "voting_classifier", "voting_regressor"]
+__all__ = [
+    "bagging_classifier",
+    "bagging_regressor",
+    "calibrated",
+    "one_vs_rest",
+    "voting_classifier",
+    "voting_regressor",
+]
 
 Make = Callable[[Inputs], Layer]
 
@@ -108,50 +115,57 @@ def _bag(estimator: Any) -> list[tuple[Any, np.ndarray]]:
     return [(one, np.asarray(columns)) for one, columns in pairs]
 
 
-def _bagged(method: str) -> Callable[[Any, Any], np.ndarray]:
-    """The mean of the members' methods; a bag of a model with decision function has that method itself."""
-    return lambda model, z: np.asarray(getattr(model, method)(z))
-
-
 @neuralize.register("sklearn.ensemble.BaggingClassifier")
 def bagging_classifier(estimator: Any) -> Head:
     """Neuralize `BaggingClassifier`: probabilities, decision functions, their variance."""
     bag = _bag(estimator)
     _same_classes(estimator, [one for one, _ in bag])
-    n = len(estimator.classes_)
     scores: dict[str, Score] = {}
+    refused = []
     for name, method, outputs in (
         ("probability", "predict_proba", Outputs.each(estimator.classes_)),
         ("decision_function", "decision_function", Outputs.classes(estimator.classes_)),
     ):
-        if not hasattr(estimator, method):
-            continue
         try:
-            makes = [member(one, [name], columns)[1] for one, columns in bag]
+            found = _bagged(estimator, bag, name, method, outputs) if hasattr(estimator, method) else {}
         except UnsupportedModel as error:
-            reason = error
+            refused.append(error)
             continue
-        layers = _all(makes)
-        scores[name] = plain(name, lambda inputs, layers=layers: Mean(layers(inputs)), _bagged(method), outputs)
-
-        def spread(model: Any, z: Any, method: str = method) -> np.ndarray:
-            each = [getattr(one, method)(np.asarray(z)[:, columns]) for one, columns in _bag(model)]
-            return np.asarray(np.var(each, axis=0))
-
-        # A variance has no sign to choose a class by: of two classes it is one number.
-        own = Outputs() if name == "decision_function" and n == 2 else Outputs.each(estimator.classes_)
-        scores.setdefault(
-            "variance", plain("variance", lambda inputs, layers=layers: Variance(layers(inputs)), spread, own)
-        )
+        scores = {**found, **scores}
     if not scores:
-        raise reason
-    return Head(f"bag of {len(bag)} classifiers", scores)
+        raise refused[0]
+    first = [name for name in ("probability", "decision_function") if name in scores]
+    return Head(f"bag of {len(bag)} classifiers", {name: scores[name] for name in (*first, "variance")})
+
+
+def _bagged(
+    estimator: Any, bag: list[tuple[Any, np.ndarray]], name: str, method: str, outputs: Outputs
+) -> dict[str, Score]:
+    """The mean of the members' method, and its variance."""
+    layers = _all([member(one, [name], columns)[1] for one, columns in bag])
+
+    def mean(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(getattr(model, method)(z))
+
+    def spread(model: Any, z: Any) -> np.ndarray:
+        each = [getattr(one, method)(np.asarray(z)[:, columns]) for one, columns in _bag(model)]
+        return np.asarray(np.var(each, axis=0))
+
+    # A variance has no sign to choose a class by: of two classes' one unit it is one number.
+    one_unit = name == "decision_function" and len(estimator.classes_) == 2
+    own = Outputs() if one_unit else Outputs.each(estimator.classes_)
+    return {
+        name: plain(name, lambda inputs: Mean(layers(inputs)), mean, outputs),
+        "variance": plain("variance", lambda inputs: Variance(layers(inputs)), spread, own),
+    }
 
 
 def _same_classes(estimator: Any, members: Sequence[Any]) -> None:
     n = len(estimator.classes_)
     if n < 2:
-        raise UnsupportedOption(f"this {type(estimator).__name__} was fitted on one class: there is nothing to tell apart")
+        raise UnsupportedOption(
+            f"this {type(estimator).__name__} was fitted on one class: there is nothing to tell apart"
+        )
     short = [i for i, one in enumerate(members) if len(getattr(one, "classes_", range(n))) != n]
     if short:
         raise UnsupportedOption(
@@ -192,7 +206,9 @@ def voting_classifier(estimator: Any) -> Head:
 def one_vs_rest(estimator: Any) -> Head:
     """Neuralize `OneVsRestClassifier`: the decision function of each class's own model."""
     if estimator.multilabel_:
-        raise UnsupportedOption("OneVsRestClassifier with several labels at once is not supported: fit one model a label")
+        raise UnsupportedOption(
+            "OneVsRestClassifier with several labels at once is not supported: fit one model a label"
+        )
     # Where a member has no decision function, its log-odds are what its probability is made of.
     names = ["decision_function"] if hasattr(estimator, "decision_function") else ["log_odds"]
     found = [member(one, names) for one in estimator.estimators_]
@@ -242,10 +258,11 @@ def calibrated(estimator: Any) -> Head:
             f = f[:, None] if f.ndim == 1 else f[:, 1:] if binary else f
             out.append(np.stack([-(c.a_ * f[:, k] + c.b_) for k, c in enumerate(fold.calibrators)], 1))
         mean = np.mean(out, axis=0)
-        return mean[:, 0] if binary else mean
+        return np.asarray(mean[:, 0] if binary else mean)
 
     scores: dict[str, Score] = {}
     if binary:
+
         def probabilities(inputs: Inputs) -> Layer:
             return Mean([Link(Signed(one), torch.sigmoid, sigmoid_slope) for one in layers(inputs)])
 

@@ -1,12 +1,12 @@
 r"""Kernel classifiers and regressions: signed kernel expansions.
 
-:math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, the mean of a Gaussian process,
-and a Nyström map followed by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
+:math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, the mean of a Gaussian
+process, and a Nyström map followed by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
 `backlight.neural.layers.contrasts.SignedExpansion`.
 
 Several classes. libsvm fits one expansion a pair of classes. "pairs" has one output a pair, what
-``decision_function_shape="ovo"`` returns; "pair_sum" one output a class: the sum of its pairs, which the library turns into
-``decision_function_shape="ovr"`` by votes and a squashing that no relevance passes.
+``decision_function_shape="ovo"`` returns; "pair_sum" one output a class: the sum of its pairs, which the library
+turns into ``decision_function_shape="ovr"`` by votes and a squashing that no relevance passes.
 """
 
 from __future__ import annotations
@@ -187,7 +187,9 @@ def kernel_ridge(estimator: Any) -> Head:
             int(estimator.degree), inputs.pullback,
         )  # fmt: skip
     else:
-        make = _levelled(of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1]), anchors, beta, 0.0)
+        make = _levelled(
+            of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1]), anchors, beta, 0.0
+        )
 
     def predict(model: Any, z: Any) -> np.ndarray:
         return np.asarray(model.predict(z)).ravel()
@@ -198,7 +200,11 @@ def kernel_ridge(estimator: Any) -> Head:
 @neuralize.register("sklearn.gaussian_process.GaussianProcessRegressor")
 def gaussian_process(estimator: Any) -> Head:
     """Neuralize the mean of a Gaussian process: a constant times a radial kernel, white noise beside it allowed."""
-    if getattr(estimator, "_y_train_std", 1.0) is not None and np.ndim(estimator.alpha_) > 1 and estimator.alpha_.shape[1] > 1:
+    if (
+        getattr(estimator, "_y_train_std", 1.0) is not None
+        and np.ndim(estimator.alpha_) > 1
+        and estimator.alpha_.shape[1] > 1
+    ):
         raise UnsupportedOption("GaussianProcessRegressor with several outputs is not supported: fit one an output")
     factor, kernel = _covariance(estimator, estimator.kernel_)
     anchors = dense(estimator.X_train_)
@@ -210,11 +216,13 @@ def gaussian_process(estimator: Any) -> Head:
         return np.asarray(model.predict(z)).ravel()
 
     make = _levelled(kernel, anchors, beta, mean)
-    return Head(f"Gaussian process mean ({kernel.name}, {len(anchors)} rows)", {"predict": plain("predict", make, predict)})
+    return Head(
+        f"Gaussian process mean ({kernel.name}, {len(anchors)} rows)", {"predict": plain("predict", make, predict)}
+    )
 
 
 def _covariance(estimator: Any, kernel: Any) -> tuple[float, Kernel]:
-    """c and k of c·k, where white noise adds nothing between different rows."""
+    """The factor c and the kernel k of c·k, where white noise adds nothing between different rows."""
     name = type(kernel).__name__
     if name == "Sum":
         kinds = [type(part).__name__ for part in (kernel.k1, kernel.k2)]

@@ -133,7 +133,9 @@ def generative(
 ) -> Head:
     """A classifier from energies: units + constants are −log p(x, class). Scores "log_odds" and "probability"."""
     if len(estimator.classes_) < 2:
-        raise UnsupportedOption(f"this {type(estimator).__name__} was fitted on one class: there is nothing to tell apart")
+        raise UnsupportedOption(
+            f"this {type(estimator).__name__} was fitted on one class: there is nothing to tell apart"
+        )
     outputs = Outputs.classes(estimator.classes_)
 
     def layer(inputs: Inputs) -> Layer:

@@ -17,9 +17,9 @@ class KernelClusters(ClusterMixin, BaseEstimator):  # type: ignore[misc] # sciki
     r"""Clusters of any shape, from the labels of any clustering: soft-min distances to the rows of each.
 
     The distance of a row to cluster c is :math:`o_c = -\log\operatorname{mean}_{j\in c} e^{-\gamma\lVert
-    x-u_j\rVert^2}`, in nats, and it is assigned to the nearest: kernel k-means as a network (Kauffmann et al. 2022), for
-    labels that another method found (spectral, agglomerative, density-based, by hand). Rows labelled −1 are noise and left
-    out.
+    x-u_j\rVert^2}`, in nats, and it is assigned to the nearest: kernel k-means as a network (Kauffmann et al. 2022),
+    for labels that another method found (spectral, agglomerative, density-based, by hand). Rows labelled −1 are noise
+    and left out.
 
     Parameters
     ----------

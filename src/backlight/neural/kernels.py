@@ -1,8 +1,8 @@
 r"""Radial kernels: which network a kernel's logarithm is.
 
 A positive kernel that depends on a distance d, :math:`k = \varphi(d)` with :math:`\varphi(0) = 1`, is the radial unit
-:math:`h = -\log\varphi(d)`, and a weighted sum of kernels a soft-min pool of such units. The Gaussian has a layer of its
-own, which needs no differences.
+:math:`h = -\log\varphi(d)`, and a weighted sum of kernels a soft-min pool of such units. The Gaussian has a layer of
+its own, which needs no differences.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Kernel:
     gamma: float | None = None
 
     def log(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
-        """log k of all pairs, from explicit differences: slow, obvious, exact."""
+        """The logarithm of k for all pairs, from explicit differences: slow, obvious, exact."""
         from scipy.spatial.distance import cdist
 
-        return -self.profile(torch.as_tensor(cdist(X, Y, self.metric))).numpy()
+        return np.asarray(-self.profile(torch.as_tensor(cdist(X, Y, self.metric))))
 
 
 class RadialKernel:
@@ -89,7 +89,7 @@ class RadialKernel:
         from scipy.spatial.distance import cdist
 
         d = cdist(np.asarray(X, dtype=float), np.asarray(Y, dtype=float), self.metric)
-        return np.exp(-self.profile(torch.as_tensor(d)).numpy())
+        return np.asarray(np.exp(-self.profile(torch.as_tensor(d)).numpy()))
 
 
 def gaussian(gamma: float) -> Kernel:
@@ -202,7 +202,7 @@ def pool(
     still: float | None = None,
     training: bool = False,
 ) -> Layer:
-    """−log Σ_j α_j k(x, u_j) with weights normalised to one; ``still``: log-weight of an anchor that sits on every row."""
+    """Pool −log Σ_j α_j k(x, u_j), weights normalised to one; ``still``: log-weight of an anchor on every row."""
     if kernel.gamma is not None:
         # Two pools that are subtracted may lose less than one that is not.
         lost = 1e5 if training else 1e3
@@ -228,7 +228,7 @@ class _AndStill(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Any, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Any) -> Tensor:
         """Shape (n, U + 1)."""
         return torch.nn.functional.pad(self.inner(x), (0, 1))
 

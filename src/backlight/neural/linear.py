@@ -1,9 +1,9 @@
 r"""Linear models, and multilayer perceptrons.
 
-A linear model is one affine layer: :math:`R_i = w_i (x_i - \tilde x_i)`, :math:`\tilde x` = 0 or ``reference``. Behind a
-projection or a Nyström map the layers are folded into one: see `backlight.neural.expansions` for the latter. A perceptron
-becomes a `torch.nn.Sequential`, which the relevance engine explains like any other; an affine front end is folded into its
-first layer.
+A linear model is one affine layer: :math:`R_i = w_i (x_i - \tilde x_i)`, :math:`\tilde x` = 0 or ``reference``. Behind
+a projection or a Nyström map the layers are folded into one: see `backlight.neural.expansions` for the latter. A
+perceptron becomes a `torch.nn.Sequential`, which the relevance engine explains like any other; an affine front end is
+folded into its first layer.
 """
 
 from __future__ import annotations
@@ -76,9 +76,7 @@ def linear_one_class(estimator: Any) -> Head:
     """Neuralize `SGDOneClassSVM`: a linear function and an offset."""
     weight = np.atleast_2d(dense(estimator.coef_))
     bias = -np.ravel(np.asarray(estimator.offset_, dtype=float))
-    score = plain(
-        "decision_function", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), _decision
-    )
+    score = plain("decision_function", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), _decision)
     return Head("linear one-class SVM", {"decision_function": score})
 
 
@@ -162,7 +160,7 @@ def decision_log_odds(model: Any, z: Any) -> np.ndarray:
 
 
 def against_the_rest(log_p: np.ndarray) -> np.ndarray:
-    """log p_c − log Σ_{k≠c} p_k, (n, C)."""
+    """The logarithms log p_c − log Σ_{k≠c} p_k, (n, C)."""
     from scipy.special import logsumexp
 
     rest = [logsumexp(np.delete(log_p, c, axis=1), axis=1) for c in range(log_p.shape[1])]
@@ -170,7 +168,7 @@ def against_the_rest(log_p: np.ndarray) -> np.ndarray:
 
 
 def reference_log_odds(model: Any, z: Any) -> np.ndarray:
-    """log q/(1 − q) of the library's own log-probabilities; (n,) for two classes."""
+    """Log-odds log q/(1 − q) from the library's own log-probabilities; (n,) for two classes."""
     log_q = np.asarray(model.predict_log_proba(z), dtype=float)
     if log_q.shape[1] == 2:
         return np.asarray(log_q[:, 1] - log_q[:, 0])
@@ -216,7 +214,7 @@ def _sequential(estimator: Any, inputs: Inputs) -> nn.Module:
             weight, bias, start = inputs.pullback.linear(weight, bias)
             bias = bias - weight @ start
         # made on "meta": building a layer must not draw from the user's random state
-        layer = nn.Linear(*reversed(weight.shape), dtype=torch.float64, device="meta").to_empty(device="cpu")
+        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device="meta").to_empty(device="cpu")
         layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
         layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
         layers += [layer, ACTIVATIONS[estimator.activation]()]
@@ -225,7 +223,8 @@ def _sequential(estimator: Any, inputs: Inputs) -> nn.Module:
 
 def _logits(model: Any, z: Any) -> np.ndarray:
     """What the library's probabilities are the softmax or the logistic function of."""
-    # The softmax forgets a constant a row, and both forget digits: the library's own pass, with another last activation.
+    # The softmax forgets a constant a row, and both forget digits: the library's own pass, with another last
+    # activation.
     from copy import copy
 
     linear = copy(model)

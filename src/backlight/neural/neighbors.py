@@ -5,8 +5,9 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
   set for given neighbours, and B the mean reach max(kdist_o, ‖x − o‖): relevance of an average of distances.
 * `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer. See
   `backlight.neural.layers.contrasts.ClassOrderStatistics`.
-* `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it; "neighbourhood"
-  says why these k rows and not the next k: the mean squared distance of the latter less that of the former.
+* `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it;
+"neighbourhood" says why these k rows and not the next k: the mean squared distance of the latter less that of the
+former.
 
 Which rows are the neighbours is asked of the estimator's own search, so that ties fall as they do there.
 """
@@ -36,7 +37,8 @@ def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
     metric, params = estimator.effective_metric_, estimator.effective_metric_params_
     if metric not in ("euclidean", "l2") and not (metric == "minkowski" and params.get("p", 2) == 2):
         raise UnsupportedOption(
-            f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not supported: "
+            f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not "
+            "supported: "
             "fit it with metric='euclidean'"
         )
     rows = dense(estimator._fit_X)
@@ -78,9 +80,7 @@ def _distances(model: Any, z: Any, k: int) -> np.ndarray:
 def local_outlier_factor(estimator: Any) -> Head:
     """Neuralize `LocalOutlierFactor(novelty=True)`."""
     if not estimator.novelty:
-        raise UnsupportedOption(
-            "LocalOutlierFactor(novelty=False) has no score for new rows: fit it with novelty=True"
-        )
+        raise UnsupportedOption("LocalOutlierFactor(novelty=False) has no score for new rows: fit it with novelty=True")
     nearest, rows = _rows(estimator)
     k = estimator.n_neighbors_
     density = tensor(estimator._lrd)  # private: densities and k-distances of the training rows
@@ -122,9 +122,7 @@ def vote(estimator: Any) -> Head:
     def make(inputs: Inputs) -> Layer:
         import torch
 
-        return ClassOrderStatistics(
-            nearest, torch.as_tensor(labels.astype(np.int64)), len(names), k, inputs.pullback
-        )
+        return ClassOrderStatistics(nearest, torch.as_tensor(labels.astype(np.int64)), len(names), k, inputs.pullback)
 
     def contrast(model: Any, z: Any) -> np.ndarray:
         return contrast_reference(model, dense(z), rows, labels, len(names), k)
@@ -166,7 +164,9 @@ def neighbourhood(estimator: Any) -> Head:
     k = estimator.n_neighbors
     both = min(2 * k, len(rows))
     if both == k:
-        raise UnsupportedOption(f"KNeighborsRegressor(n_neighbors={k}) uses all its rows: there is no other neighbourhood")
+        raise UnsupportedOption(
+            f"KNeighborsRegressor(n_neighbors={k}) uses all its rows: there is no other neighbourhood"
+        )
     weights = np.r_[np.full(k, -1 / k), np.full(both - k, 1 / (both - k))]
 
     def make(inputs: Inputs) -> Layer:

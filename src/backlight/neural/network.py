@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class Score:
     name: str
     layer: Callable[[Inputs], Layer]
     reference: Callable[[Any, Any], np.ndarray]
-    outputs: Outputs = Outputs()
+    outputs: Outputs = field(default_factory=Outputs)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,7 +291,9 @@ class NeuralizedModel(nn.Module):
         for start in range(0, len(coded), step):
             rows = slice(start, start + step)
             ask = Ask(rule, None if known is None else known[rows], usual, level)
-            parts.append(self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], isinstance(target, list | str)))
+            parts.append(
+                self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], isinstance(target, list | str))
+            )
         return Relevance.joined(parts)
 
     def _relevance(self, coded: Tensor, ask: Ask, wanted: list[Any], several: bool) -> Relevance:
@@ -303,7 +305,8 @@ class NeuralizedModel(nn.Module):
         if bool(bad.any()):
             row = int(torch.nonzero(bad)[0])
             raise DataError(
-                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot be "
+                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity "
+                "cannot be "
                 "shared; leave the row out, or explain score='support_distance' where the model has it"
             )
         values, outputs, carried, names = [], [], [], []
@@ -324,13 +327,13 @@ class NeuralizedModel(nn.Module):
         entering.update({name: (total * value).sum(1) for name, value in got.flow.items()})
         entering["columns"] = sum(part.sum(1) for part in values)
         if several:
-            V, O, C = torch.stack(values, 2), torch.stack(outputs, 1), torch.stack(carried, 1)
+            found = torch.stack(values, 2), torch.stack(outputs, 1), torch.stack(carried, 1)
         else:
-            V, O, C = values[0], outputs[0], carried[0]
+            found = values[0], outputs[0], carried[0]
         return Relevance(
-            _array(V),
-            _array(O),
-            _array(O - C),
+            _array(found[0]),
+            _array(found[1]),
+            _array(found[1] - found[2]),
             {key: _array(value) for key, value in annotations.items()},
             {key: _array(value) for key, value in entering.items()},
             tuple(names),
@@ -343,7 +346,7 @@ class NeuralizedModel(nn.Module):
         left_out = torch.as_tensor(own, device=coded.device)
         step = self.layer.rows
         parts = [
-            self.layer(point, left_out[start : start + step])
+            self.layer.without(point, left_out[start : start + step])
             for start, point in zip(range(0, len(coded), step), self._points(coded, step), strict=True)
         ]
         return _array(torch.cat(parts).squeeze(1)) if parts else np.zeros(0)
@@ -367,7 +370,7 @@ class NeuralizedModel(nn.Module):
             return None
         step = self.layer.rows
         parts = [
-            self.layer(Point.at(rows[start : start + step]), torch.arange(start, min(start + step, len(rows))))
+            self.layer.without(Point.at(rows[start : start + step]), torch.arange(start, min(start + step, len(rows))))
             for start in range(0, len(rows), step)
         ]
         return _array(torch.cat(parts).squeeze(1))

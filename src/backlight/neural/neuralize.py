@@ -97,13 +97,21 @@ _NO_SCORE = "it has no score for new rows; give its labels to backlight.neural.K
 _NOT_A_NETWORK = {
     **{
         f"sklearn.cluster.{name}": _NO_SCORE
-        for name in ("DBSCAN", "HDBSCAN", "OPTICS", "AgglomerativeClustering", "SpectralClustering", "FeatureAgglomeration")
+        for name in (
+            "DBSCAN",
+            "HDBSCAN",
+            "OPTICS",
+            "AgglomerativeClustering",
+            "SpectralClustering",
+            "FeatureAgglomeration",
+        )
     },
     "sklearn.kernel_approximation.RBFSampler": "random cosines have no rule that conserves; use Nystroem instead",
 }
 
 
 def check_fitted(estimator: Any) -> None:
+    """Refuse an estimator that was not fitted."""
     from sklearn.base import BaseEstimator
     from sklearn.exceptions import NotFittedError
     from sklearn.utils.validation import check_is_fitted

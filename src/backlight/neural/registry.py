@@ -18,8 +18,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def public_name(cls: type) -> str:
-    """``package.Class`` as users import it: from the first package on its way that offers it, else without private
-    modules.
+    """``package.Class`` as users import it.
+
+    From the first package on the way to its module that offers it; else without private modules.
     """
     parts = cls.__module__.split(".")
     for end in range(1, len(parts)):

@@ -31,7 +31,7 @@ def shifted(name: str, make: Make, constant: float, reference: Reference) -> Sco
 
 
 def minus(name: str, make: Make, constant: float, reference: Reference, total: float | None = None) -> Score:
-    """constant − output, read as what a row leaves of the usual."""
+    """A constant less the output, read as what a row leaves of the usual."""
     return Score(
         name,
         lambda inputs: Budget(make(inputs), lambda o: constant - o, lambda o: -torch.ones_like(o), total),

@@ -47,7 +47,7 @@ def dense(array: Any) -> np.ndarray:
 def svm_anchors(estimator: Any) -> np.ndarray:
     """The support vectors; with a callable kernel they stand in a private copy of the training data."""
     if callable(estimator.kernel):
-        return dense(estimator._BaseLibSVM__Xfit)[estimator.support_]  # private: support_vectors_ is empty
+        return np.asarray(dense(estimator._BaseLibSVM__Xfit)[estimator.support_])  # private: support_vectors_ is empty
     return dense(estimator.support_vectors_)
 
 
@@ -101,9 +101,7 @@ def one_class_svm(estimator: Any) -> Head:
     scores = {
         "outlierness": plain("outlierness", make, outlierness),
         "inlierness": minus("inlierness", make, theta, lambda model, z: theta - outlierness(model, z), theta),
-        "decision_function": falling(
-            "decision_function", rho, lambda model, z: np.asarray(model.decision_function(z))
-        ),
+        "decision_function": falling("decision_function", rho, lambda model, z: np.asarray(model.decision_function(z))),
         "score_samples": falling("score_samples", 0.0, lambda model, z: np.asarray(model.score_samples(z))),
         "svdd_distance": Score(
             "svdd_distance",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,19 +53,20 @@ class Outputs:
     choose: Callable[[Tensor], Tensor] = field(default=_argmax)
 
     @staticmethod
-    def binary(names: Sequence[Any]) -> Outputs:
+    def binary(names: Iterable[Any]) -> Outputs:
         """Two classes, told apart by the sign of one unit."""
         return Outputs(tuple(str(n) for n in names), np.array([[-1.0], [1.0]]), lambda f: (f[:, 0] > 0).long())
 
     @staticmethod
-    def each(names: Sequence[Any]) -> Outputs:
+    def each(names: Iterable[Any]) -> Outputs:
         """One unit for each name."""
         return Outputs(tuple(str(n) for n in names))
 
     @staticmethod
-    def classes(names: Sequence[Any]) -> Outputs:
+    def classes(names: Iterable[Any]) -> Outputs:
         """`binary` for two classes, `each` for more."""
-        return Outputs.binary(names) if len(names) == 2 else Outputs.each(names)
+        given = list(names)
+        return Outputs.binary(given) if len(given) == 2 else Outputs.each(given)
 
     def native(self, units: Tensor) -> Tensor:
         """What the original method returns: (n,) for one unit, else (n, targets)."""
@@ -99,7 +100,8 @@ class Outputs:
             return One("predicted")
         if callable(target) and not isinstance(target, Tensor):
             raise ArgumentError(
-                "a function as target needs a torch module: of a neuralized model give an index, a class name, or a float "
+                "a function as target needs a torch module: of a neuralized model give an index, a class name, or a "
+                "float "
                 "direction over the outputs"
             )
         array = np.asarray(target)

@@ -1,9 +1,9 @@
 """More of scikit-learn's transformers, by what they do to the way back.
 
-*Element-wise* steps, and steps that are element-wise but for a gate (a norm, a neighbour's value), keep the column of every
-element: their numbers are computed by the library's own ``transform``, and relevance passes as it is. Steps that make a
-*block* of elements from one column sum back into it. *Linear* steps become part of the map at the end of the front end.
-*Products* of columns share their relevance by their exponents.
+*Element-wise* steps, and steps that are element-wise but for a gate (a norm, a neighbour's value), keep the column of
+every element: their numbers are computed by the library's own ``transform``, and relevance passes as it is. Steps that
+make a *block* of elements from one column sum back into it. *Linear* steps become part of the map at the end of the
+front end. *Products* of columns share their relevance by their exponents.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backlight.errors import DataError, UnsupportedModel, UnsupportedOption
 from backlight.neural.frontend import Features
 from backlight.neural.preprocessing import level_code, transformers
-from backlight.neural.registry import without_names
+from backlight.neural.registry import public_name, without_names
 
 __all__ = ["Lookup", "Original", "Products"]
 
@@ -85,8 +85,10 @@ def _function(step: Any, features: Features) -> Features:
     if isinstance(function, np.ufunc) and function.nin == 1 and function.nout == 1 and function.signature is None:
         return _library(step, features)
     raise UnsupportedOption(
-        f"FunctionTransformer(func={getattr(function, '__name__', function)!r}) is not known to work element by element: "
-        "use a NumPy or SciPy ufunc such as numpy.log1p, or apply the function to the table before fitting, and explain "
+        f"FunctionTransformer(func={getattr(function, '__name__', function)!r}) is not known to work element by "
+        "element: "
+        "use a NumPy or SciPy ufunc such as numpy.log1p, or apply the function to the table before fitting, and "
+        "explain "
         "that table"
     )
 
@@ -95,7 +97,9 @@ def _function(step: Any, features: Features) -> Features:
 def _imputer(step: Any, features: Features) -> Features:
     _by_column(step, features)
     if not np.isnan(step.missing_values):
-        raise UnsupportedOption(f"{type(step).__name__}(missing_values={step.missing_values!r}) is not supported: only NaN")
+        raise UnsupportedOption(
+            f"{type(step).__name__}(missing_values={step.missing_values!r}) is not supported: only NaN"
+        )
     kept = np.arange(len(features.owner))
     gone = ~step._valid_mask if hasattr(step, "_valid_mask") else np.zeros(len(kept), dtype=bool)  # private
     if type(step).__name__ == "IterativeImputer":
@@ -161,7 +165,8 @@ class Lookup(nn.Module):
             if fallback is None and not bool(known.all()):
                 row = int(torch.nonzero(~known)[0])
                 raise DataError(
-                    f"row {row} has a category in encoded column {element} that {self.name} did not see when it was fitted"
+                    f"row {row} has a category in encoded column {element} that {self.name} did not see when it was "
+                    "fitted"
                 )
             found = values[hit.to(torch.uint8).argmax(1)]
             out.append(found if fallback is None else torch.where(known, found, fallback))
@@ -190,7 +195,8 @@ def _ordinal(step: Any, features: Features) -> Features:
 def _no_nan(step: Any, tables: list[tuple[int, list[float], list[float], float | None]]) -> None:
     if any(v != v for _, _, values, unknown in tables for v in [*values, 0.0 if unknown is None else unknown]):
         raise UnsupportedOption(
-            f"{type(step).__name__} encodes missing or unknown categories as NaN here, which no model after it takes: give "
+            f"{type(step).__name__} encodes missing or unknown categories as NaN here, which no model after it "
+            "takes: give "
             "encoded_missing_value and unknown_value as numbers"
         )
 
@@ -255,8 +261,12 @@ LINEAR: dict[str, Affine] = {
     "sklearn.random_projection.SparseRandomProjection": _components,
     "sklearn.neighbors.NeighborhoodComponentsAnalysis": _components,
 }
-for _name, _read in LINEAR.items():
-    transformers.register(_name)(lambda step, features, read=_read: features.projected(*read(step)))
+
+
+@transformers.register(*LINEAR)
+def _linear(step: Any, features: Features) -> Features:
+    name = next(public_name(cls) for cls in type(step).__mro__ if public_name(cls) in LINEAR)
+    return features.projected(*LINEAR[name](step))
 
 
 @transformers.register("sklearn.feature_selection.SelectorMixin")
@@ -293,24 +303,22 @@ def _polynomial(step: Any, features: Features) -> Features:
     powers = np.asarray(step.powers_)
     degree = powers.sum(1, keepdims=True)
     shares = np.divide(powers, degree, out=np.zeros(powers.shape), where=degree > 0)
-    if features.owner.ndim == 1:
-        owner = shares @ np.eye(features.n_columns)[features.owner]
-    else:
-        owner = shares @ features.owner
-    return features.then(Products(powers), owner)
+    made_of = features.owner if features.owner.ndim == 2 else np.eye(features.n_columns)[features.owner]
+    return features.then(Products(powers), shares @ made_of)
 
 
 # -- what has no way back ----------------------------------------------------------------------------------------------
 
 
 @transformers.register("sklearn.kernel_approximation.RBFSampler", "sklearn.kernel_approximation.SkewedChi2Sampler")
-def _random_features(step: Any, features: Features) -> Features:
+def _random_features(step: Any, _: Features) -> Features:
     raise UnsupportedModel(
-        f"{type(step).__name__} makes random cosines, through which no rule conserves relevance: use Nystroem, which with a "
+        f"{type(step).__name__} makes random cosines, through which no rule conserves relevance: use Nystroem, "
+        "which with a "
         "linear model after it is one exact network"
     )
 
 
 @transformers.register("sklearn.kernel_approximation.Nystroem")
-def _nystroem(step: Any, features: Features) -> Features:
+def _nystroem(*_: Any) -> Features:
     raise UnsupportedModel("Nystroem must stand directly before a linear model, with which it is one network")

@@ -1,9 +1,9 @@
 r"""Trees, forests, boosting and isolation forests: no network that relevance could pass, so an established explainer.
 
 A tree is a step function: its slope is zero everywhere, and the layers that one could write it as have no useful root
-points. Its exact Shapley values, however, can be computed in polynomial time (Lundberg et al., Nature Machine Intelligence
-2, 2020). `backlight.explain` hands these models to the ``shap`` library (``pip install 'backlight[shap]'``) and dresses
-what it returns: the same table, the same columns, ``base_values`` the expected output.
+points. Its exact Shapley values, however, can be computed in polynomial time (Lundberg et al., Nature Machine
+Intelligence 2, 2020). `backlight.explain` hands these models to the ``shap`` library (``pip install
+'backlight[shap]'``) and dresses what it returns: the same table, the same columns, ``base_values`` the expected output.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class TreeModel:
         parts = unwrap(model)
         check_fitted(parts.estimator)
         kind = _kind(model) or ""
-        self.estimator, self.kind = without_names(parts.estimator), f"{name_of(model)}, by exact Shapley values of its trees"
+        self.estimator, self.kind = (
+            without_names(parts.estimator),
+            f"{name_of(model)}, by exact Shapley values of its trees",
+        )
         self.version = str(shap.__version__)
         self.method = "tree_shap"
         self.score = (
@@ -94,7 +97,8 @@ class TreeModel:
         names, named, features = front_features(parts)
         if features.linear is not None:
             raise UnsupportedModel(
-                f"{name_of(model)} after a projection has Shapley values of the projected axes, which belong to no column: "
+                f"{name_of(model)} after a projection has Shapley values of the projected axes, which belong to no "
+                "column: "
                 "fit it without the projection"
             )
         self.front = FrontEnd(names, named, features, torch.float64)
@@ -107,7 +111,9 @@ class TreeModel:
                 self.estimator, background, feature_perturbation=perturbation, model_output="raw"
             )
         except shap.utils._exceptions.InvalidModelError as error:
-            raise UnsupportedModel(f"shap {self.version} has no exact explainer for {name_of(model)}: {error}") from error
+            raise UnsupportedModel(
+                f"shap {self.version} has no exact explainer for {name_of(model)}: {error}"
+            ) from error
         self.sign = -1.0 if kind == _FOREST else 1.0
 
     def _elements(self, frame: Frame) -> torch.Tensor:
@@ -129,12 +135,10 @@ class TreeModel:
             c = self.outputs.coefficients(one, torch.as_tensor(units)).numpy()
             R = np.einsum("nu,nuk->nk", c, columns)
             picked.append((R, (c * units).sum(1), (c * (self.sign * base)).sum(1)))
-        V, O, B = (np.stack([part[i] for part in picked], -1) for i in range(3))
-        if not several:
-            V, O, B = V[..., 0], O[..., 0], B[..., 0]
-        flow = {"trees": O if O.ndim == 1 else O.sum(1), "columns": V.sum(1) if V.ndim == 2 else V.sum((1, 2))}
+        flow = {"trees": sum(out for _, out, _ in picked), "columns": sum(R.sum(1) for R, _, _ in picked)}
+        parts = [np.stack(part, -1) if several else part[0] for part in zip(*picked, strict=True)]
         imputed = {"imputed": np.asarray(self.front.missing(self.front.encode(frame)))}
-        return Relevance(V, O, B, imputed, flow, tuple(one.name for one in wanted))
+        return Relevance(parts[0], parts[1], parts[2], imputed, flow, tuple(one.name for one in wanted))
 
     def _units(self, z: np.ndarray) -> np.ndarray:
         """What the explained score is, by the original library: (n, U)."""
@@ -143,7 +147,7 @@ class TreeModel:
             "decision_function": getattr(self.estimator, "decision_function", None),
             "predict": self.estimator.predict,
             "outlierness": self._path,
-        }[self.score]  # type: ignore[assignment]
+        }[self.score]
         out = np.asarray(call(z), dtype=float)
         return out[:, None] if out.ndim == 1 else out
 

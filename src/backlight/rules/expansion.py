@@ -1,6 +1,6 @@
-r"""Rules for signed kernel expansions :math:`f = \sum_j \beta_j k(x, u_j) + b`: support vector classifiers and their kin.
+r"""Rules for signed kernel expansions: support vector classifiers and their kin.
 
-With A the sum of the positive terms and B that of the negative ones, f = A − B, and :math:`\log A - \log B` is a
+For :math:`f = \sum_j \beta_j k(x, u_j) + b`, with A the sum of the positive terms and B that of the negative ones, f = A − B, and :math:`\log A - \log B` is a
 difference of two soft-min pools over distances. One positive number a row, the logarithmic mean
 :math:`L(A, B) = (A - B) / (\log A - \log B)`, turns it back into the units of ``decision_function``.
 """
@@ -20,8 +20,8 @@ __all__ = ["EXPANSION_RULES", "GlobalImportance", "Hybrid", "Midpoint", "SignedP
 class SignedPools:
     r"""The default: the pool of B less the pool of A, each by a rule for soft-min pools. Conserves.
 
-    :math:`R = L\,(R_B - R_A)`; base: :math:`L\,(\log S_A - \log S_B)` with the sums of the coefficients, which is zero where
-    they cancel (the dual constraint of a support vector machine without intercept).
+    :math:`R = L\,(R_B - R_A)`; base: :math:`L\,(\log S_A - \log S_B)` with the sums of the coefficients, which is zero
+    where they cancel (the dual constraint of a support vector machine without intercept).
     """
 
     pools: SoftMinRule = field(default_factory=lambda: Stable(leave_self_out=False))
@@ -41,9 +41,9 @@ class Midpoint:
 
 @dataclass(frozen=True, slots=True)
 class GlobalImportance:
-    r"""The same with one reference for all units: :math:`R_i = 2L\gamma\,(x-\tilde x)_i\,(\sum_j p_j u_j - \sum_j q_j u_j)_i`.
+    r"""The same with one reference for all units.
 
-    :math:`\tilde x` is zero, or ``reference``: with standardised data the mean. Does not conserve; see `Midpoint`.
+    :math:`R_i = 2L\gamma\,(x-\tilde x)_i\,(\sum_j p_j u_j - \sum_j q_j u_j)_i`, where :math:`\tilde x` is zero, or ``reference``: with standardised data the mean. Does not conserve; see `Midpoint`.
     """
 
     name: str = "gi"

@@ -1,9 +1,9 @@
 r"""Rules for a squared Mahalanobis distance :math:`\delta^{\mathsf T} P \delta`.
 
-The three decompositions of multivariate process monitoring (Alcala & Qin, "Reconstruction-based contribution for process
-monitoring", Automatica 45, 2009; Garthwaite & Koch, "Evaluating the contributions of individual variables to a quadratic
-form", Aust. N. Z. J. Stat. 58, 2016). `PartialContribution` is the relevance of a bilinear form (Euler's identity),
-hence LRP's own.
+The three decompositions of multivariate process monitoring (Alcala & Qin, "Reconstruction-based contribution for
+process monitoring", Automatica 45, 2009; Garthwaite & Koch, "Evaluating the contributions of individual variables to
+a quadratic form", Aust. N. Z. J. Stat. 58, 2016). `PartialContribution` is the relevance of a bilinear form (Euler's
+identity), hence LRP's own.
 """
 
 from __future__ import annotations

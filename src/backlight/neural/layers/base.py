@@ -132,8 +132,13 @@ class Layer(nn.Module):
         return 8192
 
     @abstractmethod
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
-        """Outputs, (n, U); ``own`` names the anchor that each row is and that is left out, −1 for none."""
+    def forward(self, x: Point) -> Tensor:
+        """Outputs, (n, U)."""
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
+        """Outputs had each row not been one of the anchors: ``own`` names that anchor, −1 for none."""
+        out: Tensor = self(x)
+        return out
 
     @abstractmethod
     def run(self, x: Point, ask: Ask) -> Pass:

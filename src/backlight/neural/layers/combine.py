@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backlight.errors import UnsupportedModel
 from backlight.neural.layers.base import Ask, Layer, Pass, Point
 from backlight.neural.layers.pullback import Pullback
 
@@ -54,7 +55,7 @@ class Stack(_Group):
         super().__init__(layers)
         self.units = sum(layer.units for layer in layers)
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return torch.cat([layer(x) for layer in self._each()], 1)
 
@@ -66,10 +67,12 @@ class Stack(_Group):
         carried = torch.cat([got.carried for got in runs], 1)
 
         def back(c: Tensor) -> Tensor:
-            parts = c.split(sizes, 1)
+            parts = torch.split(c, sizes, 1)
             # Only what is asked for: most targets use few of the units.
             used = [(got, part) for got, part in zip(runs, parts, strict=True) if bool((part != 0).any())]
-            return sum((got.back(part) for got, part in used), torch.zeros_like(runs[0].back(torch.zeros_like(parts[0]))))
+            return sum(
+                (got.back(part) for got, part in used), torch.zeros_like(runs[0].back(torch.zeros_like(parts[0])))
+            )
 
         return Pass(output, carried, back, output, {"units": carried})
 
@@ -89,7 +92,7 @@ class Weighted(_Group):
     def _sum(self, parts: Sequence[Tensor]) -> Tensor:
         return torch.einsum("m,mnu->nu", self.weights, torch.stack(list(parts)))
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return self._sum([layer(x) for layer in self._each()]) + self.bias
 
@@ -125,7 +128,7 @@ class Signed(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 2)."""
         f = self.inner(x)
         return torch.cat([-f, f], 1)
@@ -162,7 +165,7 @@ class Unit(Layer):
     def _of(self, value: Tensor) -> Tensor:
         return value[:, self.index : self.index + 1]
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
         return self._of(self.inner(x))
 
@@ -179,8 +182,8 @@ class Unit(Layer):
 class Variance(_Group):
     r"""Predictive uncertainty: the variance of the members' outputs.
 
-    :math:`\operatorname{var}_m f_m = \sum_i \operatorname{Cov}_m(R_i^{(m)}, f_m)` + the covariance of the members' bases:
-    a feature is relevant for the uncertainty where the members disagree about it. After "Explaining predictive
+    :math:`\operatorname{var}_m f_m = \sum_i \operatorname{Cov}_m(R_i^{(m)}, f_m)` + the covariance of the members'
+    bases: a feature is relevant for the uncertainty where the members disagree about it. After "Explaining predictive
     uncertainty by exposing second-order effects" (Bley, Lapuschkin, Samek, Montavon, Pattern Recognition 2025), whose
     marginal form this is.
     """
@@ -189,7 +192,7 @@ class Variance(_Group):
         super().__init__(layers)
         self.units = layers[0].units
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return torch.stack([layer(x) for layer in self._each()]).var(0, correction=0)
 
@@ -224,9 +227,10 @@ class Member(Layer):
         e = self.elements(x.coded)
         return Point(x.coded, e, self.pullback.embed(e))
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
-        return self.inner(self._point(x))
+        out: Tensor = self.inner(self._point(x))
+        return out
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -250,16 +254,15 @@ class Deep(Layer):
         super().__init__()
         self.module, self.units, self.finish = module, units, finish
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         out: Tensor = self.module(x.e)
         return out
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """Not here: `backlight.explain` hands the module to the relevance engine."""
-        from backlight.errors import UnsupportedModel
-
         raise UnsupportedModel(
-            "a multilayer perceptron is explained by the relevance engine and cannot be a member of an ensemble in this "
+            "a multilayer perceptron is explained by the relevance engine and cannot be a member of an ensemble in "
+            "this "
             "version: explain each of its estimators"
         )

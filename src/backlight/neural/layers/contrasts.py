@@ -16,11 +16,19 @@ from backlight.neural.layers.softmin_distance import SoftMinDistance
 from backlight.rules.expansion import EXPANSION_RULES, GlobalImportance, Hybrid, SignedPools
 from backlight.rules.softmin import Free, SoftMinRule
 
-__all__ = ["ClassOrderStatistics", "Contrasts", "Levelled", "Nearest", "NearestRows", "OrderStatistics", "SignedExpansion"]
+__all__ = [
+    "ClassOrderStatistics",
+    "Contrasts",
+    "Levelled",
+    "Nearest",
+    "NearestRows",
+    "OrderStatistics",
+    "SignedExpansion",
+]
 
 
 class Contrasts(Layer):
-    r"""f_c = min_k (d_{b_k} − d_{a_k}) over the rivals of target c: how much nearer its own centre is than the next one.
+    r"""How much nearer a target's own centre is than the next one: f_c = min_k (d_{b_k} − d_{a_k}).
 
     Each difference of squared distances to centres is one linear unit h_k with its midpoint as reference:
     :math:`d_b-d_a = \sum_i (z-\mu_b)_i^2-(z-\mu_a)_i^2`. Where the row is assigned to c, all h_k > 0 and
@@ -51,7 +59,7 @@ class Contrasts(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         d = self.inner(x)
         return torch.stack([(d[:, b] - d[:, a]).amin(1) for a, b in zip(self.own, self.rival, strict=True)], 1)
@@ -96,9 +104,10 @@ class Nearest(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
-        return self.inner(x).amin(1, keepdim=True)
+        h: Tensor = self.inner(x)
+        return h.amin(1, keepdim=True)
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -152,7 +161,7 @@ class SignedExpansion(Layer):
         ]
         return logs[0], logs[1]
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
         a, b = self._logs(x)
         return a.exp() - b.exp()
@@ -191,8 +200,8 @@ class SignedExpansion(Layer):
         return Pass(output, carried, back, output, {"log-ratio of two pools": output, "distance": carried})
 
     def _width(self) -> tuple[float, float]:
-        pool = next(side.pool for side in (self.positive, self.negative) if side is not None)  # type: ignore[union-attr]
-        assert isinstance(pool, SoftMinDistance)
+        side = self.positive if self.positive is not None else self.negative
+        pool = _pool_of(side)
         return pool.gamma, self.median or 0.0
 
     def _global(self, x: Point, ask: Ask, scale: Tensor) -> Tensor:
@@ -201,7 +210,7 @@ class SignedExpansion(Layer):
         gamma = self._width()[0]
         for sign, side in ((1.0, self.positive), (-1.0, self.negative)):
             if side is not None:
-                difference = difference + sign * _mean_anchor(side.pool, x.z)  # type: ignore[arg-type]
+                difference = difference + sign * _mean_anchor(_pool_of(side), x.z)
         weight, _, zero = self.pullback.linear(difference, difference.new_zeros(len(difference)))
         start = zero if ask.usual is None else ask.usual.e.mean(0)
         return 2 * gamma * scale * self.pullback.columns((x.e - start) * weight)
@@ -230,9 +239,10 @@ class Levelled(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
-        return self.inner(x) + self.intercept
+        f: Tensor = self.inner(x)
+        return f + self.intercept
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -244,6 +254,12 @@ class Levelled(Layer):
         got = inner.run(x, ask)
         output = got.output + level
         return replace(got, output=output, others=output)
+
+
+def _pool_of(side: Layer | None) -> SoftMinDistance:
+    """The Gaussian pool of a side: only expansions of Gaussians have rules that ask for it."""
+    pool: SoftMinDistance = getattr(side, "pool")  # noqa: B009 - a module's attribute, which types do not know
+    return pool
 
 
 def _mean_anchor(pool: SoftMinDistance, z: Tensor) -> Tensor:
@@ -311,9 +327,10 @@ class NearestRows:
 class OrderStatistics(Layer):
     r"""y = A(x) Σ_r w_r max(m_r, d_(r)) + b: a weighted sum of the distances to the nearest training rows.
 
-    d_(r) is the r-th smallest distance. Relevance: :math:`R_i = A\sum_r w_r\, d_{(r)}\,\delta_{ri}^2/\lVert\delta_r\rVert^2`;
-    a neighbour at distance zero carries nothing. With floors m (the reach of a local outlier factor) the larger one is
-    shared in the same way, and a gate A, made of constants of the training set, is passed as it is.
+    d_(r) is the r-th smallest distance. Relevance: :math:`R_i = A\sum_r w_r\,
+    d_{(r)}\,\delta_{ri}^2/\lVert\delta_r\rVert^2`; a neighbour at distance zero carries nothing. With floors m (the
+    reach of a local outlier factor) the larger one is shared in the same way, and a gate A, made of constants of the
+    training set, is passed as it is.
 
     Parameters
     ----------
@@ -364,7 +381,12 @@ class OrderStatistics(Layer):
         scale = torch.ones_like(d[:, 0]) if self.gate is None else self.gate(found)
         return delta, square, d * self.weights, scale
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
+        """Shape (n, 1)."""
+        _, _, terms, scale = self._terms(x, None)
+        return (scale * (terms.sum(1) + self.extra))[:, None]
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
         """Shape (n, 1)."""
         _, _, terms, scale = self._terms(x, own)
         return (scale * (terms.sum(1) + self.extra))[:, None]
@@ -401,11 +423,11 @@ class OrderStatistics(Layer):
 
 
 class ClassOrderStatistics(Layer):
-    r"""f_ab = d_(m)^b − d_(m)^a: is the m-th nearest row of class a nearer than that of class b?
+    r"""The contrast f_ab = d_(m)^b − d_(m)^a: the m-th nearest row of class a against that of class b.
 
     Squared distances. With an odd number k of neighbours and two classes, m = (k + 1)/2 makes f > 0 exactly where the
-    vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general m = min(v_a, v_b) + 1
-    with the votes v of the k nearest rows, a gate: of the class with more votes that row lies inside the ball, of the
+    vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general m = min(v_a, v_b) +
+    1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies inside the ball, of the
     other one outside. A class with fewer rows than that is represented by the k-th nearest row of all.
 
     Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f.
@@ -467,7 +489,7 @@ class ClassOrderStatistics(Layer):
             owns.append(own)
         return torch.stack(rivals, 1), torch.stack(owns, 1)
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         rival, mine = self._pairs(x)
         z = x.z[:, None, :]

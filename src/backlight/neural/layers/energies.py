@@ -14,8 +14,8 @@ __all__ = ["FreeEnergy", "Polynomial"]
 class Polynomial(Layer):
     r"""y_u = Σ_j β_uj (γ z·u_j + c)^q + b_u.
 
-    :math:`R_i = z_i\,\partial_i y / q = \sum_j \beta_j\gamma u_{ji} z_i (\gamma z\cdot u_j + c)^{q-1}`: Euler's identity in
-    (z, √c), of which the part of c, :math:`c\sum_j\beta_j(\cdot)^{q-1}`, is base with b.
+    :math:`R_i = z_i\,\partial_i y / q = \sum_j \beta_j\gamma u_{ji} z_i (\gamma z\cdot u_j + c)^{q-1}`: Euler's
+    identity in (z, √c), of which the part of c, :math:`c\sum_j\beta_j(\cdot)^{q-1}`, is base with b.
     """
 
     anchors: Tensor
@@ -37,7 +37,7 @@ class Polynomial(Layer):
         """Rows at once."""
         return max(16, min(8192, (1 << 21) // len(self.anchors)))
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return (self.gamma * (x.z @ self.anchors.T) + self.coef0).pow(self.degree) @ self.beta.T + self.bias
 
@@ -61,8 +61,8 @@ class Polynomial(Layer):
 class FreeEnergy(Layer):
     r"""F(v) = −b·v − Σ_j softplus(W_j·v + c_j) of a restricted Boltzmann machine.
 
-    Each softplus passes by its secant from v = 0, :math:`s_j = [\mathrm{sp}(W_jv+c_j)-\mathrm{sp}(c_j)]/(W_jv)`, so that
-    :math:`R_i = -v_i b_i - \sum_j s_j W_{ji} v_i` and the base is F(0).
+    Each softplus passes by its secant from v = 0, :math:`s_j = [\mathrm{sp}(W_jv+c_j)-\mathrm{sp}(c_j)]/(W_jv)`, so
+    that :math:`R_i = -v_i b_i - \sum_j s_j W_{ji} v_i` and the base is F(0).
     """
 
     W: Tensor
@@ -77,7 +77,7 @@ class FreeEnergy(Layer):
         self.register_buffer("hidden", hidden)
         self.register_buffer("visible", visible)
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
         pre = x.z @ self.W.T + self.hidden
         return -(x.z @ self.visible + torch.logaddexp(pre, torch.zeros_like(pre)).sum(1))[:, None]

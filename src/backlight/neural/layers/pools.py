@@ -36,10 +36,14 @@ class SoftMinPool(Layer):
         self.pool = pool
         self.rules = {name: rule() for name, rule in SOFTMIN_RULES.items()}
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Outlierness o(z) ≥ 0, shape (n, 1)."""
-        out = self.pool(x.z) if own is None else self.pool.score_without(x.z, own)
+        out: Tensor = self.pool(x.z)
         return out[:, None]
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
+        """Shape (n, 1)."""
+        return self.pool.score_without(x.z, own)[:, None]
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -97,7 +101,11 @@ class SoftMin(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
+        """Shape (n, 1)."""
+        return self.constant - torch.logsumexp(self.log_weights - self.inner(x), 1, keepdim=True)
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
         """Shape (n, 1)."""
         return self.constant - torch.logsumexp(self.log_weights - self._hidden(self.inner(x), own), 1, keepdim=True)
 
@@ -185,9 +193,13 @@ class Link(Layer):
         """Rows at once."""
         return self.inner.rows
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
-        return self.value(self.inner(x, own))
+        return self.value(self.inner(x))
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
+        """Shape (n, U)."""
+        return self.value(self.inner.without(x, own))
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -295,9 +307,9 @@ class LogOdds(Layer):
         others.diagonal(dim1=1, dim2=2).fill_(-math.inf)
         return others
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
-        energies = self.inner(x) + self.constants
+        energies: Tensor = self.inner(x) + self.constants
         return -torch.logsumexp(self._rivals(energies), 2) - energies
 
     def run(self, x: Point, ask: Ask) -> Pass:

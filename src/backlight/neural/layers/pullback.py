@@ -14,8 +14,8 @@ model sees of the row, never on the part that a projection discards. A function 
 :math:`A` that is :math:`\delta_k^2` itself, and for a projection on orthonormal axes :math:`(A^{\mathsf
 T}\delta)_k^2 \ge 0`; otherwise (whitening, oblique maps) single terms may be negative.
 
-*Linear functions.* :math:`w\cdot z + b` is :math:`(A^{\mathsf T}w)\cdot(e-e_0)` plus a constant: the same linear function
-of the elements, however many maps it was written with.
+*Linear functions.* :math:`w\cdot z + b` is :math:`(A^{\mathsf T}w)\cdot(e-e_0)` plus a constant: the same linear
+function of the elements, however many maps it was written with.
 
 Elements of one column are then summed.
 """
@@ -93,7 +93,7 @@ class Pullback(nn.Module):
 
     def embed(self, e: Tensor) -> Tensor:
         """Elements to the model's space: (n, E) to (n, K)."""
-        if self.into is None:
+        if self.into is None or self.center is None or self.shift is None:
             return e
         return (e - self.center) @ self.into.T + self.shift
 

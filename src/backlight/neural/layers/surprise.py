@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +26,14 @@ class WithSurprise(Layer):
         self.inner = inner
         self.rules = {**inner.rules, "conditional_surprise": ConditionalSurprise()}
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
-        out: Tensor = self.inner(x, own)
+        out: Tensor = self.inner(x)
         return out
+
+    def without(self, x: Point, own: Tensor) -> Tensor:
+        """Shape (n, 1)."""
+        return self.inner.without(x, own)
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
@@ -48,7 +51,8 @@ class WithSurprise(Layer):
         way = pool.pullback
         if way.into is not None or way.shares is not None:
             raise UnsupportedOption(
-                "rules='conditional_surprise' marginalises columns, and after a projection or a product of columns that has "
+                "rules='conditional_surprise' marginalises columns, and after a projection or a product of columns "
+                "that has "
                 "no closed form: use 'auto', or fit the density without that step"
             )
         z = x.z - pool.center
@@ -58,9 +62,7 @@ class WithSurprise(Layer):
         step = max(1, _ENTRIES // M)
         for start in range(0, n, step):
             rows = slice(start, start + step)
-            D = pool.gamma * torch.cdist(
-                z[rows], pool.anchors, compute_mode="donot_use_mm_for_euclid_dist"
-            ).square()
+            D = pool.gamma * torch.cdist(z[rows], pool.anchors, compute_mode="donot_use_mm_for_euclid_dist").square()
             logits = pool.log_weights - D
             if own is not None:
                 mine = torch.nonzero(own[rows] >= 0).squeeze(1)
@@ -68,9 +70,7 @@ class WithSurprise(Layer):
             whole = torch.logsumexp(logits, 1)
             for column in torch.unique(owner).tolist():
                 parts = torch.nonzero(owner == column).squeeze(1)
-                mine_only = pool.gamma * sum(
-                    (z[rows, k, None] - pool.anchors[:, k]).square() for k in parts.tolist()
-                )
+                mine_only = pool.gamma * sum((z[rows, k, None] - pool.anchors[:, k]).square() for k in parts.tolist())
                 out[rows, column] = torch.logsumexp(logits + mine_only, 1) - whole
         return torch.where(torch.isfinite(out), out, 0.0)
 
@@ -81,7 +81,3 @@ class WithSurprise(Layer):
     def training_rows(self) -> Tensor:
         """The anchors."""
         return self.inner.training_rows()
-
-    def accepts(self, rule: Any) -> bool:
-        """Rules of the pool, and the surprise."""
-        return super().accepts(rule)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.errors import UnsupportedOption
 from backlight.neural.layers.base import Ask, Layer, Pass, Point
 from backlight.neural.layers.pullback import Pullback
 from backlight.rules.quadratic import QUADRATIC_RULES, PartialContribution, ReconstructionContribution
@@ -45,7 +46,7 @@ class Affine(Layer):
         self.register_buffer("constant", b)
         self.register_buffer("reference", reference)
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return (x.e - self.reference) @ self.weight.T + self.constant
 
@@ -87,7 +88,7 @@ class Quadratics(Layer):
         delta = z - self.means[k]
         return delta, delta * L if L.dim() == 1 else delta @ L, L
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         found = [self._delta(x.z, k)[1].square().sum(1) for k in range(self.units)]
         return self.scale * torch.stack(found, 1)
@@ -145,7 +146,7 @@ class Mahalanobis(Layer):
     center: Tensor
     root: Tensor
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
         delta = x.e - self.center
         return ((delta @ self.metric) * delta).sum(1, keepdim=True)
@@ -158,8 +159,6 @@ class Mahalanobis(Layer):
             shares = delta * gradient
         elif isinstance(ask.rule, ReconstructionContribution):
             if self.blocks is None:
-                from backlight.errors import UnsupportedOption
-
                 raise UnsupportedOption(
                     "rules='rbc' asks what one column's best value would be, and after a step that multiplies columns "
                     "that has no closed form: use 'pdc' or 'cdc'"
@@ -191,7 +190,7 @@ class Additive(Layer):
         """Rows at once."""
         return max(16, min(8192, _PAIR_ENTRIES // max(1, self.units * self.pullback.width)))
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
         return self.terms(x.z).sum(2)
 
@@ -247,7 +246,7 @@ class Radial(Layer):
             return torch.cdist(z, self.anchors, p=1)
         return torch.cdist(z, self.anchors, compute_mode="donot_use_mm_for_euclid_dist").square()
 
-    def forward(self, x: Point, own: Tensor | None = None) -> Tensor:
+    def forward(self, x: Point) -> Tensor:
         """Shape (n, M)."""
         return self.profile(self.distances(x.z))
 
