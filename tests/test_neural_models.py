@@ -259,7 +259,7 @@ def test_unknown_and_unfitted_models_are_refused():
         backlight.errors.UnsupportedModel, match=r"sklearn\.cluster\.Birch: .*KernelDensity.*OneClassSVM"
     ):
         backlight.neuralize(Birch().fit(X))
-    with pytest.raises(backlight.errors.UnsupportedModel, match="DBSCAN has no network: .*KernelClusters"):
+    with pytest.raises(backlight.errors.UnsupportedModel, match=r"DBSCAN has no network: .*KernelClusters"):
         backlight.neuralize(DBSCAN().fit(X))
     with pytest.raises(backlight.errors.DataError, match=r"Linear cannot run on these inputs: .*178x13 and 2x1"):
         backlight.explain(torch.nn.Linear(2, 1), X)

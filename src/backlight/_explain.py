@@ -16,6 +16,7 @@ from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Explanation, Ledger
 from backlight.neural import NeuralizedModel, Relevance, neuralize, trees
 from backlight.neural.layers.combine import Deep
+from backlight.neural.targets import Outputs
 from backlight.tables import Frame, as_frame
 
 __all__ = ["explain", "versions"]
@@ -245,7 +246,7 @@ def _explain_perceptron(
     start = None
     if reference is not None:
         start = network.point(network.encode(reference)).e.mean(0, keepdim=True)
-    several = isinstance(target, list | str)
+    several = Outputs.several(target)
     found: list[Explanation] = []
 
     def piece(frame: Frame, wanted: Any) -> Relevance:

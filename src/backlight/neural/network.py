@@ -291,9 +291,7 @@ class NeuralizedModel(nn.Module):
         for start in range(0, len(coded), step):
             rows = slice(start, start + step)
             ask = Ask(rule, None if known is None else known[rows], usual, level)
-            parts.append(
-                self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], isinstance(target, list | str))
-            )
+            parts.append(self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], Outputs.several(target)))
         return Relevance.joined(parts)
 
     def _relevance(self, coded: Tensor, ask: Ask, wanted: list[Any], several: bool) -> Relevance:

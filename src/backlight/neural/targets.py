@@ -68,6 +68,11 @@ class Outputs:
         given = list(names)
         return Outputs.binary(given) if len(given) == 2 else Outputs.each(given)
 
+    @staticmethod
+    def several(target: Target) -> bool:
+        """Whether a target asks for a last axis of outputs."""
+        return isinstance(target, list) or (isinstance(target, str) and target == "all")
+
     def native(self, units: Tensor) -> Tensor:
         """What the original method returns: (n,) for one unit, else (n, targets)."""
         if units.shape[1] == 1:

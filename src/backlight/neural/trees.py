@@ -129,7 +129,7 @@ class TreeModel:
         units = self._units(e.numpy())
         columns = self.front.pullback.columns(torch.as_tensor(values).movedim(2, 1)).numpy()  # (n, units, columns)
         picked = []
-        several = isinstance(target, list | str)
+        several = Outputs.several(target)
         wanted = self.outputs.targets(target, len(e))
         for one in wanted:
             c = self.outputs.coefficients(one, torch.as_tensor(units)).numpy()

@@ -1,7 +1,8 @@
 r"""Rules for signed kernel expansions: support vector classifiers and their kin.
 
-For :math:`f = \sum_j \beta_j k(x, u_j) + b`, with A the sum of the positive terms and B that of the negative ones, f = A − B, and :math:`\log A - \log B` is a
-difference of two soft-min pools over distances. One positive number a row, the logarithmic mean
+In :math:`f = \sum_j \beta_j k(x, u_j) + b` let A be the sum of the positive terms and B that of the negative ones.
+Then f = A − B, and :math:`\log A - \log B` is a difference of two soft-min pools
+over distances. One positive number a row, the logarithmic mean
 :math:`L(A, B) = (A - B) / (\log A - \log B)`, turns it back into the units of ``decision_function``.
 """
 
@@ -32,7 +33,8 @@ class SignedPools:
 class Midpoint:
     r"""Linear units between pairs of anchors, each with its midpoint as reference; pool weights p, q of A and B.
 
-    :math:`R_i = L\gamma\,(\sum_j q_j (x-u_j)_i^2 - \sum_j p_j (x-u_j)_i^2)`. The pools' entropies stay in ``residual``.
+    :math:`R_i = L\gamma\,(\sum_j q_j (x-u_j)_i^2 - \sum_j p_j (x-u_j)_i^2)`. What the
+    pools' entropies take of f is base.
     Bley et al., "Explaining distance-based classifiers" (arXiv 2508.03913, 2025).
     """
 
@@ -43,7 +45,9 @@ class Midpoint:
 class GlobalImportance:
     r"""The same with one reference for all units.
 
-    :math:`R_i = 2L\gamma\,(x-\tilde x)_i\,(\sum_j p_j u_j - \sum_j q_j u_j)_i`, where :math:`\tilde x` is zero, or ``reference``: with standardised data the mean. Does not conserve; see `Midpoint`.
+    :math:`R_i = 2L\gamma\,(x-\tilde x)_i\,(\sum_j p_j u_j - \sum_j q_j u_j)_i`, where :math:`\tilde x` is zero,
+    or ``reference``: with standardised data the mean. What is left of f, the units
+    at the reference, is base.
     """
 
     name: str = "gi"

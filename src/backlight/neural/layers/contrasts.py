@@ -189,6 +189,8 @@ class SignedExpansion(Layer):
         elif isinstance(rule, Hybrid):
             eta = rule.weight(*self._width())
         common = self._global(x, ask, scale) if eta < 1 else None
+        if common is not None:
+            carried = eta * carried + (1 - eta) * common.sum(1, keepdim=True)
 
         def back(c: Tensor) -> Tensor:
             out = x.z.new_zeros((len(x), self.pullback.n_columns))

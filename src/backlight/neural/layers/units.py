@@ -123,7 +123,9 @@ class Mahalanobis(Layer):
         self.pullback = pullback
         M, center = pullback.metric((P + P.T) / 2, mean)
         values, vectors = torch.linalg.eigh(M)
-        root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
+        # What rounding leaves of a zero would be 1e-8 after the root.
+        values = torch.where(values > len(M) * torch.finfo(M.dtype).eps * values.max(), values, 0.0)
+        root = (vectors * values.sqrt()) @ vectors.T
         self.register_buffer("metric", M)
         self.register_buffer("center", center)
         self.register_buffer("root", root)
