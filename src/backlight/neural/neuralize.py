@@ -94,7 +94,26 @@ class Neuralize:
 
 _PRIVATE = "backlight.neural.pipeline.Collapsed"
 _NO_SCORE = "it has no score for new rows; give its labels to backlight.neural.KernelClusters(...).fit(X, labels)"
+_TREES = "trees are step functions; backlight.explain explains them by exact Shapley values, with the shap library"
 _NOT_A_NETWORK = {
+    **{
+        f"sklearn.{room}.{name}": _TREES
+        for room, names in {
+            "tree": ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
+            "ensemble": (
+                "RandomForestClassifier",
+                "RandomForestRegressor",
+                "ExtraTreesClassifier",
+                "ExtraTreesRegressor",
+                "GradientBoostingClassifier",
+                "GradientBoostingRegressor",
+                "HistGradientBoostingClassifier",
+                "HistGradientBoostingRegressor",
+                "IsolationForest",
+            ),
+        }.items()
+        for name in names
+    },
     **{
         f"sklearn.cluster.{name}": _NO_SCORE
         for name in (

@@ -123,7 +123,8 @@ class SoftMinDistance(nn.Module):
             log_w = torch.cat([log_w, log_w.new_tensor([still])])
         log_w = log_w - torch.logsumexp(log_w, 0)
         squared = U.square().sum(1)
-        self.uniform = bool((log_w.max() - log_w.min()) <= 1e-15 * abs(float(log_w[0])))
+        spread = float(log_w.max() - log_w.min())  # infinite where a weight is zero
+        self.uniform = math.isfinite(spread) and spread <= 1e-15 * abs(float(log_w[0]))
         self.radius = float(squared.max())
         self.register_buffer("center", center)
         self.register_buffer("anchors", U.to(dtype))
