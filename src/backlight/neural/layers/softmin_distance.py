@@ -65,6 +65,20 @@ class PoolRelevance:
     no_distance: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Sums over anchors, one number or vector a row; those of weights w are divided by Σ p."""
+
+    top: Tensor
+    total: Tensor
+    mean: Tensor
+    wu: Tensor
+    wv: Tensor
+    weight_sum: Tensor
+    still: Tensor
+    mass: Tensor
+
+
 class SoftMinDistance(nn.Module):
     """Scaled squared distances to anchors, then a soft-min pool with log-weights.
 
@@ -166,21 +180,12 @@ class SoftMinDistance(nn.Module):
 
         ``own`` says which anchor each row is (−1 for none); without it, equal rows are found here.
         """
-        n = len(z)
-        values = z.new_zeros((n, self.pullback.n_columns))
-        score, others, carried = z.new_zeros(n), z.new_zeros(n), z.new_zeros(n)
-        no_distance = torch.zeros(n, dtype=torch.bool, device=z.device)
         centred = z - self.center
         if not rule.leave_self_out:
-            own = torch.full((n,), -1, device=z.device)
+            own = torch.full((len(z),), -1, device=z.device)
         elif own is None:
             own = self.self_index(centred)
-        for start in range(0, n, self.chunk):
-            rows = slice(start, start + self.chunk)
-            values[rows], score[rows], others[rows], carried[rows], no_distance[rows] = self._share(
-                centred[rows], own[rows], rule
-            )
-        return PoolRelevance(values, score, others, carried, own >= 0, no_distance)
+        return self._share(centred, own, rule)
 
     def score_without(self, z: Tensor, own: Tensor) -> Tensor:
         """The score of each row with one anchor left out (index, or -1 for none), the other weights renormalised.
@@ -270,57 +275,83 @@ class SoftMinDistance(nn.Module):
 
     # -- the relevance ---------------------------------------------------------------------------------------------
 
-    def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """One chunk: score with and without self, what features carry, rows that no distance explains."""
-        norm = z.square().sum(1)
-        D, log_rest = self._masked_distances(z, norm, own)
-        selves = torch.nonzero(own >= 0).squeeze(1)
-        own_distance = self.gamma * (z[selves] - self.anchors[own[selves]]).square().sum(1)
+    def _pass(self, z: Tensor, norm: Tensor, own: Tensor, tau: float | None) -> _Sums:
+        """Everything that needs the (rows, M) block, chunk by chunk: only sums over anchors leave it."""
+        n, K = z.shape
+        top, total, mean = z.new_empty(n), z.new_empty(n), z.new_empty(n)
+        sums = z.new_empty((n, self.payload.shape[1]))
+        still, mass = z.new_zeros(n), z.new_zeros(n)
+        leaves_out = bool((own >= 0).any())
+        step = self.chunk
+        one = torch.ones((min(step, n), 1), dtype=z.dtype, device=z.device)
+        shape = (min(step, n), self.keys.shape[1])
+        distances, weights = z.new_empty(shape), z.new_empty(shape)
+        for start in range(0, n, step):
+            rows = slice(start, start + step)
+            size = len(z[rows])
+            D, p = distances[:size], weights[:size]
+            torch.mm(torch.cat([z[rows], self.gamma * norm[rows, None], one[:size]], 1), self.keys, out=D)
+            if leaves_out:
+                selves = torch.nonzero(own[rows] >= 0).squeeze(1)
+                D[selves, own[rows][selves]] = math.inf
+            # p_j ∝ α_j e^(−D_j); equal weights α need no pass of their own.
+            if self.uniform:
+                high = -D.amin(1)
+            else:
+                torch.sub(self.log_weights, D, out=p)
+                high = p.amax(1)
+            top[rows] = high
+            if leaves_out:
+                high = torch.where(high == -math.inf, 0.0, high)
+            if self.uniform:
+                torch.sub(-high[:, None], D, out=p)
+            else:
+                p.sub_(high[:, None])
+            p.exp_()
+            torch.sum(p, 1, out=total[rows])
+            if leaves_out:
+                D[selves, own[rows][selves]] = 1.0  # its weight p is zero; infinity times zero would not be
+            mean[rows] = torch.linalg.vecdot(p, D).div_(total[rows])
+            if tau == 0:
+                p = torch.where(D > 0, p / D, 0.0)
+                mass[rows] = torch.linalg.vecdot(p, D).div_(total[rows])
+            elif tau is not None:
+                p.div_(D.add_((tau * mean[rows])[:, None]))
+            torch.mm(p, self.payload, out=sums[rows])
+            if self.still:
+                still[rows] = p[:, -1]
+        wu, wv, weight_sum = (sums / total[:, None]).tensor_split((K, -1), dim=1)
+        return _Sums(top, total, mean, wu, wv, weight_sum.squeeze(1), still / total, mass)
 
-        # p_j ∝ α_j e^(−D_j); equal weights α need no pass of their own.
+    def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> PoolRelevance:
+        norm = z.square().sum(1)
+        tau = rule.stabiliser
+        got = self._pass(z, norm, own, tau)
+        mean, weight_sum = got.mean, got.weight_sum
+        alone = got.top == -math.inf
+        mean = torch.where(alone, 0.0, mean)
+        log_sum = got.top + got.total.log()
         if self.uniform:
-            top = -D.amin(1)
-            alone = top == -math.inf
-            top = torch.where(alone, 0.0, top)
-            p = torch.sub(-top[:, None], D).exp_()
-            total = p.sum(1)
-            log_sum = top + total.log() + self.log_weights[0]
-        else:
-            p = torch.sub(self.log_weights, D)
-            top = p.amax(1)
-            alone = top == -math.inf
-            top = torch.where(alone, 0.0, top)
-            p = p.sub_(top[:, None]).exp_()
-            total = p.sum(1)
-            log_sum = top + total.log()
+            log_sum = log_sum + self.log_weights[0]
+        selves = torch.nonzero(own >= 0).squeeze(1)
+        log_rest = torch.zeros_like(norm)
+        log_rest[selves] = torch.log1p(-self.log_weights[own[selves]].exp())
         others = log_rest - log_sum
-        D[selves, own[selves]] = 1.0  # its weight p is zero; infinity times zero would not be
-        mean = torch.linalg.vecdot(p, D) / total
 
         magnitude = self._magnitude(norm, others)
         rough = self._cancels(magnitude, others) & ~alone
         small = (others < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
-            others[small] = _small_soft_min(D[small], self._rest_weights(own[small]))
+            D = self._masked_distances(z[small], norm[small], own[small])[0]
+            others[small] = _small_soft_min(D, self._rest_weights(own[small]))
 
-        tau = rule.stabiliser
-        if tau is None:
-            weight = p
-        elif tau == 0:
-            weight = torch.where(D > 0, p / D, 0.0)
-        else:
-            weight = p.div_(D.add_((tau * mean)[:, None]))
-        K = self.anchors.shape[1]
-        wu, wv, weight_sum = (weight @ self.payload / total[:, None]).tensor_split((K, -1), dim=1)
-        weight_sum = weight_sum.squeeze(1)
-        values = self.gamma * self.pullback.share(z, weight_sum, wu, wv)
+        values = self.gamma * self.pullback.share(z, weight_sum, got.wu, got.wv)
         if tau is None:
             mass = mean.clone()
         elif tau == 0:
-            mass = torch.linalg.vecdot(weight, D) / total
+            mass = got.mass
         else:  # Σ_j w_j D_j, from Σ_j p_j = 1
-            everything = weight_sum + weight[:, -1] / total if self.still else weight_sum
-            mass = 1 - tau * mean * everything
+            mass = 1 - tau * mean * (weight_sum + got.still)
 
         # Bound of the cancellation in the products above, against the mass that they should add up to.
         eps = torch.finfo(z.dtype).eps
@@ -348,8 +379,9 @@ class SoftMinDistance(nn.Module):
         others = torch.where(alone, math.inf, others)
         score = others.clone()
         own_log_weight = self.log_weights[own[selves]]
+        own_distance = self.gamma * (z[selves] - self.anchors[own[selves]]).square().sum(1)
         score[selves] = -torch.logaddexp(own_log_weight - own_distance, log_rest[selves] - score[selves])
-        return values, score.clamp_min(0), others, carried, no_distance
+        return PoolRelevance(values, score.clamp_min(0), others, carried, own >= 0, no_distance)
 
 
 class _Pairs:
