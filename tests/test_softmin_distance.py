@@ -203,7 +203,7 @@ def test_no_tensor_of_rows_times_anchors_times_features_is_formed(rng):
     with Largest():
         net.relevance(X, Stable())
 
-    assert Largest.entries <= max(n * d, M * (2 * d + 1), net.chunk * M)
+    assert Largest.entries <= max(n * (2 * d + 1), M * (2 * d + 1), net.chunk * M)
 
 
 def test_a_tau_that_is_not_positive_is_refused():

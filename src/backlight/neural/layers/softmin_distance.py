@@ -169,7 +169,8 @@ class SoftMinDistance(nn.Module):
     @property
     def chunk(self) -> int:
         """Rows that go through at once."""
-        return max(16, min(1024, _CHUNK_ENTRIES // max(1, len(self.anchors))))
+        # Fewer than 64 rows make the matrix products slow, whatever the cache holds.
+        return max(64, min(1024, _CHUNK_ENTRIES // max(1, len(self.anchors))))
 
     def forward(self, z: Tensor) -> Tensor:
         """Outlierness o(z) in nats, shape (n,), from z of shape (n, K)."""
