@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from backlight.anomaly.bands import bands_of, standard_scores
-from backlight.anomaly.detector import fit_detector, prepare
+from backlight.anomaly.detector import DETECTORS, fit_detector, prepare
 from backlight.anomaly.workflow import anchor_positions, explain_table, find_anomalies
 from backlight.demo import mixed_up_wines
 from backlight.errors import ArgumentError, DataError
@@ -33,7 +33,7 @@ def sensors(n=300, faults=6, seed=0):
     return as_frame(table), rows, truth
 
 
-@pytest.mark.parametrize("detector", ["kde", "ocsvm"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_faults_that_no_single_column_shows_are_found_and_named(detector):
     frame, rows, truth = sensors()
 
@@ -46,7 +46,7 @@ def test_faults_that_no_single_column_shows_are_found_and_named(detector):
     assert z.mean() < 0.7
 
 
-@pytest.mark.parametrize("detector", ["kde", "ocsvm"])
+@pytest.mark.parametrize("detector", DETECTORS)
 def test_every_score_is_the_sum_of_its_parts_and_the_order_is_by_score(detector):
     study = find_anomalies(sensors()[0], detector=detector, top=None).study
     ex = study.explanation
@@ -72,12 +72,12 @@ def test_a_density_scores_a_fitted_row_exactly_as_if_it_had_not_been_fitted():
         assert np.allclose(scores[i], neuralize(refit)(z[i : i + 1]).item(), rtol=1e-10)
 
 
-@pytest.mark.parametrize("detector", ["kde", "ocsvm"])
+@pytest.mark.parametrize("detector", ["kde", "ocsvm", "lof", "knn"])
 def test_which_anchor_a_fitted_row_became_is_known(detector):
     data, _ = prepare(sensors(n=60)[0])
     estimator, network = fit_detector(data.coded, data, detector)
 
-    assert np.array_equal(anchor_positions(estimator, 60), network.self_index(torch.as_tensor(data.coded)))
+    assert np.array_equal(anchor_positions(estimator, network, 60), network.self_index(torch.as_tensor(data.coded)))
 
 
 def test_the_alarm_line_comes_from_normal_rows_alone():
@@ -192,7 +192,7 @@ def test_too_little_to_learn_from_is_refused():
         find_anomalies(sensors(n=9, faults=1)[0])
     with pytest.raises(DataError, match=r"no column can be used: a \(ignored: constant \(1\)\)"):
         find_anomalies(as_frame(pa.table({"a": [1.0] * 20})))
-    with pytest.raises(ArgumentError, match="detector 'svm' is not known: choose from kde, ocsvm"):
+    with pytest.raises(ArgumentError, match="detector 'svm' is not known: choose from kde, ocsvm, lof, knn"):
         find_anomalies(sensors()[0], detector="svm")
     with pytest.raises(ArgumentError, match="between 0 and 1, not 2"):
         find_anomalies(sensors()[0], alarm_rate=2)

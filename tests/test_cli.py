@@ -130,7 +130,7 @@ BAD = {
         ["anomalies", "orders.csv", "--id", "Amount", "--ignore", "Amount"],
         "'Amount' is named twice",
     ),
-    "detector": (["anomalies", "orders.csv", "--detector", "forest"], "choose from kde, ocsvm"),
+    "detector": (["anomalies", "orders.csv", "--detector", "forest"], "choose from kde, ocsvm, lof"),
     "output exists": (["anomalies", "orders.csv", "--out", "orders.csv"], "orders.csv exists already"),
     "output place": (["anomalies", "orders.csv", "--out", "no/o.csv"], "is not a directory: make it first"),
     "output ending": (["anomalies", "orders.csv", "--report", "r.pdf"], "must end in .html"),

@@ -13,13 +13,28 @@ from backlight.neural import NeuralizedModel, neuralize
 from backlight.tables import Frame, as_frame
 from backlight.tables.columns import Column, understand
 
-__all__ = ["DETECTORS", "MIN_ROWS", "Prepared", "fit_detector", "prepare"]
+__all__ = ["DETECTORS", "MIN_ROWS", "Detector", "Prepared", "fit_detector", "prepare"]
 
 MIN_ROWS = 10
 
 # Scott's bandwidth is made for one Gaussian; 1.4 times it found both scattered faults and small clusters of anomalies
 # on the tables that this was tried on, while half and twice it each lost one of the two.
 _BANDWIDTH = 1.4
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A model of the family, as a detector for standardised rows.
+
+    Attributes
+    ----------
+    title : str
+        What it is, for people.
+    make : function of the numbers of rows and columns to an unfitted estimator, whose score "outlierness" is used
+    """
+
+    title: str
+    make: Callable[[int, int], Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +158,9 @@ def fit_detector(rows: np.ndarray, data: Prepared, detector: str = "kde") -> tup
         encoder = OneHotEncoder(categories=levels, handle_unknown="ignore", sparse_output=False)
         blocks.append(("categories", encoder, texts))
     front = ColumnTransformer(blocks, sparse_threshold=0)
-    model = make_pipeline(front, DETECTORS[detector](*front.fit_transform(rows).shape))
+    model = make_pipeline(front, DETECTORS[detector].make(*front.fit_transform(rows).shape))
     model.fit(rows)
-    return model, neuralize(model)
+    return model, neuralize(model, score="outlierness")
 
 
 def _bandwidth(n: int, d: int) -> float:
@@ -164,4 +179,54 @@ def _ocsvm(n: int, d: int) -> Any:
     return OneClassSVM(gamma=1 / (2 * _bandwidth(n, d) ** 2), nu=0.5)
 
 
-DETECTORS: dict[str, Callable[[int, int], Any]] = {"kde": _kde, "ocsvm": _ocsvm}
+def _lof(n: int, _: int) -> Any:
+    from sklearn.neighbors import LocalOutlierFactor
+
+    return LocalOutlierFactor(n_neighbors=min(20, n - 1), novelty=True)
+
+
+def _knn(n: int, _: int) -> Any:
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=min(5, n - 1))
+
+
+def _mixture(n: int, d: int) -> Any:
+    from sklearn.mixture import BayesianGaussianMixture
+
+    # Its prior empties the components that the rows do not need. A full covariance has d²/2 numbers to learn.
+    full = n >= 10 * d
+    return BayesianGaussianMixture(
+        n_components=max(1, min(8, n // (10 * d if full else 20))), covariance_type="full" if full else "diag",
+        reg_covar=1e-2, max_iter=500, random_state=0,
+    )  # fmt: skip
+
+
+def _mahalanobis(*_: int) -> Any:
+    from sklearn.covariance import LedoitWolf
+
+    return LedoitWolf()
+
+
+def _pca(*_: int) -> Any:
+    from sklearn.decomposition import PCA
+
+    return PCA(n_components=0.9, svd_solver="full")
+
+
+def _kmeans(n: int, _: int) -> Any:
+    from sklearn.cluster import KMeans
+
+    return KMeans(max(1, min(8, n // 10)), n_init=3, random_state=0)
+
+
+DETECTORS: dict[str, Detector] = {
+    "kde": Detector("kernel density", _kde),
+    "ocsvm": Detector("one-class SVM", _ocsvm),
+    "lof": Detector("local outlier factor, 20 neighbours", _lof),
+    "knn": Detector("distance to the fifth nearest row", _knn),
+    "mixture": Detector("Bayesian Gaussian mixture", _mixture),
+    "mahalanobis": Detector("Mahalanobis distance, shrunk covariance", _mahalanobis),
+    "pca": Detector("reconstruction error of principal components with 90 % of the variance", _pca),
+    "kmeans": Detector("squared distance to the nearest of 8 centres", _kmeans),
+}

@@ -13,7 +13,7 @@ from backlight.errors import DataError
 from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
 from backlight.neural import NeuralizedModel, Relevance
-from backlight.rules import Stable
+from backlight.neural.units import NATS, Unit
 
 __all__ = ["Group", "Repair", "Study", "study"]
 
@@ -48,8 +48,8 @@ class Group:
 class Study:
     """Scores of all rows and explanations of the most unusual ones.
 
-    All scores are the excess over the alarm line, in nats: positive is unusual, and each nat means that rows like this
-    are e times less dense. A row that the detector was fitted on is scored as if it had not been.
+    All scores are the excess over the alarm line, in the detector's unit: positive is unusual. A row that the
+    detector was fitted on is scored as if it had not been.
 
     Attributes
     ----------
@@ -72,6 +72,8 @@ class Study:
     groups : list of Group
         Rows above the line by the shape of their relevance, largest group first.
     trust : RemovalCheck, optional
+    unit : Unit
+        What scores are counted in.
     """
 
     names: tuple[str, ...]
@@ -90,6 +92,7 @@ class Study:
     trust: RemovalCheck | None
     threshold_note: str
     calibration_rows: int
+    unit: Unit = NATS
 
     @property
     def flagged(self) -> np.ndarray:
@@ -161,7 +164,9 @@ def study(
     explanation = _explain(network, coded[rows], own[rows], threshold, names, data[rows], progress)
     p_values = None
     if calibration is not None:
-        held_out = network.relevance(torch.as_tensor(calibration), Stable(), own=np.full(len(calibration), -1)).values
+        held_out = network.relevance(
+            torch.as_tensor(calibration), network.rule("auto"), own=np.full(len(calibration), -1)
+        ).values
         mine = None if calibration_own is None else calibration_own[rows]
         p_values = conformal_p_values(explanation.values, held_out, mine)
 
@@ -206,6 +211,7 @@ def study(
         trust=trust,
         threshold_note=threshold_note,
         calibration_rows=0 if calibration is None else len(calibration),
+        unit=network.score.unit,
     )
 
 
@@ -221,7 +227,7 @@ def _explain(
     parts = []
     for start in range(0, len(coded), _CHUNK):
         part = slice(start, start + _CHUNK)
-        parts.append(network.relevance(torch.as_tensor(coded[part]), Stable(), own=own[part]))
+        parts.append(network.relevance(torch.as_tensor(coded[part]), network.rule("auto"), own=own[part]))
         progress("explaining", min(start + _CHUNK, len(coded)), len(coded))
     found = Relevance.joined(parts)
     annotations = dict(found.annotations)
@@ -234,7 +240,7 @@ def _explain(
         feature_names=tuple(names),
         output_names=("excess over the alarm line",),
         target="excess over the alarm line",
-        method="lrp (stable)",
+        method=f"lrp ({getattr(network.rule('auto'), 'name', network.rule('auto'))})",
         annotations=annotations,
     )
 

@@ -74,7 +74,8 @@ def find_anomalies(
     normal : Frame, optional
         Rows known to be normal; without them the table itself is the reference, anomalies included.
     overrides : mapping of column name to kind, optional
-    detector : {"kde", "ocsvm"}
+    detector : str
+        A name of `backlight.anomaly.DETECTORS`.
     alarm_rate : float, optional
         Share of normal rows that may lie above the alarm line; by default 0.01, or 0.05 where fewer than 99
         calibration rows make 0.01 impossible.
@@ -110,7 +111,7 @@ def find_anomalies(
             "the line is their largest score."
         )
 
-    anchors = anchor_positions(estimator, n_fit)
+    anchors = anchor_positions(estimator, network, n_fit)
     calibration_own = None
     if reference is None:
         own = _positions(fit, len(data.coded), anchors)
@@ -248,9 +249,11 @@ def _positions(rows: np.ndarray, n: int, to: np.ndarray) -> np.ndarray:
     return out
 
 
-def anchor_positions(estimator: Any, n_fit: int) -> np.ndarray:
-    """Which anchor each fitted row became: all of them in a density, the support vectors in an SVM."""
+def anchor_positions(estimator: Any, network: NeuralizedModel, n_fit: int) -> np.ndarray:
+    """Which anchor each fitted row became: all of them in a density, the support vectors in an SVM, none."""
     last = estimator[-1]
+    if network.layer.training_rows() is None:
+        return np.full(n_fit, -1)
     if not hasattr(last, "support_"):
         return np.arange(n_fit)
     return _positions(last.support_, n_fit, np.arange(len(last.support_)))

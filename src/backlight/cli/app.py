@@ -93,7 +93,13 @@ def _root(
 def anomalies(
     data: Data,
     normal: Normal = None,
-    detector: Annotated[str, typer.Option(help="kde (kernel density) or ocsvm (one-class SVM).")] = "kde",
+    detector: Annotated[
+        str,
+        typer.Option(
+            help="kde (kernel density), ocsvm (one-class SVM), lof (local outlier factor), knn (nearest neighbours), "
+            "mixture, mahalanobis, pca (reconstruction error) or kmeans."
+        ),
+    ] = "kde",
     top: Top = 20,
     explain_all: All = False,
     out: Out = None,
@@ -552,7 +558,8 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
         console.print(f"  … and {len(study.rows) - limit:,} more explained rows: write them with --out")
     console.print()
     console.print(
-        "Score: nats above the alarm line. ↑ above, ↓ below the normal 5–95 % band; unmarked values are inside it."
+        f"Score: {study.unit.name} above the alarm line. ↑ above, ↓ below the normal 5–95 % band; unmarked values "
+        "are inside it."
     )
     gap = abs(study.explanation.residual).max()
     console.print(f"Every score is the sum of its parts, to {gap:.0e}.", _trust_line(study))

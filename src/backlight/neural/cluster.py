@@ -28,6 +28,7 @@ from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
 from backlight.neural.scores import plain
 from backlight.neural.targets import Outputs
+from backlight.neural.units import SQUARED
 
 __all__ = ["bisecting", "kernel_clusters", "kmeans"]
 
@@ -87,7 +88,7 @@ def _head(estimator: Any, centers: np.ndarray, pairs: Any, assignment: Any, leav
     def squared(model: Any, z: Any) -> np.ndarray:
         return np.asarray(np.asarray(model.transform(z), dtype=float).min(1) ** 2)
 
-    outlierness = plain("outlierness", nearest, squared)
+    outlierness = plain("outlierness", nearest, squared, unit=SQUARED)
     if k < 2:
         return Head(f"{name} (one cluster)", {"outlierness": outlierness})
     outputs = Outputs.each([f"cluster {c}" for c in range(k)])

@@ -32,6 +32,7 @@ from backlight.neural.layers.units import tensor
 from backlight.neural.network import Head, Inputs
 from backlight.neural.neuralize import neuralize
 from backlight.neural.scores import minus, plain, shifted
+from backlight.neural.units import NATS
 
 __all__ = ["kernel_density"]
 
@@ -82,7 +83,7 @@ def kernel_density(estimator: Any) -> Head:
         return WithSurprise(found) if isinstance(found, SoftMinPool) else found
 
     scores = {
-        "outlierness": shifted("outlierness", make, constant, lambda model, z: -log_density(model, z)),
+        "outlierness": shifted("outlierness", make, constant, lambda model, z: -log_density(model, z), NATS),
         "inlierness": minus("inlierness", make, -constant, log_density),
         "score_samples": minus("score_samples", make, -constant, log_density),
     }

@@ -27,6 +27,7 @@ from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
 from backlight.neural.scores import Reference, minus, plain, shifted
 from backlight.neural.targets import Outputs
+from backlight.neural.units import NATS, SQUARED
 
 __all__ = ["bayesian_mixture", "covariance", "mixture", "pca", "qda"]
 
@@ -89,7 +90,7 @@ def _mixture(estimator: Any, log_weights: np.ndarray, extra: Any, what: str) -> 
         return against_the_rest(np.asarray(model._estimate_weighted_log_prob(_as_array(z))))
 
     scores = {
-        "outlierness": shifted("outlierness", make, 0.0, lambda model, z: -log_density(model, z)),
+        "outlierness": shifted("outlierness", make, 0.0, lambda model, z: -log_density(model, z), NATS),
         "inlierness": minus("inlierness", make, 0.0, log_density),
         "score_samples": minus("score_samples", make, 0.0, log_density),
     }
@@ -164,7 +165,7 @@ def covariance(estimator: Any) -> Head:
         return np.asarray(model.mahalanobis(_as_array(z)))
 
     threshold = None
-    scores: dict[str, Score] = {"outlierness": plain("outlierness", make, distance)}
+    scores: dict[str, Score] = {"outlierness": plain("outlierness", make, distance, unit=SQUARED)}
     if hasattr(estimator, "offset_"):
         threshold = -float(estimator.offset_)
         scores["decision_function"] = minus(
@@ -197,7 +198,7 @@ def pca(estimator: Any) -> Head:
     residual = np.eye(d) - V.T @ V
     residual = residual @ residual  # itself, but for the rounding of V
     scores = {
-        "outlierness": plain("outlierness", form(residual), error),
+        "outlierness": plain("outlierness", form(residual), error, unit=SQUARED),
         "t2": plain("t2", form((V.T / variance) @ V), scaled),
     }
     P = np.asarray(estimator.get_precision())

@@ -28,6 +28,7 @@ from backlight.neural.registry import without_names
 from backlight.neural.scores import minus, plain
 from backlight.neural.svm import dense
 from backlight.neural.targets import Outputs
+from backlight.neural.units import DISTANCE, LOCAL
 
 __all__ = ["distances", "local_outlier_factor", "neighbourhood", "vote"]
 
@@ -61,7 +62,7 @@ def distances(estimator: Any) -> Head:
         return lambda inputs: OrderStatistics(nearest, tensor(weights), inputs.pullback)
 
     scores = {
-        "outlierness": plain("outlierness", make(last), lambda model, z: _distances(model, z, k)[:, -1]),
+        "outlierness": plain("outlierness", make(last), lambda model, z: _distances(model, z, k)[:, -1], unit=DISTANCE),
         "mean_distance": plain(
             "mean_distance", make(np.full(k, 1 / k)), lambda model, z: _distances(model, z, k).mean(1)
         ),
@@ -98,7 +99,7 @@ def local_outlier_factor(estimator: Any) -> Head:
 
     threshold = -float(estimator.offset_)
     scores = {
-        "outlierness": plain("outlierness", make, factor),
+        "outlierness": plain("outlierness", make, factor, unit=LOCAL),
         "decision_function": minus(
             "decision_function", make, threshold, lambda model, z: np.asarray(model.decision_function(z))
         ),

@@ -15,6 +15,7 @@ from backlight.errors import ArgumentError, DataError
 from backlight.neural.frontend import Features, FrontEnd
 from backlight.neural.layers import Ask, Layer, Point, Pullback
 from backlight.neural.targets import Outputs, Target
+from backlight.neural.units import PLAIN, Unit
 from backlight.rules.softmin import SoftMinRule
 from backlight.tables import as_frame
 
@@ -60,12 +61,15 @@ class Score:
         The same score from the estimator itself: ``reference(estimator, z)`` of transformed rows z.
     outputs : Outputs
         Names of the targets where there are several; by default there is one output.
+    unit : Unit
+        What it is counted in.
     """
 
     name: str
     layer: Callable[[Inputs], Layer]
     reference: Callable[[Any, Any], np.ndarray]
     outputs: Outputs = field(default_factory=Outputs)
+    unit: Unit = PLAIN
 
 
 @dataclass(frozen=True, slots=True, eq=False)

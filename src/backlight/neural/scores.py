@@ -13,6 +13,7 @@ from backlight.neural.layers import Layer
 from backlight.neural.layers.pools import Budget, Link
 from backlight.neural.network import Inputs, Score
 from backlight.neural.targets import Outputs
+from backlight.neural.units import PLAIN, Unit
 
 __all__ = ["Reference", "minus", "plain", "probability", "shifted"]
 
@@ -20,14 +21,14 @@ Reference = Callable[[Any, Any], np.ndarray]
 Make = Callable[[Inputs], Layer]
 
 
-def plain(name: str, make: Make, reference: Reference, outputs: Outputs | None = None) -> Score:
+def plain(name: str, make: Make, reference: Reference, outputs: Outputs | None = None, unit: Unit = PLAIN) -> Score:
     """The layer's output itself."""
-    return Score(name, make, reference, outputs or Outputs())
+    return Score(name, make, reference, outputs or Outputs(), unit)
 
 
-def shifted(name: str, make: Make, constant: float, reference: Reference) -> Score:
+def shifted(name: str, make: Make, constant: float, reference: Reference, unit: Unit = PLAIN) -> Score:
     """The layer's output and a constant, which is base."""
-    return Score(name, lambda inputs: Link(make(inputs), lambda o: o + constant, torch.ones_like), reference)
+    return Score(name, lambda inputs: Link(make(inputs), lambda o: o + constant, torch.ones_like), reference, unit=unit)
 
 
 def minus(name: str, make: Make, constant: float, reference: Reference, total: float | None = None) -> Score:

@@ -31,6 +31,7 @@ from backlight.neural.layers.pools import Budget, Link
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
 from backlight.neural.scores import minus, plain
+from backlight.neural.units import NATS
 
 __all__ = ["dense", "one_class_svm", "svm_anchors", "svm_kernel"]
 
@@ -99,7 +100,7 @@ def one_class_svm(estimator: Any) -> Head:
     alpha = dual / total
     within = float(alpha @ np.exp(kernel.log(vectors, vectors)) @ alpha)
     scores = {
-        "outlierness": plain("outlierness", make, outlierness),
+        "outlierness": plain("outlierness", make, outlierness, unit=NATS),
         "inlierness": minus("inlierness", make, theta, lambda model, z: theta - outlierness(model, z), theta),
         "decision_function": falling("decision_function", rho, lambda model, z: np.asarray(model.decision_function(z))),
         "score_samples": falling("score_samples", 0.0, lambda model, z: np.asarray(model.score_samples(z))),

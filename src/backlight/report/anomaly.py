@@ -104,6 +104,7 @@ def render(
         faults=None if faults is None else _faults(findings, faults),
         has_p=study.p_values is not None,
         calibration_rows=study.calibration_rows,
+        unit=study.unit,
         notes=findings.notes,
         provenance=provenance,
     )
@@ -130,8 +131,8 @@ def sentence(findings: Findings, i: int) -> str:
         j = study.names.index(name)
         band, cell = study.bands[j], study.coded[i, j]
         parts.append(f"{name} is {band.text(cell)} (normal: {band.normal}; {100 * share:.0f} % of the reasons)")
-    where = f"{score_text(abs(excess)).removeprefix('+')} nats {'above' if excess > 0 else 'below'} the alarm line"
-    return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
+    where = f"{score_text(abs(excess)).removeprefix('+')} {study.unit.name} {'above' if excess
+    > 0 else 'below'} the alarm line" return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
 
 
 def _histogram_text(study: Study) -> str:
