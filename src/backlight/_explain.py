@@ -161,7 +161,10 @@ def explain(
     return _dressed(
         found, frames, network.feature_names, names, strict,
         score=network.score.name, method=f"lrp ({getattr(rule, 'name', rule)})", ledger=ledger,
-        provenance={"model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions()},
+        provenance={
+            "model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions(),
+            "outputs": network.score.outputs.names,
+        },
     )  # fmt: skip
 
 
@@ -207,7 +210,7 @@ def _dressed(
 ) -> Explanation:
     several = found.output.ndim == 2
     one = found.names[0] if found.names else ""
-    target = score if several or not one else f"{score} of {one}" + (" class" if one == "predicted" else "")
+    target = score if several or not one else f"{score} of {'the predicted output' if one == 'predicted' else one}"
     ex = Explanation(
         values=found.values,
         output=found.output,
@@ -268,6 +271,8 @@ def _explain_perceptron(
             output.append(np.asarray(ex.output))
             base.append(np.asarray(ex.base_values))
         imputed = {"imputed": np.asarray(network.front.missing(coded))}
+        if outputs.names and not several and chosen[0].direction is None:
+            imputed["target"] = outputs.index(chosen[0], units.detach()).numpy()
         flow = {"logit": sum(output), "columns": sum(value.sum(1) for value in values)}
         if several:
             stacked = np.stack(values, 2), np.stack(output, 1), np.stack(base, 1)
@@ -279,7 +284,7 @@ def _explain_perceptron(
     return _dressed(
         result, frames, network.feature_names, names, False,
         score=network.score.name, method=found[0].method, ledger=found[0].ledger if len(found) == 1 else None,
-        provenance={**found[0].provenance, "model": network.kind},
+        provenance={**found[0].provenance, "model": network.kind, "outputs": network.score.outputs.names},
     )  # fmt: skip
 
 
@@ -309,7 +314,11 @@ def _explain_trees(
         score=explained.score,
         method=explained.method,
         ledger=None,
-        provenance={"model": explained.kind, "versions": {**versions(), "shap": explained.version}},
+        provenance={
+            "model": explained.kind,
+            "versions": {**versions(), "shap": explained.version},
+            "outputs": explained.outputs.names,
+        },
     )
 
 

@@ -178,8 +178,11 @@ def explain(
     size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
     classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
     target: Annotated[
-        int | None, typer.Option(help="Pictures: the class to explain.", show_default="predicted")
+        str | None,
+        typer.Option(help="The class or cluster to explain: its name or position.", show_default="predicted"),
     ] = None,
+    score: Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")] = None,
+    rules: Annotated[str, typer.Option(help="Tables: the rule, by name.")] = "auto",
     method: Annotated[
         list[str] | None,
         typer.Option(
@@ -193,28 +196,50 @@ def explain(
     ignore: Ignore = None,
     quiet: Quiet = False,
 ) -> None:
-    """Explain the rows of a table by your anomaly detector, or pictures by your image classifier."""
+    """Explain the rows of a table by your detector, clustering, classifier or regression; or pictures by a network."""
     if model.suffix != ".skops" and (
         architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")
     ):
+        from backlight.cli.decisions import read_target
+
+        chosen = read_target(target)
+        if isinstance(chosen, str):
+            raise ArgumentError(f"--target {chosen!r}: for pictures give the class's position, a whole number")
         _explain_pictures(
-            model, data, architecture, preprocess, size, classes, target, method, over, out, report, force, seed, quiet
+            model, data, architecture, preprocess, size, classes, chosen, method, over, out, report, force, seed, quiet
         )
         return
     from backlight.anomaly.workflow import explain_table
-    from backlight.neural import neuralize
+    from backlight.cli.decisions import explain_decisions, show_decisions
+    from backlight.neural import neuralize, trees
     from backlight.neural.files import load_model
     from backlight.tables.files import expand, file_hash, read_files
 
     _check_outputs(out, report, force)
     paths = expand(data)
-    network = neuralize(load_model(model, trust or []))
+    loaded = load_model(model, trust or [])
+    explained: Any = trees.TreeModel(loaded, score, None) if trees.is_tree(loaded) else neuralize(loaded, score=score)
     frame = read_files(paths)
     left_out = [*_split(ids), *_split(ignore)]
     overrides = _overrides(identifier=ids, ignored=ignore)
     _require_columns(frame, overrides)
     inputs = frame.select([name for name in frame.names if name not in left_out])
-    _require_known(inputs, network.feature_names, network.front.named)
+    _require_known(inputs, explained.front.names, explained.front.named)
+    if not _is_detector(explained, rules, target):
+        if normal:
+            raise ArgumentError("--normal is for anomaly detectors, and this model's score is not one: leave it out")
+        with progress_bar(quiet) as progress:
+            ex = explain_decisions(
+                loaded if trees.is_tree(loaded) else explained, inputs, target=target, score=score, rules=rules,
+                progress=progress,
+            )  # fmt: skip
+        show_decisions(
+            ex, _labels_of(frame, _split(ids)), f"{model.name} on {paths[0].name}", top=None if explain_all else top,
+            out=out, report=report, force=force, quiet=quiet, width=_width(),
+            provenance={"model sha256": file_hash([model]), "data sha256": file_hash(paths)},
+        )  # fmt: skip
+        return
+    network = explained
     normal_paths = expand(normal or [])
     reference = None
     if normal_paths:
@@ -227,6 +252,17 @@ def explain(
         )  # fmt: skip
     provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
     _deliver(found, frame, f"{model.name} on {paths[0].name}", out, report, force, quiet, provenance)
+
+
+def _is_detector(explained: Any, rules: str, target: str | None) -> bool:
+    """Whether the anomaly report fits: a neuralized detector, by its own rule."""
+    from backlight.neural import NeuralizedModel
+
+    if not isinstance(explained, NeuralizedModel) or explained.score.name != "outlierness":
+        return False
+    if rules != "auto" or target is not None:
+        raise ArgumentError("--rules and --target are for classifiers, clusterings and regressions: leave them out")
+    return True
 
 
 def _explain_pictures(
@@ -478,7 +514,7 @@ def _deliver(
     provenance = {
         **provenance,
         "network sha256": found.network.fingerprint(),
-        "rule": "stable, tau = 0.01",
+        "rule": repr(found.network.rule("auto")),
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -558,8 +594,8 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
         console.print(f"  … and {len(study.rows) - limit:,} more explained rows: write them with --out")
     console.print()
     console.print(
-        f"Score: {study.unit.name} above the alarm line. ↑ above, ↓ below the normal 5–95 % band; unmarked values "
-        "are inside it."
+        " ".join(f"Score: {study.unit.name} above the alarm line.".split()),
+        "↑ above, ↓ below the normal 5–95 % band; unmarked values are inside it.",
     )
     gap = abs(study.explanation.residual).max()
     console.print(f"Every score is the sum of its parts, to {gap:.0e}.", _trust_line(study))

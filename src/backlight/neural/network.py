@@ -322,6 +322,8 @@ class NeuralizedModel(nn.Module):
         annotations = {"imputed": self.front.missing(coded), **got.notes}
         if not several:
             annotations["score_without_self"] = (total * got.others).sum(1)
+            if self.score.outputs.names and wanted[0].direction is None:
+                annotations["target"] = self.score.outputs.index(wanted[0], got.output)
         discarded = self.front.discarded(x.e)
         if discarded is not None:
             annotations["discarded"] = discarded

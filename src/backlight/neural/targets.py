@@ -143,5 +143,8 @@ class Outputs:
         )
         if one.direction is not None:
             return (one.direction.to(units) @ directions).expand(len(units), -1)
-        index = self.choose(units) if one.index is None else one.index.to(units.device)
-        return directions[index]
+        return directions[self.index(one, units)]
+
+    def index(self, one: One, units: Tensor) -> Tensor:
+        """Which output a target is for each row."""
+        return self.choose(units) if one.index is None else one.index.to(units.device)

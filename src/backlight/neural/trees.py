@@ -138,6 +138,8 @@ class TreeModel:
         flow = {"trees": sum(out for _, out, _ in picked), "columns": sum(R.sum(1) for R, _, _ in picked)}
         parts = [np.stack(part, -1) if several else part[0] for part in zip(*picked, strict=True)]
         imputed = {"imputed": np.asarray(self.front.missing(self.front.encode(frame)))}
+        if self.outputs.names and not several and wanted[0].direction is None:
+            imputed["target"] = self.outputs.index(wanted[0], torch.as_tensor(units)).numpy()
         return Relevance(parts[0], parts[1], parts[2], imputed, flow, tuple(one.name for one in wanted))
 
     def _units(self, z: np.ndarray) -> np.ndarray:

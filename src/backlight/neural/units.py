@@ -37,13 +37,13 @@ LOCAL = Unit(
     "close as they are, 2 twice as far.",
 )
 DISTANCE = Unit(
-    "in distance",
+    "of distance",
     "The detector measures the distance of a row to its nearest training rows, in the space that the model sees: "
     "behind a "
     "scaler, in standard deviations.",
 )
 SQUARED = Unit(
-    "in squared distance",
+    "of squared distance",
     "The detector measures the squared distance of a row from what the model expects of it, in the space that the "
     "model "
     "sees: of independent standardised columns each adds one on average.",

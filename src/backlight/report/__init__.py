@@ -2,18 +2,31 @@
 
 ``svg``      marks as inline SVG, each with its text
 ``anomaly``  the anomaly report: findings → template → file
+``decisions`` classes, clusters and predictions of a table
 ``pictures`` heat maps of photographs
 ``audit``    the structure audit
-``templates`` the page, its style and its script
+``page``     a template, filled and written
+``templates`` the pages, its style and its script
 
 All text goes through the template's escaping or through `svg`'s. Imports ``anomaly``, ``vision`` and everything below.
 """
 
 from backlight.report.anomaly import KnownFaults, write_anomaly_report
 from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report, write_phases
+from backlight.report.decisions import decisions, doubtful, reasons_of, write_decision_report
 from backlight.report.pictures import write_picture_report, write_pictures
 
 __all__ = [
-    "KnownFaults", "write_anomaly_report", "write_audit_numbers", "write_audit_picture", "write_audit_report",
-    "write_phases", "write_picture_report", "write_pictures",
+    "KnownFaults",
+    "decisions",
+    "doubtful",
+    "reasons_of",
+    "write_anomaly_report",
+    "write_audit_numbers",
+    "write_audit_picture",
+    "write_audit_report",
+    "write_decision_report",
+    "write_phases",
+    "write_picture_report",
+    "write_pictures",
 ]  # fmt: skip

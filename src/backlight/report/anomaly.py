@@ -131,8 +131,9 @@ def sentence(findings: Findings, i: int) -> str:
         j = study.names.index(name)
         band, cell = study.bands[j], study.coded[i, j]
         parts.append(f"{name} is {band.text(cell)} (normal: {band.normal}; {100 * share:.0f} % of the reasons)")
-    where = f"{score_text(abs(excess)).removeprefix('+')} {study.unit.name} {'above' if excess
-    > 0 else 'below'} the alarm line" return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
+    size = score_text(abs(excess)).removeprefix("+")
+    where = " ".join(f"{size} {study.unit.name} {'above' if excess > 0 else 'below'} the alarm line".split())
+    return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
 
 
 def _histogram_text(study: Study) -> str:

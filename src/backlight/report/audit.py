@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backlight.errors import require
+from backlight.report.page import write_page
 from backlight.tables.files import atomic, write_table
 
 if TYPE_CHECKING:
@@ -55,15 +55,11 @@ def write_audit_report(
     found: Audit, path: Path, *, title: str, provenance: Mapping[str, str], force: bool = False
 ) -> None:
     """Write one self-contained HTML file; to a temporary name first."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("backlight.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "audit.html.j2").read_text(encoding="utf-8"))
-    html = template.render(
+    write_page(
+        "audit.html.j2",
+        path,
+        force=force,
         title=title,
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         found=found,
         rows=_rows(found),
         summary=found.table()[1 + len(found.rewrites) :],
@@ -74,8 +70,6 @@ def write_audit_report(
         ],
         provenance=dict(provenance),
     )
-    with atomic(path, force=force) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def _worst(found: Audit, count: int = 8) -> list[dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from backlight.errors import require
 from backlight.explanation.images import colours, panels, photograph
+from backlight.report.page import write_page
 from backlight.tables.files import atomic
 
 if TYPE_CHECKING:
@@ -43,16 +43,12 @@ def write_picture_report(
     seen: Seen, path: Path, *, title: str, provenance: Mapping[str, str], force: bool = False
 ) -> None:
     """Write one self-contained HTML file; to a temporary name first."""
-    from jinja2 import Environment, StrictUndefined
-    from markupsafe import Markup
-
-    folder = files("backlight.report") / "templates"
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string((folder / "pictures.html.j2").read_text(encoding="utf-8"))
     first = next(iter(seen.explanations.values()))
-    html = template.render(
+    write_page(
+        "pictures.html.j2",
+        path,
+        force=force,
         title=title,
-        style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         names=list(seen.explanations),
         rows=[_row(seen, row) for row in range(len(seen.names))],
         side=seen.pixels.shape[1],
@@ -64,8 +60,6 @@ def write_picture_report(
         ],
         provenance={**provenance, **{name: str(value) for name, value in first.provenance["versions"].items()}},
     )
-    with atomic(path, force=force) as temporary:
-        temporary.write_text(html, encoding="utf-8")
 
 
 def _row(seen: Seen, row: int) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""The report of a table's classes, clusters or predictions: what makes each one, and why each row is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backlight.report.page import write_page
+from backlight.report.svg import waterfall_bar
+
+if TYPE_CHECKING:
+    from backlight.explanation import Explanation
+
+__all__ = ["Decision", "decisions", "doubtful", "reasons_of", "write_decision_report"]
+
+_COLUMNS = 12
+_REASONS = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """The rows of one class or cluster, or all rows of a regression.
+
+    Attributes
+    ----------
+    name : str
+    members : array of int
+    mean : array of shape (d,)
+        Mean relevance over the members.
+    """
+
+    name: str
+    members: np.ndarray
+    mean: np.ndarray
+
+
+def decisions(ex: Explanation) -> list[Decision]:
+    """The explained outputs, in the model's order, each with its rows."""
+    outputs = ex.provenance.get("outputs") or ()
+    index = ex.annotations.get("target")
+    if not outputs or index is None:
+        return [Decision(ex.output_names[0], np.arange(len(ex)), ex.values.mean(0))]
+    found = []
+    for k, name in enumerate(outputs):
+        members = np.flatnonzero(index == k)
+        if len(members):
+            found.append(Decision(str(name), members, ex.values[members].mean(0)))
+    return found
+
+
+def doubtful(ex: Explanation, count: int | None) -> np.ndarray:
+    """Rows to look at: of decisions the closest calls first, of numbers the largest first."""
+    score = np.asarray(ex.output)
+    decided = ex.annotations.get("target") is not None
+    order = np.argsort(score if decided else -score, kind="stable")
+    return order if count is None else order[:count]
+
+
+def reasons_of(ex: Explanation, row: int, count: int = _REASONS) -> list[tuple[str, str, float]]:
+    """The columns with most relevance in a row: name, cell, relevance."""
+    order = np.argsort(-np.abs(ex.values[row]), kind="stable")[:count]
+    return [(ex.feature_names[j], cell(ex, row, j), float(ex.values[row, j])) for j in order]
+
+
+def cell(ex: Explanation, row: int, column: int) -> str:
+    """A cell of the table, for people."""
+    if ex.data is None:
+        return ""
+    value = ex.data[row, column]
+    if value is None or value != value:
+        return "missing"
+    return f"{value:.5g}" if isinstance(value, int | float | np.number) else str(value)
+
+
+def typical(ex: Explanation, rows: np.ndarray, column: int) -> str:
+    """What most of some rows have in a column: the middle 90 %, or the most frequent category."""
+    if ex.data is None or not len(rows):
+        return ""
+    cells = ex.data[rows, column]
+    numbers = [float(v) for v in cells if isinstance(v, int | float | np.number) and v == v]
+    if len(numbers) == len([v for v in cells if v is not None and v == v]) and numbers:
+        low, high = np.quantile(numbers, [0.05, 0.95])
+        return f"{low:.4g}" if low == high else f"{low:.4g} – {high:.4g}"
+    names, counts = np.unique([str(v) for v in cells], return_counts=True)
+    return f"{names[counts.argmax()]} ({counts.max() / len(cells):.0%})"
+
+
+def write_decision_report(
+    ex: Explanation,
+    path: Path,
+    *,
+    title: str,
+    provenance: Mapping[str, str],
+    labels: np.ndarray,
+    top: int | None = 20,
+    force: bool = False,
+) -> None:
+    """Write one self-contained HTML file; to a temporary name first."""
+    found = decisions(ex)
+    every = np.arange(len(ex))
+    rows = doubtful(ex, top)
+    scale = float(np.abs(ex.values).max()) or 1.0
+    names = dict(enumerate(ex.provenance.get("outputs") or ()))
+    index = ex.annotations.get("target")
+    mean = max(float(np.abs(group.mean).max()) for group in found) or 1.0
+    write_page(
+        "decisions.html.j2", path, force=force, title=title, kind=str(ex.provenance["model"]), method=ex.method,
+        score=ex.target, rows=len(ex), decided=index is not None, gap=float(np.abs(ex.residual).max()),
+        base=float(np.median(np.abs(ex.base_values))), size=float(np.median(np.abs(np.asarray(ex.output)))),
+        groups=[_group(ex, group, np.setdiff1d(every, group.members), mean) for group in found],
+        several=len(found) > 1,
+        details=[_row(ex, int(i), labels, scale, "" if index is None else str(names[int(index[i])])) for i in rows],
+        provenance={**provenance, **{name: str(v) for name, v in ex.provenance["versions"].items()}},
+    )  # fmt: skip
+
+
+def _group(ex: Explanation, group: Decision, others: np.ndarray, scale: float) -> dict[str, Any]:
+    order = np.argsort(-np.abs(group.mean), kind="stable")[:_COLUMNS]
+    return {
+        "name": group.name, "count": len(group.members),
+        "columns": [
+            {
+                "name": ex.feature_names[j], "mean": f"{group.mean[j]:+.3g}",
+                "bar": waterfall_bar(0, float(group.mean[j]), -scale, scale, "pos" if group.mean[j] >= 0 else "neg"),
+                "inside": typical(ex, group.members, j), "outside": typical(ex, others, j),
+            }
+            for j in order
+        ],
+        "left": len(group.mean) - len(order),
+    }  # fmt: skip
+
+
+def _row(ex: Explanation, row: int, labels: np.ndarray, scale: float, name: str) -> dict[str, Any]:
+    why = reasons_of(ex, row, _COLUMNS)
+    return {
+        "label": str(labels[row]), "decision": name, "score": f"{float(ex.output[row]):.4g}",
+        "base": f"{float(ex.base_values[row]):+.4g}", "residual": f"{float(ex.residual[row]):+.1e}",
+        "short": ", ".join(f"{column} {text} ({value:+.2g})" for column, text, value in why[:_REASONS]),
+        "why": [
+            {
+                "name": column, "cell": text, "value": f"{value:+.4g}",
+                "bar": waterfall_bar(0, value, -scale, scale, "pos" if value >= 0 else "neg"),
+            }
+            for column, text, value in why
+        ],
+        "rest": f"{float(ex.values[row].sum() - sum(value for _, _, value in why)):+.4g}",
+        "left": ex.values.shape[1] - len(why),
+    }  # fmt: skip
