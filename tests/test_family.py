@@ -164,3 +164,20 @@ def test_a_model_fitted_on_single_precision(name, rng):
     exactly = 1e-5 if name.startswith(rounded) else 1e-10
     Q = X[:40] + 0.1 * rng.normal(size=X[:40].shape) if name not in COUNTS and name != "rbm" else X[:40]
     assert_explained(model, Q, exactly=exactly)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in ALL if n not in ("ocsvm own", "ocsvm laplacian gamma") and n not in PERCEPTRONS]
+)
+def test_a_model_from_a_file_is_trusted_and_explained_alike(name, rng, tmp_path):
+    import skops.io
+
+    from backlight.neural.files import load_model
+
+    X, y = data(name, rng)
+    model = fitted(name, X, y)
+    skops.io.dump(model, tmp_path / "model.skops")
+
+    again = load_model(tmp_path / "model.skops")
+
+    assert np.array_equal(backlight.explain(again, X[:5]).values, backlight.explain(model, X[:5]).values)

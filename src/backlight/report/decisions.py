@@ -138,7 +138,7 @@ def _row(ex: Explanation, row: int, labels: np.ndarray, scale: float, name: str)
     why = reasons_of(ex, row, _COLUMNS)
     return {
         "label": str(labels[row]), "decision": name, "score": f"{float(ex.output[row]):.4g}",
-        "base": f"{float(ex.base_values[row]):+.4g}", "residual": f"{float(ex.residual[row]):+.1e}",
+        "base": _number(float(ex.base_values[row]), scale),
         "short": ", ".join(f"{column} {text} ({value:+.2g})" for column, text, value in why[:_REASONS]),
         "why": [
             {
@@ -147,6 +147,11 @@ def _row(ex: Explanation, row: int, labels: np.ndarray, scale: float, name: str)
             }
             for column, text, value in why
         ],
-        "rest": f"{float(ex.values[row].sum() - sum(value for _, _, value in why)):+.4g}",
+        "rest": _number(float(ex.values[row].sum() - sum(value for _, _, value in why)), scale),
         "left": ex.values.shape[1] - len(why),
     }  # fmt: skip
+
+
+def _number(value: float, scale: float) -> str:
+    """A number beside others of a scale: what rounding left of zero is zero."""
+    return "0" if abs(value) < 1e-12 * scale else f"{value:+.4g}"
