@@ -58,18 +58,21 @@ def explain(
         a row, such as ``lambda y: y[:, 3] - y[:, 5]``; a float direction over the outputs; a list of these or
         ``"all"``, for which ``values`` get a last axis. An index of outputs with positions, as of a segmentation,
         means the sum over them. By default the predicted class, or the only output. A softmax at the end is not part
-        of it: the logit is explained. Detectors have one score and no target.
+        of it: the logit is explained. Of scikit-learn's classifiers and clusterings an index or a name, one index a
+        row, a direction, a list or ``"all"``; models with one score have no target.
     method : str or Method, default "lrp"
         For modules also ``"gradient"``, ``"gradient_x_input"``, and with Captum ``"integrated_gradients"``,
         ``"smoothgrad"``, ``"occlusion"``, ``"shapley"``; ``Method("shapley", samples=100)`` gives options.
     rules : str, rule or Composite, default "auto"
         For modules a preset's name (see ``backlight.presets``), a `Composite`, or one rule for all layers; ``"auto"``
-        looks at the network, and the plan says why. For detectors ``"auto"`` is ``Stable(tau=0.01)``.
+        looks at the network, and the plan says why. Models of scikit-learn have the rules of their layers, by name:
+        see ``backlight.rules``; for one-class models and densities ``"auto"`` is ``Stable(tau=0.01)``.
     score : str, optional
-        Which score of a detector is explained; see `neuralize`.
-    reference : table, array or dict, optional
-        Detectors: rows that count as usual, for scores that say how normal a row is ("inlierness"). Modules: the point
-        that counts as "nothing here", one row, by default zero; for several inputs a dict.
+        Which score of a scikit-learn model is explained; see `neuralize`.
+    reference : table, array, dict or float, optional
+        Detectors: rows that count as usual, for scores that say how normal a row is ("inlierness"). Linear models and
+        trees: rows whose mean relevance is counted from. Kernel regressions: the value it is counted from. Modules: the
+        point that counts as "nothing here", one row, by default zero; for several inputs a dict.
     layers : str or sequence of str, optional
         Names or patterns of places (see `plan`) at which relevance is wanted too, in ``ex.layers``.
     canonical : bool, default False

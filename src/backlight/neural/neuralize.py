@@ -24,13 +24,15 @@ class Neuralize:
     Parameters
     ----------
     model : fitted scikit-learn estimator or Pipeline
-        `OneClassSVM` (RBF kernel) or `KernelDensity` (Gaussian kernel), alone or at the end of a pipeline of
-        scalers, `SimpleImputer`, `OneHotEncoder`, `PCA` and `ColumnTransformer`.
+        Alone or at the end of a pipeline. ``backlight.neuralize.supported`` lists the estimators; the modules of
+        `backlight.neural` have the formulas.
     score : str, optional
-        ``"outlierness"`` (default): for a kernel density −log p(x); for a one-class SVM −log(score_samples(x)/S)
-        with S the sum of the dual coefficients, so that 0 is the most normal value possible and the alarm line is
-        −log(offset_/S). ``"inlierness"``: the negative, for a one-class SVM counted from its alarm line.
-        ``"score_samples"`` and (one-class SVM) ``"decision_function"``: exactly what those methods return.
+        Each model documents its own, the first is the default. Names that are methods (``"decision_function"``,
+        ``"score_samples"``, ``"predict"``) are exactly what those return. ``"outlierness"``: for densities −log p(x);
+        for a one-class SVM −log(score_samples(x)/S) with S the sum of the dual coefficients, so that 0 is the most normal
+        value possible and the alarm line is −log(offset_/S); for others the distance that they detect by.
+        ``"inlierness"``: the negative, for a one-class SVM counted from its alarm line. ``"assignment"``: of clusters,
+        how much nearer than the next one. ``"log_odds"``, ``"probability"``: of classes.
     dtype : torch.dtype, default float64
 
     Returns
@@ -65,7 +67,7 @@ class Neuralize:
     @property
     def supported(self) -> list[str]:
         """Qualified names of the models that can be neuralized."""
-        return self._models.names
+        return [name for name in self._models.names if name != _PRIVATE]
 
     def __call__(self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64) -> NeuralizedModel:
         """Neuralize a fitted model; see the class."""
@@ -82,7 +84,7 @@ class Neuralize:
             why = _NOT_A_NETWORK.get(public_name(type(estimator)))
             if why is not None:
                 raise UnsupportedModel(f"{type(estimator).__name__} has no network: {why}")
-            supported = ", ".join(name.rpartition(".")[2] for name in self.supported if name != _PRIVATE)
+            supported = ", ".join(name.rpartition(".")[2] for name in self.supported)
             raise UnsupportedModel(
                 f"no exact network is known for {public_name(type(estimator))}: "
                 f"this version neuralizes {supported}; "
