@@ -635,6 +635,50 @@ def test_an_option_without_a_network_is_refused_by_name(model, said, rng):
 
 
 @pytest.mark.parametrize(
+    ("model", "options", "said"),
+    [
+        (linear_model.LogisticRegression(), {"reference": 3.0}, "takes a table of rows"),
+        (svm.SVR(), {"reference": np.zeros((1, 5))}, "takes a number"),
+        (naive_bayes.GaussianNB(), {"reference": np.zeros((1, 5))}, "takes none"),
+        (svm.SVC(), {"reference": np.zeros((1, 5)), "rules": "signed"}, "takes none"),
+        (neural_network.MLPClassifier((3,), solver="lbfgs", random_state=0), {"layers": ["0"]}, "neuralize.model..layer.module"),
+    ],
+)  # fmt: skip
+def test_an_argument_that_a_model_does_not_read_is_refused(model, options, said, rng):
+    X, y = table(rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of convergence
+        model.fit(X, y)
+    with pytest.raises(backlight.errors.ArgumentError, match=said):
+        backlight.explain(model, X, **options)
+
+
+def test_the_class_that_wins_by_broken_ties_is_the_predicted_one(rng):
+    X, y = table(rng, classes=5)
+    Q = rng.normal(size=(10_000, 5)) * 3
+    for ties in (False, True):
+        model = svm.SVC(break_ties=ties, gamma=0.05).fit(X, y)
+        ex = backlight.explain(model, Q[:3000])
+        assert (ex.annotations["target"] == model.predict(Q[:3000])).all()
+
+
+def test_ties_of_a_vote_are_marked(rng):
+    X, y = table(rng, classes=2)
+    model = neighbors.KNeighborsClassifier(4).fit(X, y)
+    ex = backlight.explain(model, X)
+    assert (ex.annotations["tie"] == (model.predict_proba(X)[:, 0] == 0.5)).all()
+
+
+def test_a_category_that_was_never_seen_is_named(rng):
+    X = rng.integers(0, 3, (60, 4))
+    model = naive_bayes.CategoricalNB().fit(X, X[:, 0] > 1)
+    with pytest.raises(
+        backlight.errors.DataError, match="row 0 has category 9 in feature 2, of which CategoricalNB knows 0 to 2"
+    ):
+        backlight.explain(model, [[0, 1, 9, 0]])
+
+
+@pytest.mark.parametrize(
     ("model", "rules", "known"),
     [(svm.SVC(), "stable", "'signed', 'midpoint', 'gi', 'hybrid'"),
      (covariance.EmpiricalCovariance(), Stable(), "'cdc', 'pdc', 'rbc'"),

@@ -139,7 +139,12 @@ def explain(
         return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
     network = _network(model, score)
     if isinstance(network.layer, Deep):
-        options = {"method": method, "rules": rules, "layers": layers, "canonical": canonical, "seed": seed}
+        if layers is not None:
+            raise ArgumentError(
+                f"layers={layers!r} does not apply to a neuralized model: explain the module itself, "
+                "neuralize(model).layer.module"
+            )
+        options = {"method": method, "rules": rules, "layers": None, "canonical": canonical, "seed": seed}
         return _explain_perceptron(
             network, network.layer, X, target, reference, names, strict, batch_size, options, progress
         )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.errors import UnsupportedOption
+from backlight.errors import DataError, UnsupportedOption
 from backlight.neural.gaussians import LOG_2PI, generative
 from backlight.neural.layers import Layer
 from backlight.neural.layers.combine import Weighted
@@ -103,6 +103,14 @@ def categorical(estimator: Any) -> Head:
 
     def terms(z: Tensor) -> Tensor:
         codes = z.round().long()
+        most = torch.tensor([table.shape[1] for table in tables])
+        bad = torch.nonzero((codes < 0) | (codes >= most))
+        if len(bad):
+            row, i = bad[0].tolist()
+            raise DataError(
+                f"row {row} has category {codes[row, i].item()} in feature {i}, of which CategoricalNB knows 0 to "
+                f"{most[i].item() - 1}: fit it with min_categories"
+            )
         return -torch.stack([table.to(z).T[codes[:, i]] for i, table in enumerate(tables)], 2)
 
     def units(inputs: Inputs) -> Layer:

@@ -120,6 +120,8 @@ def svc(estimator: Any) -> Head:
             names.append(f"{classes[i]} against {classes[j]}")
             ends.append((i, j))
 
+    ties = estimator.break_ties and estimator.decision_function_shape == "ovr"
+
     def pairs(inputs: Inputs) -> Layer:
         return Stack([make(inputs) for make in made])
 
@@ -131,12 +133,15 @@ def svc(estimator: Any) -> Head:
         return np.asarray(other.decision_function(z))
 
     def elect(units: torch.Tensor) -> torch.Tensor:
-        """The class with most won pairs, as libsvm counts them; the first of several."""
+        """The class with most won pairs, as libsvm counts them: the first of several, or with break_ties the surest."""
         votes = units.new_zeros((len(units), len(classes)))
         for column, (i, j) in enumerate(ends):
             first = units[:, column] > 0
             votes[:, i] += first
             votes[:, j] += ~first
+        if ties:
+            sure = units @ torch.as_tensor(sums).to(units).T
+            votes = votes + sure / (3 * (sure.abs() + 1))
         return votes.argmax(1)
 
     scores = {

@@ -112,7 +112,8 @@ def linear_classifier(estimator: Any) -> Head:
 def _is_softmax(estimator: Any) -> bool:
     """Whether probabilities are the softmax of the decision function (and not of each class against the rest)."""
     if len(estimator.classes_) == 2 or not hasattr(estimator, "solver"):
-        return True
+        # once, "multinomial" of two classes was the softmax of (−f, f)
+        return getattr(estimator, "multi_class", "auto") != "multinomial"
     if getattr(estimator, "multi_class", "auto") == "ovr":
         return False
     return bool(estimator.solver != "liblinear")

@@ -90,8 +90,8 @@ def local_outlier_factor(estimator: Any) -> Head:
     def make(inputs: Inputs) -> Layer:
         # 1e-10 is what the library adds to the mean reach, lest it divide by zero
         return OrderStatistics(
-            nearest, tensor(np.full(k, 1 / k)), inputs.pullback, floor=reach, gate=lambda near: density[near].mean(1),
-            extra=1e-10,
+            nearest, tensor(np.full(k, 1 / k)), inputs.pullback, floor=reach, extra=1e-10,
+            gate=lambda near: density[near].mean(1).to(inputs.dtype),
         )  # fmt: skip
 
     def factor(model: Any, z: Any) -> np.ndarray:

@@ -16,6 +16,7 @@ from backlight.neural.frontend import Features, FrontEnd
 from backlight.neural.layers import Ask, Layer, Point, Pullback
 from backlight.neural.targets import Outputs, Target
 from backlight.neural.units import PLAIN, Unit
+from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.tables import as_frame
 
@@ -287,6 +288,7 @@ class NeuralizedModel(nn.Module):
         """
         coded = self.encode(X)
         level = float(reference) if isinstance(reference, int | float) else None
+        self._check_reference(reference, level is not None, rule)
         usual = None if reference is None or level is not None else self.point(self.encode(reference))
         known = None if own is None else torch.as_tensor(own, device=coded.device)
         wanted = self.score.outputs.targets(target, len(coded))
@@ -297,6 +299,18 @@ class NeuralizedModel(nn.Module):
             ask = Ask(rule, None if known is None else known[rows], usual, level)
             parts.append(self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], Outputs.several(target)))
         return Relevance.joined(parts)
+
+    def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
+        reads = self.layer.references
+        if "rows" in reads and isinstance(rule, SignedPools | Midpoint):
+            reads = reads - {"rows"}  # these rules of an expansion have their own references
+        if reference is None or ("level" if is_level else "rows") in reads:
+            return
+        kinds = {"rows": "a table of rows", "level": "a number"}
+        takes = " or ".join(kinds[kind] for kind in sorted(reads)) or "none"
+        raise ArgumentError(
+            f"reference= does not apply: score {self.score.name!r} of this {self.kind} by rule {rule!r} takes {takes}"
+        )
 
     def _relevance(self, coded: Tensor, ask: Ask, wanted: list[Any], several: bool) -> Relevance:
         x = self.point(coded)

@@ -29,8 +29,8 @@ class Neuralize:
     score : str, optional
         Each model documents its own, the first is the default. Names that are methods (``"decision_function"``,
         ``"score_samples"``, ``"predict"``) are exactly what those return. ``"outlierness"``: for densities −log p(x);
-        for a one-class SVM −log(score_samples(x)/S) with S the sum of the dual coefficients, so that 0 is the most normal
-        value possible and the alarm line is −log(offset_/S); for others the distance that they detect by.
+        for a one-class SVM −log(score_samples(x)/S) with S the sum of the dual coefficients, so that 0 is the most
+        normal value possible and the alarm line is −log(offset_/S); for others the distance that they detect by.
         ``"inlierness"``: the negative, for a one-class SVM counted from its alarm line. ``"assignment"``: of clusters,
         how much nearer than the next one. ``"log_odds"``, ``"probability"``: of classes.
     dtype : torch.dtype, default float64

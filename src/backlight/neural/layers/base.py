@@ -121,10 +121,18 @@ class Layer(nn.Module):
     rules : mapping of str to object
         The rules it has, by name; the first is the default.
     units : int
+    reads : frozenset of str
+        Which parts of an `Ask` beside the rule it reads: "rows" (``usual``), "level".
     """
 
     rules: Mapping[str, Any] = {"exact": "exact"}
     units: int = 1
+    reads: frozenset[str] = frozenset()
+
+    @property
+    def references(self) -> frozenset[str]:
+        """What kinds of reference this layer or one below it reads: "rows", "level"."""
+        return frozenset().union(*(layer.reads for layer in self.modules() if isinstance(layer, Layer)))
 
     @property
     def rows(self) -> int:

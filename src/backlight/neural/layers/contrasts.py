@@ -147,6 +147,7 @@ class SignedExpansion(Layer):
         self.positive, self.negative, self.pullback, self.median = positive, negative, pullback, median
         self.log_sums = log_sums
         self.rules = EXPANSION_RULES if named_rules else {"signed": EXPANSION_RULES["signed"]}
+        self.reads = frozenset({"rows"}) if named_rules else frozenset()
 
     @property
     def rows(self) -> int:
@@ -228,6 +229,8 @@ class Levelled(Layer):
     make : function of an intercept to an expansion without level
     intercept : float
     """
+
+    reads = frozenset({"level"})
 
     def __init__(self, make: Callable[[float], Layer], intercept: float) -> None:
         super().__init__()
@@ -362,7 +365,12 @@ class OrderStatistics(Layer):
     ) -> None:
         super().__init__()
         self.nearest, self.pullback, self.squared = rows, pullback, squared
-        self.floor, self.gate, self.extra = floor, gate, extra
+        self.gate, self.extra = gate, extra
+        self.floor: Tensor | None
+        if floor is None:
+            self.floor = None
+        else:
+            self.register_buffer("floor", floor)
         self.rules = {"distance": "distance"}
         self.register_buffer("weights", weights)
         self.register_buffer("anchors", rows.rows)
@@ -432,7 +440,8 @@ class ClassOrderStatistics(Layer):
     1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies inside the ball, of the
     other one outside. A class with fewer rows than that is represented by the k-th nearest row of all.
 
-    Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f.
+    Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f. Where a vote is a tie the library
+    gives the first of the classes and the contrast decides by distance; the annotation ``tie`` says so.
 
     Bley et al. (arXiv 2508.03913, 2025) for two classes; the rest is derived here.
     """
@@ -454,8 +463,8 @@ class ClassOrderStatistics(Layer):
         """Rows at once."""
         return max(16, min(4096, (1 << 21) // len(self.anchors)))
 
-    def _pairs(self, x: Point) -> tuple[Tensor, Tensor]:
-        """For every unit the anchors of rival and own class, (n, U) each."""
+    def _pairs(self, x: Point) -> tuple[Tensor, Tensor, Tensor]:
+        """For every unit the anchors of rival and own class, (n, U) each, and whether the vote is a tie."""
         z = x.z.detach()
         d = torch.cdist(z, self.anchors, compute_mode="donot_use_mm_for_euclid_dist")
         near = self.nearest.find(z, self.k, None)
@@ -465,6 +474,8 @@ class ClassOrderStatistics(Layer):
             top = torch.topk(d[:, rows], min(self.k + 1, len(rows)), largest=False).indices
             ranked.append(rows[top])
         last = near[:, -1]
+        first = votes.sort(1, descending=True).values
+        tie = first[:, 0] == first[:, 1]
 
         def anchor(c: int, m: Tensor) -> Tensor:
             have = ranked[c].shape[1]
@@ -473,7 +484,7 @@ class ClassOrderStatistics(Layer):
 
         if self.n_classes == 2:
             m = torch.full_like(last, (self.k + 1) // 2) if self.k % 2 else votes.amin(1) + 1
-            return anchor(0, m)[:, None], anchor(1, m)[:, None]
+            return anchor(0, m)[:, None], anchor(1, m)[:, None], tie
         rivals, owns = [], []
         for a in range(self.n_classes):
             best = torch.full_like(d[:, 0], math.inf)
@@ -489,17 +500,17 @@ class ClassOrderStatistics(Layer):
                 rival, own = torch.where(better, u, rival), torch.where(better, v, own)
             rivals.append(rival)
             owns.append(own)
-        return torch.stack(rivals, 1), torch.stack(owns, 1)
+        return torch.stack(rivals, 1), torch.stack(owns, 1), tie
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
-        rival, mine = self._pairs(x)
+        rival, mine, _ = self._pairs(x)
         z = x.z[:, None, :]
         return (z - self.anchors[rival]).square().sum(2) - (z - self.anchors[mine]).square().sum(2)
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
-        rival, mine = self._pairs(x)
+        rival, mine, tie = self._pairs(x)
         z = x.z[:, None, :]
         far, near = z - self.anchors[rival], z - self.anchors[mine]
         output = far.square().sum(2) - near.square().sum(2)
@@ -510,4 +521,4 @@ class ClassOrderStatistics(Layer):
                 out += c[:, u, None] * (self.pullback.squares(far[:, u]) - self.pullback.squares(near[:, u]))
             return out
 
-        return Pass(output, output, back, output, {"order statistics": output})
+        return Pass(output, output, back, output, {"order statistics": output}, {"tie": tie})

@@ -229,6 +229,8 @@ class Budget(Link):
         What the budgets add up to; by default the mean relevance itself.
     """
 
+    reads = frozenset({"rows"})
+
     def __init__(self, inner: Layer, value: Function, slope: Function, total: float | None = None) -> None:
         super().__init__(inner, value, slope)
         self.total = total

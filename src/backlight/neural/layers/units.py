@@ -33,6 +33,7 @@ class Affine(Layer):
     The reference z̃ is zero, the front end's own centre where it ends in a projection, or the mean of ``ask.usual``.
     """
 
+    reads = frozenset({"rows"})
     weight: Tensor
     constant: Tensor
     reference: Tensor
