@@ -118,6 +118,7 @@ REGRESSORS = {
     "nusvr": svm.NuSVR(gamma=0.2),
     "kernel ridge": kernel_ridge.KernelRidge(kernel="rbf", gamma=0.1, alpha=0.1),
     "kernel ridge laplacian": kernel_ridge.KernelRidge(kernel="laplacian", alpha=0.5),
+    "kernel ridge own": kernel_ridge.KernelRidge(kernel=RadialKernel(lambda d: (1 + d).log())),
     "kernel ridge linear": kernel_ridge.KernelRidge(kernel="linear"),
     "kernel ridge poly": kernel_ridge.KernelRidge(kernel="poly", degree=2),
     "gaussian process": gaussian_process.GaussianProcessRegressor(

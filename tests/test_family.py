@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from sklearn import cluster, linear_model, mixture, neighbors, svm
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
@@ -22,7 +23,7 @@ ALL = {**DETECTORS, **CLASSIFIERS, **COUNTS, **REGRESSORS, **PERCEPTRONS}
 DENSE_ONLY = {
     name for name in ALL
     if name.startswith(("gmm", "bayesian", "pca", "kde", "qda", "lda", "gaussian", "min cov", "ledoit", "covariance",
-                        "elliptic", "categorical", "voting", "one vs rest nb", "calibrated nb", "bagging", "kernel ridge l",
+                        "elliptic", "categorical", "voting", "one vs rest nb", "calibrated nb", "bagging", "kernel ridge l", "kernel ridge own",
                         "ocsvm ", "svc laplacian", "nystroem", "kernel clusters", "rbm"))
 }  # fmt: skip
 
@@ -179,7 +180,8 @@ def test_a_network_in_single_precision_is_close(name, rng):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in ALL if n not in ("ocsvm own", "ocsvm laplacian gamma") and n not in PERCEPTRONS]
+    "name",
+    [n for n in ALL if n not in ("ocsvm own", "kernel ridge own", "ocsvm laplacian gamma") and n not in PERCEPTRONS],
 )
 def test_a_model_from_a_file_is_trusted_and_explained_alike(name, rng, tmp_path):
     import skops.io
@@ -193,3 +195,29 @@ def test_a_model_from_a_file_is_trusted_and_explained_alike(name, rng, tmp_path)
     again = load_model(tmp_path / "model.skops")
 
     assert np.array_equal(backlight.explain(again, X[:5]).values, backlight.explain(model, X[:5]).values)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+@pytest.mark.parametrize(
+    "model",
+    [
+        *(svm.SVC(gamma=gamma, C=C) for gamma in (1e-6, 1e-3, 10.0, 1e3) for C in (1e-3, 1.0, 1e6)),
+        *(svm.SVR(gamma=gamma) for gamma in (1e-6, 1e3)),
+        *(neighbors.KNeighborsClassifier(k) for k in (1, 79, 80)),
+        *(neighbors.LocalOutlierFactor(k, novelty=True) for k in (1, 79)),
+        *(cluster.KMeans(k, n_init=1, random_state=0) for k in (2, 40)),
+        *(mixture.GaussianMixture(3, reg_covar=reg, random_state=0) for reg in (1e-9, 1e3)),
+        *(neighbors.KernelDensity(kernel="exponential", bandwidth=h) for h in (1e-3, 1e3)),
+        *(linear_model.LogisticRegression(C=C, max_iter=3000) for C in (1e-9, 1e6)),
+    ],
+    ids=lambda model: f"{type(model).__name__}({', '.join(f'{k}={v}' for k, v in model.get_params().items() if k in ('gamma', 'C', 'n_neighbors', 'n_clusters', 'reg_covar', 'bandwidth'))})",
+)  # fmt: skip
+def test_extreme_options_and_data_far_from_zero(model, offset, rng):
+    X, y = table(rng, n=80)
+    X = X + offset
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of convergence
+        model = copy.deepcopy(model).fit(X, X[:, 0] - offset if isinstance(model, svm.SVR) else y)
+    Q = np.r_[X[:30], X[:10] + rng.normal(size=(10, 5)), X[:5] * 3]
+    # Far from zero the library's own dot products have lost digits: four of x², of squared distances near one.
+    assert_explained(model, Q, exactly=1e-10 if not offset else 1e-6)

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn import decomposition, feature_selection, impute, preprocessing, random_projection
 from sklearn.compose import ColumnTransformer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -108,6 +109,13 @@ def test_a_transformer_before_a_model(name, model, rng):
 
         assert_explained(pipe, X[:50])
         assert backlight.explain(pipe, X[:3]).values.shape == (3, 5)
+
+
+def test_no_gradient_is_made_up_where_none_passes(rng):
+    X, _ = table(rng)
+    net = backlight.neuralize(make_pipeline(preprocessing.PowerTransformer(), KernelDensity()).fit(X))
+    with pytest.raises(backlight.errors.UnsupportedModel, match="no gradient passes through PowerTransformer"):
+        net(torch.tensor(X, requires_grad=True))
 
 
 def test_relevance_lands_on_the_columns_that_a_selection_kept(rng):

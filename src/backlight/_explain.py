@@ -171,7 +171,7 @@ def explain(
         score=network.score.name, method=f"lrp ({getattr(rule, 'name', rule)})", ledger=ledger,
         provenance={
             "model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions(),
-            "outputs": network.score.outputs.names,
+            "outputs": list(network.score.outputs.names),
         },
     )  # fmt: skip
 
@@ -292,7 +292,7 @@ def _explain_perceptron(
     return _dressed(
         result, frames, network.feature_names, names, False,
         score=network.score.name, method=found[0].method, ledger=found[0].ledger if len(found) == 1 else None,
-        provenance={**found[0].provenance, "model": network.kind, "outputs": network.score.outputs.names},
+        provenance={**found[0].provenance, "model": network.kind, "outputs": list(network.score.outputs.names)},
     )  # fmt: skip
 
 
@@ -325,7 +325,7 @@ def _explain_trees(
         provenance={
             "model": explained.kind,
             "versions": {**versions(), "shap": explained.version},
-            "outputs": explained.outputs.names,
+            "outputs": list(explained.outputs.names),
         },
     )
 

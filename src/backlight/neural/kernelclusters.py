@@ -27,11 +27,11 @@ class KernelClusters(ClusterMixin, BaseEstimator):  # type: ignore[misc] # sciki
 
     Examples
     --------
-    >>> from sklearn.cluster import SpectralClustering
+    >>> from sklearn.cluster import AgglomerativeClustering
     >>> from sklearn.datasets import make_moons
     >>> import backlight
     >>> X, _ = make_moons(200, noise=0.05, random_state=0)
-    >>> labels = SpectralClustering(2, affinity="nearest_neighbors", random_state=0).fit_predict(X)
+    >>> labels = AgglomerativeClustering(2, linkage="single").fit_predict(X)
     >>> model = KernelClusters(gamma=10).fit(X, labels)
     >>> bool((model.predict(X) == labels).all())
     True

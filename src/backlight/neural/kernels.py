@@ -84,12 +84,14 @@ class RadialKernel:
             raise ArgumentError(f"profile(0) is {zero}, not 0: scale the kernel so that k(x, x) = 1")
         self.profile, self.metric = profile, metric
 
-    def __call__(self, X: Any, Y: Any) -> np.ndarray:
-        """The Gram matrix, as scikit-learn asks for it."""
+    def __call__(self, X: Any, Y: Any) -> Any:
+        """The Gram matrix, as scikit-learn asks for it; for two single rows, as some of its models ask, one number."""
         from scipy.spatial.distance import cdist
 
-        d = cdist(np.asarray(X, dtype=float), np.asarray(Y, dtype=float), self.metric)
-        return np.asarray(np.exp(-self.profile(torch.as_tensor(d)).numpy()))
+        single = np.ndim(X) == 1
+        d = cdist(np.atleast_2d(np.asarray(X, dtype=float)), np.atleast_2d(np.asarray(Y, dtype=float)), self.metric)
+        k = np.asarray(np.exp(-self.profile(torch.as_tensor(d)).numpy()))
+        return k[0, 0] if single else k
 
 
 def gaussian(gamma: float) -> Kernel:

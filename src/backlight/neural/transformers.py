@@ -27,7 +27,7 @@ __all__ = ["Lookup", "Original", "Products"]
 class Original(nn.Module):
     """The library's own numbers, computed by it: for steps whose way back needs no formula.
 
-    Runs on the processor, in float64, and passes no gradient.
+    Runs on the processor, in float64, and refuses to be differentiated.
     """
 
     def __init__(self, step: Any) -> None:
@@ -36,6 +36,11 @@ class Original(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, E')."""
+        if x.requires_grad:
+            raise UnsupportedModel(
+                f"no gradient passes through {type(self.step).__name__}, whose numbers are the library's own: ask for "
+                "relevance, or call the network under torch.no_grad()"
+            )
         out = self.step.transform(x.detach().cpu().double().numpy())
         out = out.toarray() if hasattr(out, "toarray") else np.asarray(out)
         return torch.as_tensor(np.ascontiguousarray(out, dtype=np.float64)).to(x)
