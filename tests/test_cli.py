@@ -14,6 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from backlight import cli
+from backlight.anomaly import DETECTORS
 
 SPREADSHEET = "\n".join(
     [
@@ -94,6 +95,17 @@ def test_options_override_what_columns_are_taken_for(run, sheet):
     assert "numbers: Ordered on, Weight kg" in out
     assert "one-class SVM" in out
     assert out.count("\nA-") == 3
+
+
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_every_detector_has_its_report_in_its_own_unit(run, sheet, tmp_path, detector):
+    code, out, err = run("anomalies", sheet, "--detector", detector, "--report", "r.html", "--out", "o.csv")
+
+    assert (code, err) == (0, "")
+    assert ("nats" in out) == (detector in ("kde", "ocsvm", "mixture"))
+    html = (tmp_path / "r.html").read_text()
+    assert ("nats" in html) == (detector in ("kde", "ocsvm", "mixture"))
+    assert "  above" not in out
 
 
 def test_all_rows_are_written_as_csv(run, sheet, tmp_path):

@@ -333,7 +333,9 @@ class NeuralizedModel(nn.Module):
             carried.append((c * got.carried).sum(1))
             names.append(one.name)
         total = sum(self.score.outputs.coefficients(one, got.output) for one in wanted)
-        annotations = {"imputed": self.front.missing(coded), **got.notes}
+        never = torch.zeros(len(coded), dtype=torch.bool, device=coded.device)
+        always = {} if self.score.outputs.names else {"self_anchor": never, "no_distance": never}
+        annotations = {"imputed": self.front.missing(coded), **always, **got.notes}
         if not several:
             annotations["score_without_self"] = (total * got.others).sum(1)
             if self.score.outputs.names and wanted[0].direction is None:
