@@ -132,9 +132,8 @@ def explain(
     if not isinstance(model, NeuralizedModel) and trees.is_tree(model):
         if method != "lrp" or rules != "auto" or layers is not None or canonical:
             raise ArgumentError(
-                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: "
-                "leave out "
-                "method, rules, layers and canonical"
+                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: leave "
+                "out method, rules, layers and canonical"
             )
         return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
     network = _network(model, score)

@@ -125,6 +125,6 @@ def categorical(estimator: Any) -> Head:
 def _elementwise(estimator: Any, inputs: Inputs) -> None:
     if inputs.pullback.into is not None:
         raise UnsupportedOption(
-            f"{type(estimator).__name__} after a projection cannot be carried back: its terms belong to the "
-            "projected axes"
+            f"{type(estimator).__name__} after a projection cannot be carried back: its terms belong to the projected "
+            "axes"
         )

@@ -45,8 +45,7 @@ def kernel_density(estimator: Any) -> Head:
     if kernel is None:
         raise UnsupportedOption(
             f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its "
-            "edge: "
-            "fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
+            "edge: fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
         )
     if estimator.metric not in ("euclidean", "l2") and not (
         estimator.metric == "minkowski" and (estimator.metric_params or {}).get("p", 2) == 2

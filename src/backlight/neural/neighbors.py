@@ -39,8 +39,7 @@ def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
     if metric not in ("euclidean", "l2") and not (metric == "minkowski" and params.get("p", 2) == 2):
         raise UnsupportedOption(
             f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not "
-            "supported: "
-            "fit it with metric='euclidean'"
+            "supported: fit it with metric='euclidean'"
         )
     rows = dense(estimator._fit_X)
     bare = without_names(estimator)

@@ -287,17 +287,18 @@ class NeuralizedModel(nn.Module):
         target : see `backlight.explain`
         """
         coded = self.encode(X)
-        level = float(reference) if isinstance(reference, int | float) else None
+        level = float(reference) if isinstance(reference, int | float | np.number) else None
         self._check_reference(reference, level is not None, rule)
         usual = None if reference is None or level is not None else self.point(self.encode(reference))
         known = None if own is None else torch.as_tensor(own, device=coded.device)
         wanted = self.score.outputs.targets(target, len(coded))
-        step = min(self.layer.rows, _BATCH)
+        whole, step = self.point(coded), min(self.layer.rows, _BATCH)
         parts = []
         for start in range(0, len(coded), step):
             rows = slice(start, start + step)
             ask = Ask(rule, None if known is None else known[rows], usual, level)
-            parts.append(self._relevance(coded[rows], ask, [one.take(rows) for one in wanted], Outputs.several(target)))
+            some = [one.take(rows) for one in wanted]
+            parts.append(self._relevance(whole.take(rows), ask, some, Outputs.several(target), start))
         return Relevance.joined(parts)
 
     def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
@@ -312,18 +313,16 @@ class NeuralizedModel(nn.Module):
             f"reference= does not apply: score {self.score.name!r} of this {self.kind} by rule {rule!r} takes {takes}"
         )
 
-    def _relevance(self, coded: Tensor, ask: Ask, wanted: list[Any], several: bool) -> Relevance:
-        x = self.point(coded)
+    def _relevance(self, x: Point, ask: Ask, wanted: list[Any], several: bool, start: int) -> Relevance:
         if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
             ask = replace(ask, own=self.layer.self_index(x))
         got = self.layer.run(x, ask)
         bad = ~torch.isfinite(got.output).all(1)
         if bool(bad.any()):
-            row = int(torch.nonzero(bad)[0])
+            row = start + int(torch.nonzero(bad)[0])
             raise DataError(
-                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity "
-                "cannot be "
-                "shared; leave the row out, or explain score='support_distance' where the model has it"
+                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot "
+                "be shared; leave the row out, or explain score='support_distance' where the model has it"
             )
         values, outputs, carried, names = [], [], [], []
         for one in wanted:
@@ -333,9 +332,9 @@ class NeuralizedModel(nn.Module):
             carried.append((c * got.carried).sum(1))
             names.append(one.name)
         total = sum(self.score.outputs.coefficients(one, got.output) for one in wanted)
-        never = torch.zeros(len(coded), dtype=torch.bool, device=coded.device)
+        never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
         always = {} if self.score.outputs.names else {"self_anchor": never, "no_distance": never}
-        annotations = {"imputed": self.front.missing(coded), **always, **got.notes}
+        annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
         if not several:
             annotations["score_without_self"] = (total * got.others).sum(1)
             if self.score.outputs.names and wanted[0].direction is None:

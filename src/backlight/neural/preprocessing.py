@@ -98,8 +98,8 @@ def _simple_imputer(step: Any, features: Features) -> Features:
         )
     if features.linear is not None or features.owner.ndim == 2:
         raise UnsupportedModel(
-            "SimpleImputer after a projection or a product cannot be carried back: put it before, where cells can "
-            "be missing"
+            "SimpleImputer after a projection or a product cannot be carried back: put it before, where cells can be "
+            "missing"
         )
     statistics = np.array(
         [_statistic(v, int(c), features) for v, c in zip(step.statistics_, features.owner, strict=True)]

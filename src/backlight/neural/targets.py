@@ -106,8 +106,7 @@ class Outputs:
         if callable(target) and not isinstance(target, Tensor):
             raise ArgumentError(
                 "a function as target needs a torch module: of a neuralized model give an index, a class name, or a "
-                "float "
-                "direction over the outputs"
+                "float direction over the outputs"
             )
         array = np.asarray(target)
         if array.ndim == 0 and np.issubdtype(array.dtype, np.integer):

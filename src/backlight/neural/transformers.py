@@ -91,10 +91,8 @@ def _function(step: Any, features: Features) -> Features:
         return _library(step, features)
     raise UnsupportedOption(
         f"FunctionTransformer(func={getattr(function, '__name__', function)!r}) is not known to work element by "
-        "element: "
-        "use a NumPy or SciPy ufunc such as numpy.log1p, or apply the function to the table before fitting, and "
-        "explain "
-        "that table"
+        "element: use a NumPy or SciPy ufunc such as numpy.log1p, or apply the function to the table before fitting, "
+        "and explain that table"
     )
 
 
@@ -200,9 +198,8 @@ def _ordinal(step: Any, features: Features) -> Features:
 def _no_nan(step: Any, tables: list[tuple[int, list[float], list[float], float | None]]) -> None:
     if any(v != v for _, _, values, unknown in tables for v in [*values, 0.0 if unknown is None else unknown]):
         raise UnsupportedOption(
-            f"{type(step).__name__} encodes missing or unknown categories as NaN here, which no model after it "
-            "takes: give "
-            "encoded_missing_value and unknown_value as numbers"
+            f"{type(step).__name__} encodes missing or unknown categories as NaN here, which no model after it takes: "
+            "give encoded_missing_value and unknown_value as numbers"
         )
 
 
@@ -318,9 +315,8 @@ def _polynomial(step: Any, features: Features) -> Features:
 @transformers.register("sklearn.kernel_approximation.RBFSampler", "sklearn.kernel_approximation.SkewedChi2Sampler")
 def _random_features(step: Any, _: Features) -> Features:
     raise UnsupportedModel(
-        f"{type(step).__name__} makes random cosines, through which no rule conserves relevance: use Nystroem, "
-        "which with a "
-        "linear model after it is one exact network"
+        f"{type(step).__name__} makes random cosines, through which no rule conserves relevance: use Nystroem, which "
+        "with a linear model after it is one exact network"
     )
 
 

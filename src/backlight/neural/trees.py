@@ -98,8 +98,7 @@ class TreeModel:
         if features.linear is not None:
             raise UnsupportedModel(
                 f"{name_of(model)} after a projection has Shapley values of the projected axes, which belong to no "
-                "column: "
-                "fit it without the projection"
+                "column: fit it without the projection"
             )
         self.front = FrontEnd(names, named, features, torch.float64)
         background = None

@@ -27,24 +27,20 @@ PLAIN = Unit("", "The score is the model's own.")
 NATS = Unit(
     "nats",
     "The detector measures how far a row is from the rows that it learnt from. Each nat more means that rows like "
-    "this are "
-    "e ≈ 2.7 times rarer.",
+    "this are e ≈ 2.7 times rarer.",
 )
 LOCAL = Unit(
     "× neighbours' spacing",
     "The detector compares how far a row is from its nearest training rows with how far those are from theirs: 1 "
-    "means as "
-    "close as they are, 2 twice as far.",
+    "means as close as they are, 2 twice as far.",
 )
 DISTANCE = Unit(
     "of distance",
     "The detector measures the distance of a row to its nearest training rows, in the space that the model sees: "
-    "behind a "
-    "scaler, in standard deviations.",
+    "behind a scaler, in standard deviations.",
 )
 SQUARED = Unit(
     "of squared distance",
     "The detector measures the squared distance of a row from what the model expects of it, in the space that the "
-    "model "
-    "sees: of independent standardised columns each adds one on average.",
+    "model sees: of independent standardised columns each adds one on average.",
 )

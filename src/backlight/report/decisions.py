@@ -103,7 +103,6 @@ def write_decision_report(
     found = decisions(ex)
     every = np.arange(len(ex))
     rows = doubtful(ex, top)
-    scale = float(np.abs(ex.values).max()) or 1.0
     names = dict(enumerate(ex.provenance.get("outputs") or ()))
     index = ex.annotations.get("target")
     mean = max(float(np.abs(group.mean).max()) for group in found) or 1.0
@@ -113,7 +112,7 @@ def write_decision_report(
         base=float(np.median(np.abs(ex.base_values))), size=float(np.median(np.abs(np.asarray(ex.output)))),
         groups=[_group(ex, group, np.setdiff1d(every, group.members), mean) for group in found],
         several=len(found) > 1,
-        details=[_row(ex, int(i), labels, scale, "" if index is None else str(names[int(index[i])])) for i in rows],
+        details=[_row(ex, int(i), labels, "" if index is None else str(names[int(index[i])])) for i in rows],
         provenance={**provenance, **{name: str(v) for name, v in ex.provenance["versions"].items()}},
     )  # fmt: skip
 
@@ -134,8 +133,9 @@ def _group(ex: Explanation, group: Decision, others: np.ndarray, scale: float) -
     }  # fmt: skip
 
 
-def _row(ex: Explanation, row: int, labels: np.ndarray, scale: float, name: str) -> dict[str, Any]:
+def _row(ex: Explanation, row: int, labels: np.ndarray, name: str) -> dict[str, Any]:
     why = reasons_of(ex, row, _COLUMNS)
+    scale = float(np.abs(ex.values[row]).max()) or 1.0
     return {
         "label": str(labels[row]), "decision": name, "score": f"{float(ex.output[row]):.4g}",
         "base": _number(float(ex.base_values[row]), scale),

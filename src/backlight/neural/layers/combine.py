@@ -263,6 +263,5 @@ class Deep(Layer):
         """Not here: `backlight.explain` hands the module to the relevance engine."""
         raise UnsupportedModel(
             "a multilayer perceptron is explained by the relevance engine and cannot be a member of an ensemble in "
-            "this "
-            "version: explain each of its estimators"
+            "this version: explain each of its estimators"
         )

@@ -52,8 +52,7 @@ class WithSurprise(Layer):
         if way.into is not None or way.shares is not None:
             raise UnsupportedOption(
                 "rules='conditional_surprise' marginalises columns, and after a projection or a product of columns "
-                "that has "
-                "no closed form: use 'auto', or fit the density without that step"
+                "that has no closed form: use 'auto', or fit the density without that step"
             )
         z = x.z - pool.center
         n, M = len(z), len(pool.anchors)
