@@ -6,6 +6,7 @@ soft-min. Nothing is left over but priors and the entropy of the rivals.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,27 +54,13 @@ def gaussian(estimator: Any) -> Head:
 @neuralize.register("sklearn.naive_bayes.MultinomialNB")
 def multinomial(estimator: Any) -> Head:
     """Neuralize `MultinomialNB`: R_i = x_i log(θ_ci/θ_ki)."""
-    log_theta = tensor(estimator.feature_log_prob_)
-    constants = -np.asarray(estimator.class_log_prior_)
-
-    def units(inputs: Inputs) -> Layer:
-        _elementwise(estimator, inputs)
-        return Additive(lambda z: -z[:, None, :] * log_theta.to(z), len(log_theta), inputs.pullback)
-
-    return generative(estimator, units, constants, f"multinomial naive Bayes ({len(log_theta)} classes)", _exact)
+    return _additive(estimator, _weighted(estimator), -np.asarray(estimator.class_log_prior_), "multinomial")
 
 
 @neuralize.register("sklearn.naive_bayes.ComplementNB")
 def complement(estimator: Any) -> Head:
     """Neuralize `ComplementNB`: its joint log-likelihood is linear."""
-    weights = tensor(estimator.feature_log_prob_)
-    constants = np.zeros(len(weights))
-
-    def units(inputs: Inputs) -> Layer:
-        _elementwise(estimator, inputs)
-        return Additive(lambda z: -z[:, None, :] * weights.to(z), len(weights), inputs.pullback)
-
-    return generative(estimator, units, constants, f"complement naive Bayes ({len(weights)} classes)", _exact)
+    return _additive(estimator, _weighted(estimator), np.zeros(len(estimator.feature_log_prob_)), "complement")
 
 
 @neuralize.register("sklearn.naive_bayes.BernoulliNB")
@@ -88,11 +75,7 @@ def bernoulli(estimator: Any) -> Head:
         x = z if cut is None else (z > cut).to(z.dtype)
         return -(x[:, None, :] * log_p.to(z) + (1 - x[:, None, :]) * log_not.to(z))
 
-    def units(inputs: Inputs) -> Layer:
-        _elementwise(estimator, inputs)
-        return Additive(terms, len(log_p), inputs.pullback)
-
-    return generative(estimator, units, constants, f"Bernoulli naive Bayes ({len(log_p)} classes)", _exact)
+    return _additive(estimator, terms, constants, "Bernoulli")
 
 
 @neuralize.register("sklearn.naive_bayes.CategoricalNB")
@@ -113,18 +96,25 @@ def categorical(estimator: Any) -> Head:
             )
         return -torch.stack([table.to(z).T[codes[:, i]] for i, table in enumerate(tables)], 2)
 
+    return _additive(estimator, terms, constants, "categorical")
+
+
+def _weighted(estimator: Any) -> Callable[[Tensor], Tensor]:
+    """Terms −x_i w_ci of a model that is linear in x."""
+    weights = tensor(estimator.feature_log_prob_)
+    return lambda z: -z[:, None, :] * weights.to(z)
+
+
+def _additive(estimator: Any, terms: Callable[[Tensor], Tensor], constants: np.ndarray, name: str) -> Head:
+    """A naive Bayes whose terms belong to one column each."""
+    count = len(estimator.classes_)
+
     def units(inputs: Inputs) -> Layer:
-        _elementwise(estimator, inputs)
-        return Additive(terms, len(estimator.classes_), inputs.pullback)
+        if inputs.pullback.into is not None:
+            raise UnsupportedOption(
+                f"{type(estimator).__name__} after a projection cannot be carried back: its terms belong to the "
+                "projected axes"
+            )
+        return Additive(terms, count, inputs.pullback)
 
-    return generative(
-        estimator, units, constants, f"categorical naive Bayes ({len(estimator.classes_)} classes)", _exact
-    )
-
-
-def _elementwise(estimator: Any, inputs: Inputs) -> None:
-    if inputs.pullback.into is not None:
-        raise UnsupportedOption(
-            f"{type(estimator).__name__} after a projection cannot be carried back: its terms belong to the projected "
-            "axes"
-        )
+    return generative(estimator, units, constants, f"{name} naive Bayes ({count} classes)", _exact)

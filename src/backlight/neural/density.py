@@ -25,7 +25,7 @@ import numpy as np
 from backlight.errors import UnsupportedOption
 from backlight.neural.kernels import density_kernel, pool
 from backlight.neural.layers import Layer
-from backlight.neural.layers.contrasts import NearestRows, OrderStatistics
+from backlight.neural.layers.order import NearestRows, OrderStatistics
 from backlight.neural.layers.pools import SoftMinPool
 from backlight.neural.layers.surprise import WithSurprise
 from backlight.neural.layers.units import tensor

@@ -2,7 +2,7 @@ r"""Kernel classifiers and regressions: signed kernel expansions.
 
 :math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, the mean of a Gaussian
 process, and a Nyström map followed by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
-`backlight.neural.layers.contrasts.SignedExpansion`.
+`backlight.neural.layers.expansion.SignedExpansion`.
 
 Several classes. libsvm fits one expansion a pair of classes. "pairs" has one output a pair, what
 ``decision_function_shape="ovo"`` returns; "pair_sum" one output a class: the sum of its pairs, which the library
@@ -21,8 +21,8 @@ from backlight.errors import UnsupportedOption
 from backlight.neural.kernels import Kernel, of_pairwise, pool
 from backlight.neural.layers import Layer
 from backlight.neural.layers.combine import Stack
-from backlight.neural.layers.contrasts import Levelled, SignedExpansion
 from backlight.neural.layers.energies import Polynomial
+from backlight.neural.layers.expansion import Levelled, SignedExpansion
 from backlight.neural.layers.pools import SoftMinPool
 from backlight.neural.layers.units import Affine, tensor
 from backlight.neural.linear import affine, log_odds
@@ -205,11 +205,7 @@ def kernel_ridge(estimator: Any) -> Head:
 @neuralize.register("sklearn.gaussian_process.GaussianProcessRegressor")
 def gaussian_process(estimator: Any) -> Head:
     """Neuralize the mean of a Gaussian process: a constant times a radial kernel, white noise beside it allowed."""
-    if (
-        getattr(estimator, "_y_train_std", 1.0) is not None
-        and np.ndim(estimator.alpha_) > 1
-        and estimator.alpha_.shape[1] > 1
-    ):
+    if np.ndim(estimator.alpha_) > 1 and estimator.alpha_.shape[1] > 1:
         raise UnsupportedOption("GaussianProcessRegressor with several outputs is not supported: fit one an output")
     factor, kernel = _covariance(estimator, estimator.kernel_)
     anchors = dense(estimator.X_train_)

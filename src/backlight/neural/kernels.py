@@ -19,6 +19,7 @@ from torch import Tensor
 
 from backlight.errors import ArgumentError, UnsupportedOption
 from backlight.neural.layers import Layer, Pullback, SoftMinDistance
+from backlight.neural.layers.base import Around
 from backlight.neural.layers.pools import SoftMin, SoftMinPool
 from backlight.neural.layers.units import Radial, tensor
 from backlight.neural.registry import public_name
@@ -218,17 +219,12 @@ def pool(
     return SoftMin(units, log_w - torch.logsumexp(log_w, 0), default="stable")
 
 
-class _AndStill(Layer):
+class _AndStill(Around):
     """One more unit that is always zero."""
 
     def __init__(self, inner: Layer) -> None:
-        super().__init__()
-        self.inner, self.rules, self.units = inner, inner.rules, inner.units + 1
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
+        super().__init__(inner)
+        self.units = inner.units + 1
 
     def forward(self, x: Any) -> Tensor:
         """Shape (n, U + 1)."""

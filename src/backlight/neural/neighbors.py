@@ -4,7 +4,7 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
 * `LocalOutlierFactor(novelty=True)`: LOF = A·B with A the mean density of the neighbours, a constant of the training
   set for given neighbours, and B the mean reach max(kdist_o, ‖x − o‖): relevance of an average of distances.
 * `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer. See
-  `backlight.neural.layers.contrasts.ClassOrderStatistics`.
+  `backlight.neural.layers.order.ClassOrderStatistics`.
 * `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it;
 "neighbourhood" says why these k rows and not the next k: the mean squared distance of the latter less that of the
 former.
@@ -20,7 +20,7 @@ import numpy as np
 
 from backlight.errors import UnsupportedOption
 from backlight.neural.layers import Layer
-from backlight.neural.layers.contrasts import ClassOrderStatistics, NearestRows, OrderStatistics
+from backlight.neural.layers.order import ClassOrderStatistics, NearestRows, OrderStatistics
 from backlight.neural.layers.units import tensor
 from backlight.neural.network import Head, Inputs
 from backlight.neural.neuralize import neuralize

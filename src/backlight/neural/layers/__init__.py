@@ -5,7 +5,10 @@
 ``units``              layers on the data: affine, quadratic, one-feature terms, radial distances
 ``softmin_distance``   Gaussian distances and their soft-min pool in one, fast
 ``pools``              soft-min pools, log-odds, links to scores
-``contrasts``          nearest rivals, log-ratio of two pools, order statistics
+``contrasts``          nearest centres and their rivals
+``expansion``          signed kernel expansions: the log-ratio of two pools
+``order``              order statistics of distances: neighbours, outlier factors, votes
+``surprise``           a Gaussian pool with conditional surprise
 ``energies``           polynomial kernels, free energies
 ``combine``            layers side by side, means, variance; members with a front end of their own
 """

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Ask", "Layer", "Pass", "Point"]
+__all__ = ["Around", "Ask", "Layer", "Pass", "Point"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -163,3 +163,16 @@ class Layer(nn.Module):
     def accepts(self, rule: Any) -> bool:
         """Whether a rule object is one of this layer's kinds."""
         return any(type(rule) is type(known) for known in self.rules.values() if not isinstance(known, str))
+
+
+class Around(Layer):
+    """A layer on top of one other, with that one's rules and memory."""
+
+    def __init__(self, inner: Layer) -> None:
+        super().__init__()
+        self.inner, self.rules = inner, inner.rules
+
+    @property
+    def rows(self) -> int:
+        """As many rows as the inner layer takes."""
+        return self.inner.rows

@@ -2,14 +2,14 @@ r"""Layers made of layers: side by side, averaged, their variance, and models wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from backlight.errors import UnsupportedModel
-from backlight.neural.layers.base import Ask, Layer, Pass, Point
+from backlight.neural.layers.base import Around, Ask, Layer, Pass, Point
 from backlight.neural.layers.pullback import Pullback
 
 __all__ = ["Deep", "Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Weighted"]
@@ -116,17 +116,12 @@ class Mean(Weighted):
         super().__init__(layers, torch.full((n,), 1 / n, dtype=torch.float64))
 
 
-class Signed(Layer):
+class Signed(Around):
     """(−f, f) of one unit f: the two classes of a binary model, one unit each."""
 
     def __init__(self, inner: Layer) -> None:
-        super().__init__()
-        self.inner, self.rules, self.units = inner, inner.rules, 2
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
+        super().__init__(inner)
+        self.units = 2
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, 2)."""
@@ -150,17 +145,12 @@ class Signed(Layer):
         return self.inner.accepts(rule)
 
 
-class Unit(Layer):
+class Unit(Around):
     """One unit of a layer."""
 
     def __init__(self, inner: Layer, index: int) -> None:
-        super().__init__()
-        self.inner, self.index, self.rules = inner, index, inner.rules
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
+        super().__init__(inner)
+        self.index = index
 
     def _of(self, value: Tensor) -> Tensor:
         return value[:, self.index : self.index + 1]
@@ -210,18 +200,12 @@ class Variance(_Group):
         return Pass(output, carried, back, output, {"covariance of members": carried})
 
 
-class Member(Layer):
+class Member(Around):
     """A model behind a front end of its own, on the columns of the same table."""
 
     def __init__(self, elements: nn.Module, pullback: Pullback, inner: Layer) -> None:
-        super().__init__()
-        self.elements, self.pullback, self.inner = elements, pullback, inner
-        self.rules, self.units = inner.rules, inner.units
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
+        super().__init__(inner)
+        self.elements, self.pullback, self.units = elements, pullback, inner.units
 
     def _point(self, x: Point) -> Point:
         e = self.elements(x.coded)
@@ -250,9 +234,9 @@ class Deep(Layer):
     module : torch.nn.Sequential
     """
 
-    def __init__(self, module: nn.Module, units: int, finish: Callable[[Tensor], Tensor] = lambda y: y) -> None:
+    def __init__(self, module: nn.Module, units: int) -> None:
         super().__init__()
-        self.module, self.units, self.finish = module, units, finish
+        self.module, self.units = module, units
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""

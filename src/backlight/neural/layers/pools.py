@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from backlight.neural.layers.base import Ask, Layer, Pass, Point
+from backlight.neural.layers.base import Around, Ask, Layer, Pass, Point
 from backlight.neural.layers.softmin_distance import SoftMinDistance
 from backlight.rules.softmin import SOFTMIN_RULES, SoftMinRule
 
@@ -67,7 +67,7 @@ class SoftMinPool(Layer):
         return self.pool.anchors + self.pool.center
 
 
-class SoftMin(Layer):
+class SoftMin(Around):
     r"""o = −log Σ_j e^{w_j − h_j} over the units h_j ≥ 0 of another layer, with log-weights w_j of any sum.
 
     With :math:`p_j \propto e^{w_j-h_j}` and weights on the simplex, o = E_p[h] + KL(p‖α). ``free`` hands p_j to each
@@ -88,18 +88,12 @@ class SoftMin(Layer):
     log_total: Tensor
 
     def __init__(self, inner: Layer, log_weights: Tensor, default: str = "free", constant: float = 0.0) -> None:
-        super().__init__()
-        self.inner = inner
+        super().__init__(inner)
         self.constant = constant
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("log_total", torch.logsumexp(log_weights, 0))
         names = [default, *(name for name in SOFTMIN_RULES if name != default)]
         self.rules = {name: SOFTMIN_RULES[name]() for name in names}
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
@@ -174,7 +168,7 @@ def _flow(below: Pass, coefficients: Tensor) -> dict[str, Tensor]:
     return {name: (coefficients * value).sum(1, keepdim=True) for name, value in below.flow.items()}
 
 
-class Link(Layer):
+class Link(Around):
     """y = φ(s) of one layer, element by element; relevance passes by the slope (φ(s) − φ(s₀)) / (s − s₀).
 
     Parameters
@@ -184,14 +178,8 @@ class Link(Layer):
     """
 
     def __init__(self, inner: Layer, value: Function, slope: Function) -> None:
-        super().__init__()
-        self.inner, self.value, self.slope = inner, value, slope
-        self.rules, self.units = inner.rules, inner.units
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return self.inner.rows
+        super().__init__(inner)
+        self.value, self.slope, self.units = value, slope, inner.units
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, U)."""
