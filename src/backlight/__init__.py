@@ -12,10 +12,14 @@ from backlight._version import __version__
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
+    from backlight import constraints as constraints
     from backlight import engine as engine
     from backlight import examples as examples
+    from backlight import priors as priors
     from backlight import rules as rules
+    from backlight import spaces as spaces
     from backlight import symbolic as symbolic
+    from backlight import targets as targets
     from backlight._explain import explain as explain
     from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from backlight.explanation import Ledger as Ledger
     from backlight.neural import NeuralizedModel as NeuralizedModel
     from backlight.neural import neuralize as neuralize
+    from backlight.prototypes import Prototypes as Prototypes
+    from backlight.prototypes import prototype as prototype
     from backlight.structure import Audit as Audit
     from backlight.structure import Rewrite as Rewrite
     from backlight.structure import audit as audit
@@ -45,10 +51,12 @@ __all__ = [
     "Ledger",
     "Method",
     "NeuralizedModel",
+    "Prototypes",
     "Rewrite",
     "__version__",
     "audit",
     "canonize",
+    "constraints",
     "convolution",
     "dense",
     "derive",
@@ -62,8 +70,12 @@ __all__ = [
     "neuralize",
     "plan",
     "presets",
+    "priors",
+    "prototype",
     "rules",
+    "spaces",
     "symbolic",
+    "targets",
 ]
 
 _HOME = {
@@ -74,6 +86,7 @@ _HOME = {
     "Ledger": "backlight.explanation",
     "Method": "backlight.attribution",
     "NeuralizedModel": "backlight.neural",
+    "Prototypes": "backlight.prototypes",
     "Rewrite": "backlight.structure",
     "audit": "backlight.structure",
     "canonize": "backlight.canonical",
@@ -86,8 +99,11 @@ _HOME = {
     "neuralize": "backlight.neural",
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
+    "prototype": "backlight.prototypes",
 }
-_ROOMS = ("engine", "errors", "examples", "neural", "rules", "symbolic")
+_ROOMS = (
+    "constraints", "engine", "errors", "examples", "neural", "priors", "rules", "spaces", "symbolic", "targets",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,9 @@
     │  └─ UnsupportedOperator                    … for an operator of a torch model
     ├─ ConservationError    (ArithmeticError)    relevance was lost, and strict=True asked for an error
     ├─ NotFittedModel       (ValueError)         the model was not fitted
+    ├─ NoPrototype          (ValueError)         the problem of a prototype has no solution
+    │  ├─ Unbounded                              f − strength · Ω grows without end
+    │  └─ Infeasible                             no input satisfies the bounds and constraints
     ├─ ArgumentError        (ValueError)         an argument of a public function
     ├─ NameNotFound         (KeyError)           a feature or output of an explanation
     └─ MissingDependency    (ImportError)        an extra is not installed
@@ -37,10 +40,13 @@ __all__ = [
     "DataError",
     "ExistingFileError",
     "FileError",
+    "Infeasible",
     "MissingDependency",
     "MissingFileError",
     "NameNotFound",
+    "NoPrototype",
     "NotFittedModel",
+    "Unbounded",
     "UnsupportedModel",
     "UnsupportedOperator",
     "UnsupportedOption",
@@ -94,6 +100,18 @@ class ConservationError(BacklightError, ArithmeticError):
 
 class NotFittedModel(BacklightError, ValueError):  # noqa: N818
     """The model must be fitted first."""
+
+
+class NoPrototype(BacklightError, ValueError):  # noqa: N818
+    """The problem argmax f(x) − strength · Ω(x) has no solution."""
+
+
+class Unbounded(NoPrototype):
+    """f(x) − strength · Ω(x) grows without end, and the message says along which direction."""
+
+
+class Infeasible(NoPrototype):
+    """No input satisfies the bounds and the constraints."""
 
 
 class ArgumentError(BacklightError, ValueError):

@@ -1,0 +1,263 @@
+"""What a prototype must satisfy: fixed columns, one-hot groups, whole numbers, linear rules, the model's decision.
+
+Columns are named as in the user's table, or by position.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backlight.errors import ArgumentError, Infeasible, listed
+
+__all__ = ["Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot"]
+
+Column = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """One rule; made by the functions of this module."""
+
+    kind: str
+    columns: tuple[Column, ...] = ()
+    numbers: tuple[float, ...] = ()
+    low: float = -math.inf
+    high: float = math.inf
+
+
+def fix(*columns: Column, value: float | None = None) -> Constraint:
+    """Columns keep a value: by default that of the prior's centre, for `priors.Near` the row itself."""
+    return Constraint("fix", _named(columns), () if value is None else (float(value),))
+
+
+def onehot(*columns: Column) -> Constraint:
+    """Exactly one of the columns is 1, the others are 0."""
+    if len(_named(columns)) < 2:
+        raise ArgumentError("onehot() takes the columns of one group, at least two")
+    return Constraint("onehot", columns)
+
+
+def integer(*columns: Column) -> Constraint:
+    """Columns hold whole numbers."""
+    return Constraint("integer", _named(columns))
+
+
+def linear(weights: Mapping[Column, float], low: float = -math.inf, high: float = math.inf) -> Constraint:
+    """low ≤ Σ weight · column ≤ high."""
+    numbers = tuple(float(w) for w in weights.values())
+    if not numbers or not all(map(math.isfinite, numbers)) or math.isnan(low) or math.isnan(high) or low > high:
+        raise ArgumentError(f"linear({dict(weights)}, low={low}, high={high}): finite weights, and low ≤ high")
+    return Constraint("linear", tuple(weights), numbers, float(low), float(high))
+
+
+def le(a: Column, b: Column | float) -> Constraint:
+    """Column a ≤ column b, or ≤ a number given as a float."""
+    return linear({a: 1.0}, high=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, high=0.0)
+
+
+def ge(a: Column, b: Column | float) -> Constraint:
+    """Column a ≥ column b, or ≥ a number given as a float."""
+    return linear({a: 1.0}, low=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, low=0.0)
+
+
+def decision(margin: float = 0.0) -> Constraint:
+    """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``."""
+    if not (math.isfinite(margin) and margin >= 0):
+        raise ArgumentError(f"margin={margin} must be a number ≥ 0")
+    return Constraint("decision", low=float(margin))
+
+
+def _named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    if not columns or not all(isinstance(c, str | int | np.integer) for c in columns):
+        raise ArgumentError(f"columns are names or positions, at least one, not {columns!r}")
+    return columns
+
+
+@dataclass(slots=True)
+class Region:
+    """Bounds and constraints in columns, as arrays.
+
+    Attributes
+    ----------
+    low, high : (d,)
+    A, b : (m, d), (m,): A x ≤ b
+    E, e : (q, d), (q,): E x = e
+    groups : list of lists of columns, one-hot
+    integers : list of columns
+    margin : float, optional
+        By how much the target's logit must lead.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    A: np.ndarray
+    b: np.ndarray
+    E: np.ndarray
+    e: np.ndarray
+    groups: list[list[int]] = field(default_factory=list)
+    integers: list[int] = field(default_factory=list)
+    margin: float | None = None
+
+    @property
+    def bounded(self) -> bool:
+        """Whether any column has a bound."""
+        return bool(np.isfinite(self.low).any() or np.isfinite(self.high).any())
+
+    @property
+    def boxed(self) -> bool:
+        """Whether every column lies between finite bounds."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some columns hold whole numbers."""
+        return bool(self.groups or self.integers)
+
+    @property
+    def rules(self) -> bool:
+        """Whether there are linear rules beside bounds."""
+        return bool(len(self.A) or len(self.E))
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is asked for."""
+        return not (self.bounded or self.mixed or self.rules or self.margin is not None)
+
+    def violation(self, x: np.ndarray) -> float:
+        """How far a point is from satisfying everything but the decision, in units of the columns."""
+        worst = [np.max(self.low - x, initial=0.0), np.max(x - self.high, initial=0.0)]
+        if len(self.A):
+            worst.append(float(np.max((self.A @ x - self.b) / np.linalg.norm(self.A, axis=1), initial=0.0)))
+        if len(self.E):
+            worst.append(float(np.max(np.abs(self.E @ x - self.e) / np.linalg.norm(self.E, axis=1), initial=0.0)))
+        whole = [i for group in self.groups for i in group] + self.integers
+        if whole:
+            worst.append(float(np.max(np.abs(x[whole] - np.round(x[whole])))))
+        return float(max(worst))
+
+
+def compiled(
+    bounds: Any, constraints: Sequence[Constraint], names: Sequence[str], center: np.ndarray | None,
+    data: np.ndarray | None,
+) -> Region:  # fmt: skip
+    """Bounds and constraints of the user as arrays.
+
+    Parameters
+    ----------
+    bounds : (low, high), dict of column to (low, high), or "data"
+    constraints : sequence of Constraint
+    names : the columns
+    center : (d,), optional
+        What fixed columns keep where no value is given.
+    data : (n, d), optional
+    """
+    d = len(names)
+    low, high = _box(bounds, names, data)
+    rows: list[np.ndarray] = []
+    right: list[float] = []
+    equal: list[np.ndarray] = []
+    level: list[float] = []
+    region = Region(low, high, np.zeros((0, d)), np.zeros(0), np.zeros((0, d)), np.zeros(0))
+    given = [constraints] if isinstance(constraints, Constraint) else list(constraints)
+    for rule in given:
+        if not isinstance(rule, Constraint):
+            raise ArgumentError(f"constraints are made by backlight.constraints, such as fix('age'); not {rule!r}")
+        where = [_column(c, names) for c in rule.columns]
+        if rule.kind == "fix":
+            for i in where:
+                if not rule.numbers and center is None:
+                    raise ArgumentError(f"fix({names[i]!r}) needs a value=: the prior has no centre to take it from")
+                value = rule.numbers[0] if rule.numbers else float(center[i])  # type: ignore[index]
+                if not low[i] <= value <= high[i]:
+                    raise Infeasible(
+                        f"{names[i]!r} is fixed at {value:g}, outside its bounds [{low[i]:g}, {high[i]:g}]"
+                    )
+                low[i] = high[i] = value
+        elif rule.kind == "onehot":
+            region.groups.append(where)
+            low[where], high[where] = np.maximum(low[where], 0.0), np.minimum(high[where], 1.0)
+            row = np.zeros(d)
+            row[where] = 1.0
+            equal.append(row)
+            level.append(1.0)
+        elif rule.kind == "integer":
+            region.integers += where
+            low[where], high[where] = np.ceil(low[where]), np.floor(high[where])
+        elif rule.kind == "linear":
+            row = np.zeros(d)
+            np.add.at(row, where, rule.numbers)
+            if rule.low == rule.high:
+                equal.append(row)
+                level.append(rule.low)
+                continue
+            if rule.high < math.inf:
+                rows.append(row)
+                right.append(rule.high)
+            if rule.low > -math.inf:
+                rows.append(-row)
+                right.append(-rule.low)
+        else:
+            region.margin = rule.low
+    twice = [c for group in region.groups for c in group]
+    if len(set(twice)) < len(twice):
+        raise ArgumentError("a column is in two one-hot groups")
+    empty = np.flatnonzero(low > high)
+    if len(empty):
+        i = int(empty[0])
+        raise Infeasible(f"no value of {names[i]!r} lies between its bounds {low[i]:g} and {high[i]:g}")
+    if rows:
+        region.A, region.b = np.array(rows), np.array(right)
+    if equal:
+        region.E, region.e = np.array(equal), np.array(level)
+    return region
+
+
+def _column(column: Column, names: Sequence[str]) -> int:
+    if isinstance(column, str):
+        if column not in names:
+            raise ArgumentError(f"{column!r} is not a column: choose from {listed([repr(n) for n in names])}")
+        return list(names).index(column)
+    if not -len(names) <= column < len(names):
+        raise ArgumentError(f"column {column} is out of range: there are {len(names)}")
+    return int(column) % len(names)
+
+
+def _box(bounds: Any, names: Sequence[str], data: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    d = len(names)
+    low, high = np.full(d, -math.inf), np.full(d, math.inf)
+    if bounds is None:
+        return low, high
+    if isinstance(bounds, str):
+        if bounds != "data":
+            raise ArgumentError(f"bounds={bounds!r} must be (low, high), a dict of columns, or 'data'")
+        if data is None:
+            raise ArgumentError("bounds='data' needs data=")
+        return data.min(0), data.max(0)
+    if isinstance(bounds, Mapping):
+        for column, (least, most) in bounds.items():
+            i = _column(column, names)
+            low[i] = -math.inf if least is None else least
+            high[i] = math.inf if most is None else most
+    else:
+        try:
+            least, most = bounds
+        except (TypeError, ValueError) as error:
+            raise ArgumentError("bounds are (low, high), numbers or arrays, or a dict of columns") from error
+        for side, value in ((low, least), (high, most)):
+            if value is not None:
+                array = np.asarray(value, dtype=float)
+                if array.size not in (1, d):
+                    raise ArgumentError(f"bounds have {array.size} numbers, but an input has {d}")
+                side[:] = array.ravel()
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise ArgumentError("bounds hold NaN: leave a side out with None")
+    empty = np.flatnonzero(low > high)
+    if len(empty):
+        i = int(empty[0])
+        raise Infeasible(f"no value of {names[i]!r} lies between its bounds {low[i]:g} and {high[i]:g}")
+    return low, high

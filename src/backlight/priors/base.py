@@ -1,0 +1,202 @@
+r"""The protocol of a prior.
+
+:math:`\Omega(x)`, one number a row; for a density :math:`-\log p(x)` with its normaliser. Priors add and scale:
+``Gaussian.fit(X) + 0.1 * TotalVariation()``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError, DataError
+from backlight.tables import as_frame
+
+__all__ = ["Prior", "Sum", "Whitening", "array", "rows_of"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Whitening:
+    r"""x = mean + L z, in which a quadratic prior is :math:`\Omega = \tfrac12\lVert z\rVert^2 + \text{constant}`.
+
+    Attributes
+    ----------
+    mean : (d,)
+    factor : (d, k), or (d,) for a diagonal L
+    constant : float
+    """
+
+    mean: Tensor
+    factor: Tensor
+    constant: float = 0.0
+
+    @property
+    def width(self) -> int:
+        """k, how many numbers z has."""
+        return int(self.factor.shape[-1])
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Shape (n, k) to (n, d)."""
+        return self.mean + (z * self.factor if self.factor.ndim == 1 else z @ self.factor.T)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The z whose x is nearest, (n, d) to (n, k)."""
+        delta = x - self.mean
+        if self.factor.ndim == 1:
+            return torch.where(self.factor != 0, delta / torch.where(self.factor != 0, self.factor, 1.0), 0.0)
+        return torch.linalg.lstsq(self.factor, delta.T, driver="gelsd").solution.T
+
+    def pull(self, g: Tensor) -> Tensor:
+        """Lᵀg, (n, d) to (n, k)."""
+        return g * self.factor if self.factor.ndim == 1 else g @ self.factor
+
+    def matrix(self) -> np.ndarray:
+        """L as an array (d, k)."""
+        L = np.asarray(self.factor)
+        return np.diag(L) if L.ndim == 1 else L
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether the prior takes columns one by one."""
+        return self.factor.ndim == 1
+
+    def scaled(self, strength: float) -> Whitening:
+        """The same for strength · Ω."""
+        return Whitening(self.mean, self.factor / math.sqrt(strength), self.constant * strength)
+
+
+class Prior(ABC):
+    """How implausible an input is.
+
+    Attributes
+    ----------
+    name : str
+        For tables and plots.
+    on_code : bool
+        Whether it counts the code z where the space has one, and not the input x.
+    dimension : int, optional
+        How many numbers an input has, where the prior knows.
+    """
+
+    name: str = ""
+    on_code: bool = False
+    dimension: int | None = None
+
+    @abstractmethod
+    def energy(self, x: Tensor) -> Tensor:
+        """Ω of each row, (n, *shape) to (n,); differentiable."""
+
+    def whitening(self) -> Whitening | None:
+        """The coordinates in which the prior is ½‖z‖², where it is a quadratic form."""
+        return None
+
+    def spread(self) -> Whitening | None:
+        """Coordinates in which the prior is about round, for the optimiser."""
+        return self.whitening()
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """Samples (n, d), where the prior can be drawn from."""
+        return None
+
+    def parameters(self) -> dict[str, Any]:
+        """What was learnt, for the file of a result."""
+        return {}
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Refuse inputs of another size than the prior's."""
+        size = math.prod(shape)
+        if self.dimension is not None and self.dimension != size:
+            raise DataError(
+                f"{self.name} is a prior for {self.dimension} numbers, but an input has {size} (shape {shape}): "
+                "fit the prior on inputs of the model's own shape"
+            )
+
+    def __add__(self, other: Prior) -> Prior:
+        return Sum([(1.0, self), (1.0, other)]) if isinstance(other, Prior) else NotImplemented
+
+    def __mul__(self, weight: float) -> Prior:
+        return Sum([(float(weight), self)])
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return f"priors.{self.name or type(self).__name__}"
+
+
+class Sum(Prior):
+    """A weighted sum of priors."""
+
+    def __init__(self, parts: Sequence[tuple[float, Prior]]) -> None:
+        flat: list[tuple[float, Prior]] = []
+        for weight, prior in parts:
+            if not math.isfinite(weight) or weight < 0:
+                raise ArgumentError(f"the weight of {prior!r} is {weight}: weights of priors are numbers ≥ 0")
+            flat += [(weight * w, p) for w, p in prior.parts] if isinstance(prior, Sum) else [(weight, prior)]
+        self.parts = flat
+        self.name = " + ".join(p.name if w == 1 else f"{w:g} · {p.name}" for w, p in flat)
+        codes = {p.on_code for _, p in flat if p.name}
+        self.on_code = codes == {True}
+        sizes = {p.dimension for _, p in flat if p.dimension is not None}
+        if len(sizes) > 1:
+            raise ArgumentError(f"priors for {sorted(sizes)} numbers cannot be added: {self.name}")
+        self.dimension = next(iter(sizes), None)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """See `Prior.energy`."""
+        total = self.parts[0][0] * self.parts[0][1].energy(x)
+        for weight, prior in self.parts[1:]:
+            total = total + weight * prior.energy(x)
+        return total
+
+    def whitening(self) -> Whitening | None:
+        """See `Prior.whitening`: of one quadratic part, scaled."""
+        if len(self.parts) == 1 and self.parts[0][0] > 0:
+            weight, prior = self.parts[0]
+            own = prior.whitening()
+            return None if own is None else own.scaled(weight)
+        return None
+
+    def spread(self) -> Whitening | None:
+        """See `Prior.spread`: the first part's that has one."""
+        return next((found for _, p in self.parts if (found := p.spread()) is not None), None)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor | None:
+        """See `Prior.draw`: from the first part that can be drawn from."""
+        return next((found for _, p in self.parts if (found := p.draw(n, generator)) is not None), None)
+
+    def parameters(self) -> dict[str, Any]:
+        """See `Prior.parameters`."""
+        return {f"{i}.{k}": v for i, (_, p) in enumerate(self.parts) for k, v in p.parameters().items()}
+
+
+def array(value: Any, what: str, ndim: int | None = None) -> Tensor:
+    """A finite float64 tensor of the user's numbers."""
+    try:
+        found = torch.as_tensor(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=float))
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"{what} must hold numbers: {error}") from error
+    if ndim is not None and found.ndim != ndim:
+        raise ArgumentError(f"{what} must have {ndim} axes, not the shape {tuple(found.shape)}")
+    if not bool(torch.isfinite(found).all()):
+        raise DataError(f"{what} holds NaN or infinite numbers: replace or drop them first")
+    return found.clone()
+
+
+def rows_of(X: Any, what: str = "data") -> Tensor:
+    """Rows of any table or tensor as float64, (n, d): other axes are flattened."""
+    if isinstance(X, Tensor | np.ndarray) and X.ndim != 2:
+        found = array(X, what)
+        if found.ndim < 2:
+            raise DataError(f"{what} must have rows: an array of shape (n, d), not {tuple(found.shape)}")
+        return found.flatten(1)
+    found = array(X, what) if isinstance(X, Tensor | np.ndarray) else array(as_frame(X).matrix(), what)
+    if len(found) < 1:
+        raise DataError(f"{what} has no rows")
+    return found

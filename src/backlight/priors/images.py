@@ -1,0 +1,89 @@
+r"""Penalties that grow like a norm: total variation and the sum of absolute values.
+
+They are of degree one: on a linear f they have the solution zero or none at all. With f = w·x + b,
+:math:`J(tx) - b = t\,(w\cdot x - \lambda\Omega(x))`. Give bounds with them, or add a prior that grows faster.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.errors import ArgumentError, DataError
+from backlight.priors.base import Prior, array
+
+__all__ = ["L1", "TotalVariation"]
+
+
+class L1(Prior):
+    """λ‖x − center‖₁.
+
+    Parameters
+    ----------
+    lam : float > 0
+    center : array, optional
+        By default zero.
+    """
+
+    def __init__(self, lam: float, center: Any = None) -> None:
+        if not (math.isfinite(lam) and lam > 0):
+            raise ArgumentError(f"L1(lam={lam!r}): λ must be a number > 0")
+        self.lam = float(lam)
+        self.center = None if center is None else array(center, "center").flatten()
+        self.dimension = None if self.center is None else len(self.center)
+        self.name = f"L1({self.lam:g})"
+
+    def energy(self, x: Tensor) -> Tensor:
+        """λ Σ_i |x_i − center_i|, (n,)."""
+        flat = x.flatten(1)
+        return self.lam * (flat if self.center is None else flat - self.center.to(flat)).abs().sum(1)
+
+    def parameters(self) -> dict[str, Any]:
+        """λ and the centre."""
+        return {"lam": self.lam} | ({} if self.center is None else {"center": self.center.numpy()})
+
+
+class TotalVariation(Prior):
+    r"""λ Σ √(Δ_h² + Δ_v² + ε²) − ε over pixels and channels: smooth images (Rudin, Osher, Fatemi, 1992).
+
+    Inputs of shape (n, channels, height, width), (n, height, width), or series (n, channels, length): differences
+    along the last two axes, or the last one.
+
+    Parameters
+    ----------
+    w : float, default 1
+        λ.
+    epsilon : float
+        Rounds the kink at zero, in the units of x.
+    """
+
+    def __init__(self, w: float = 1.0, *, epsilon: float = 1e-3) -> None:
+        if not (math.isfinite(w) and w > 0):
+            raise ArgumentError(f"TotalVariation(w={w!r}): the weight must be a number > 0")
+        self.w, self.epsilon = float(w), float(epsilon)
+        self.name = f"TotalVariation({self.w:g})"
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Images and series only."""
+        if len(shape) not in (2, 3):
+            raise DataError(
+                f"TotalVariation is for images (channels, height, width) and series (channels, length), not {shape}"
+            )
+
+    def energy(self, x: Tensor) -> Tensor:
+        """Total variation, (n,)."""
+        squares = torch.zeros_like(x)
+        axes = (-1,) if x.ndim == 3 and x.shape[-2] <= 4 else (-1, -2)
+        for axis in axes:
+            size = x.shape[axis]
+            step = x.narrow(axis, 1, size - 1) - x.narrow(axis, 0, size - 1)
+            padding = [0, 1] if axis == -1 else [0, 0, 0, 1]
+            squares = squares + torch.nn.functional.pad(step.square(), padding)
+        return self.w * ((squares + self.epsilon**2).sqrt() - self.epsilon).flatten(1).sum(1)
+
+    def parameters(self) -> dict[str, Any]:
+        """The weight."""
+        return {"w": self.w, "epsilon": self.epsilon}

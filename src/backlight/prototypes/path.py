@@ -1,0 +1,110 @@
+"""Prototypes along the strength of the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backlight.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from backlight.prototypes.result import Prototypes
+
+__all__ = ["Path", "follow"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """What `Prototypes.path` returns.
+
+    Attributes
+    ----------
+    strengths : tuple of float, increasing
+    prototypes : tuple of Prototypes, one for each
+    """
+
+    strengths: tuple[float, ...]
+    prototypes: tuple[Prototypes, ...]
+
+    @property
+    def f(self) -> np.ndarray:
+        """f, (strengths, targets)."""
+        return np.stack([p.f for p in self.prototypes])
+
+    @property
+    def omega(self) -> np.ndarray:
+        """Ω, (strengths, targets)."""
+        return np.stack([p.omega for p in self.prototypes])
+
+    def turns(self) -> list[tuple[str, float, float, str, str]]:
+        """Where the model's decision changes: target, the strengths between, decided before and after."""
+        found = []
+        for t, name in enumerate(self.prototypes[0].names):
+            for k in range(1, len(self.strengths)):
+                before, after = self.prototypes[k - 1].decided[t], self.prototypes[k].decided[t]
+                if before != after:
+                    found.append((name, self.strengths[k - 1], self.strengths[k], before, after))
+        return found
+
+    def __repr__(self) -> str:
+        lines = ["strength  " + "  ".join(f"{name:>16}" for name in self.prototypes[0].names[:6])]
+        for strength, p in zip(self.strengths, self.prototypes, strict=True):
+            cells = [f"{f:8.3g} {status[:7]:>7}" for f, status in zip(p.f, p.status, strict=True)]
+            lines.append(f"{strength:<8g}  " + "  ".join(cells[:6]))
+        for name, low, high, before, after in self.turns():
+            lines.append(f"between strength {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
+        return "\n".join(lines)
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """f and Ω against strength, or pictures: see `backlight.prototypes.plots.path`."""
+        from backlight.prototypes.plots import path
+
+        return path(self, ax)
+
+
+def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
+    """See `Prototypes.path`."""
+    from backlight.prototypes.prototype import prototype
+
+    values = sorted(float(s) for s in strengths)
+    if not values or values[0] <= 0 or math.isinf(values[-1]):
+        raise ArgumentError(f"strengths must be finite numbers > 0, not {list(strengths)}")
+    setup = start.setup
+    assert setup is not None
+    # from the strength at hand outwards, so that each has a neighbour to start from
+    order = sorted(values, key=lambda s: abs(math.log(s / start.strength)) if math.isfinite(start.strength) else s)
+    found: dict[float, Prototypes] = {}
+    for strength in order:
+        fresh = prototype(setup.model, setup.target, **{**setup.options(), "strength": strength})
+        if start.x.ndim >= 2 and start.z is None and any(p.formula is None for p in fresh.problems):
+            known = [*found.values(), start]
+            near = min(known, key=lambda p: abs(math.log(p.strength / strength)) if math.isfinite(p.strength) else 9.0)
+            starts = np.asarray(near.x)[np.isfinite(near.x.reshape(len(near.x), -1)).all(1)]
+            if len(starts):
+                warm = prototype(
+                    setup.model, setup.target,
+                    **{**setup.options(), "strength": strength, "init": starts, "restarts": len(starts)},
+                )  # fmt: skip
+                fresh = _better(fresh, warm)
+        found[strength] = fresh
+    return Path(tuple(values), tuple(found[s] for s in values))
+
+
+def _better(a: Prototypes, b: Prototypes) -> Prototypes:
+    """The better of two for each target."""
+    take = np.nan_to_num(b.value, nan=-np.inf) > np.nan_to_num(a.value, nan=-np.inf)
+    if not take.any():
+        return a
+
+    def mixed(name: str) -> Any:
+        first, second = getattr(a, name), getattr(b, name)
+        if isinstance(first, np.ndarray):
+            return np.where(take.reshape(-1, *[1] * (first.ndim - 1)), second, first)
+        return tuple(second[t] if take[t] else first[t] for t in range(len(take)))
+
+    names = ("x", "f", "omega", "value", "status", "certificate", "decided", "optima", "notes")
+    return replace(a, **{name: mixed(name) for name in names})
