@@ -148,7 +148,7 @@ def test_quadratic_f_has_its_formula():
     beta, S, mu = 20.0, prior.cov.numpy(), prior.mean.numpy()
     expected = np.linalg.solve(beta * np.linalg.inv(S) - H, w + beta * np.linalg.inv(S) @ mu)
     assert_allclose(p.x[0], expected, rtol=1e-8)
-    assert p.status == ("exact",)
+    assert p.certificate[0].kind == "closed form"
     told = -model.predict_log_proba(p.x)[0] @ [1, -1]
     assert_allclose(p.f[0], told, rtol=1e-6)
 
@@ -531,7 +531,7 @@ def test_an_outlier_prototype_is_unique_exactly_above_the_scores_own_curvature()
         return -float(network(torch.as_tensor(x)[None])[0]) + 1.05 * gamma * ((x - m) ** 2).sum()
 
     ends = [minimize(cost, rng.standard_normal(3) * 5, tol=1e-12).x for _ in range(5)]
-    assert_allclose(p.x[0], ends, atol=1e-4)
+    assert_allclose(np.array(ends), np.tile(p.x[0], (5, 1)), atol=1e-4)
     assert p.certificate[0].kind == "strong concavity"
     with pytest.raises(Unbounded, match="faster than"):
         backlight.prototype(model, prior=priors.L2(0.9 * gamma, center=m))
@@ -626,7 +626,7 @@ def test_the_certified_optimum_of_a_relu_network_is_above_a_dense_grid(model):
             parameter.mul_(2)
     grid = torch.cartesian_prod(*[torch.linspace(-1, 1, 401, dtype=torch.float64)] * 2)
     for prior in (priors.L1(0.4, center=[0.2, -0.1]), None):
-        p = backlight.prototype(net, prior=prior, bounds=(-1, 1), exact="require")
+        p = backlight.prototype(net, prior=prior, bounds=(-1, 1), space=spaces.Input(2), exact="require")
         with torch.no_grad():
             J = net(grid) - (0 if prior is None else prior.energy(grid)[:, None])
         assert (p.value >= J.max(0).values.numpy() - 1e-9).all()
@@ -647,7 +647,7 @@ class Residual(torch.nn.Module):
 def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
     wine = load_wine()
     X = wine.data[:, :4]
-    model = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=400, random_state=0)).fit(X, wine.target)
+    model = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=3000, tol=1e-2, random_state=0)).fit(X, wine.target)
     p = backlight.prototype(model, bounds=(X.min(0), X.max(0)), exact="require")
     rng = np.random.default_rng(0)
     points = rng.uniform(X.min(0), X.max(0), (20_000, 4))
@@ -655,7 +655,7 @@ def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
 
     assert set(p.status) == {"global"}
     assert (J.max(0) <= p.value + 1e-9).all()
-    regression = MLPRegressor((6,), max_iter=400, random_state=0).fit(X / X.max(0), wine.target)
+    regression = MLPRegressor(hidden_layer_sizes=(6,), max_iter=3000, tol=1e-2, random_state=0).fit(X / X.max(0), wine.target)
     q = backlight.prototype(regression, bounds=(0, 1), exact="require")
     assert q.f[0] >= regression.predict(rng.random((20_000, 4))).max() - 1e-9
 
@@ -666,7 +666,7 @@ def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
 @pytest.mark.parametrize(
     "model",
     [
-        LinearRegression(), Ridge(), LogisticRegression(max_iter=300), LinearDiscriminantAnalysis(), LinearSVC(dual=False),
+        LinearRegression(), Ridge(), LogisticRegression(solver='newton-cholesky'), LinearDiscriminantAnalysis(), LinearSVC(dual=False),
         SVC(kernel="linear"), make_pipeline(StandardScaler(), LogisticRegression()),
         make_pipeline(StandardScaler(), Components(3), SVC(kernel="linear")),
         make_pipeline(StandardScaler(), Components(3), KMeans(3, n_init=2, random_state=0)),

@@ -65,8 +65,12 @@ def ge(a: Column, b: Column | float) -> Constraint:
     return linear({a: 1.0}, low=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, low=0.0)
 
 
-def decision(margin: float = 0.0) -> Constraint:
-    """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``."""
+def decision(margin: float = 1e-6) -> Constraint:
+    """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``.
+
+    The smallest change that turns a decision ends where two logits are equal; the default is just enough that rounding
+    cannot turn it back. A binary classifier's logits are −f and f.
+    """
     if not (math.isfinite(margin) and margin >= 0):
         raise ArgumentError(f"margin={margin} must be a number ≥ 0")
     return Constraint("decision", low=float(margin))

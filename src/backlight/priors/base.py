@@ -19,7 +19,7 @@ from torch import Tensor
 from backlight.errors import ArgumentError, DataError
 from backlight.tables import as_frame
 
-__all__ = ["Prior", "Sum", "Whitening", "array", "rows_of"]
+__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,11 +83,14 @@ class Prior(ABC):
         Whether it counts the code z where the space has one, and not the input x.
     dimension : int, optional
         How many numbers an input has, where the prior knows.
+    shape : tuple of int, optional
+        The axes of an input, where the prior was made from inputs of several.
     """
 
     name: str = ""
     on_code: bool = False
     dimension: int | None = None
+    shape: tuple[int, ...] | None = None
 
     @abstractmethod
     def energy(self, x: Tensor) -> Tensor:
@@ -147,6 +150,7 @@ class Sum(Prior):
         if len(sizes) > 1:
             raise ArgumentError(f"priors for {sorted(sizes)} numbers cannot be added: {self.name}")
         self.dimension = next(iter(sizes), None)
+        self.shape = next((p.shape for _, p in flat if p.shape is not None), None)
 
     def energy(self, x: Tensor) -> Tensor:
         """See `Prior.energy`."""
@@ -176,17 +180,22 @@ class Sum(Prior):
         return {f"{i}.{k}": v for i, (_, p) in enumerate(self.parts) for k, v in p.parameters().items()}
 
 
+def axes_of(X: Any) -> tuple[int, ...] | None:
+    """The axes of one row, where there are several."""
+    return tuple(int(n) for n in X.shape[1:]) if isinstance(X, Tensor | np.ndarray) and X.ndim > 2 else None
+
+
 def array(value: Any, what: str, ndim: int | None = None) -> Tensor:
     """A finite float64 tensor of the user's numbers."""
     try:
-        found = torch.as_tensor(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, dtype=float))
+        found = torch.as_tensor(np.array(value.detach().cpu().numpy() if isinstance(value, Tensor) else value, dtype=float))
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{what} must hold numbers: {error}") from error
     if ndim is not None and found.ndim != ndim:
         raise ArgumentError(f"{what} must have {ndim} axes, not the shape {tuple(found.shape)}")
     if not bool(torch.isfinite(found).all()):
         raise DataError(f"{what} holds NaN or infinite numbers: replace or drop them first")
-    return found.clone()
+    return found
 
 
 def rows_of(X: Any, what: str = "data") -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, rows_of
+from backlight.priors.base import Prior, Whitening, array, axes_of, rows_of
 
 __all__ = ["L2", "Gaussian", "Near", "covariance_factor"]
 
@@ -141,11 +141,17 @@ class Gaussian(Prior):
             cov = found.covariance_ * np.outer(scale, scale)
             constant = rows.std(0) == 0
             cov[constant], cov[:, constant] = 0.0, 0.0
-            return cls(rows.mean(0), cov)
+            return cls._shaped(rows.mean(0), cov, X)
         if not (isinstance(shrinkage, int | float) and 0 <= shrinkage <= 1):
             raise ArgumentError(f"shrinkage={shrinkage!r} must be 'auto' or a number from 0 to 1")
         model = EmpiricalCovariance() if shrinkage == 0 else ShrunkCovariance(shrinkage=float(shrinkage))
-        return cls(rows.mean(0), model.fit(rows).covariance_)
+        return cls._shaped(rows.mean(0), model.fit(rows).covariance_, X)
+
+    @classmethod
+    def _shaped(cls, mean: Any, cov: Any, X: Any) -> Gaussian:
+        found = cls(mean, cov)
+        found.shape = axes_of(X)
+        return found
 
     def energy(self, x: Tensor) -> Tensor:
         """−log N(x), (n,); infinite off the subspace of a singular one."""
@@ -207,6 +213,7 @@ class Near(Prior):
             cov = np.ones(len(point)) if data is None else Gaussian.fit(data).cov
         self.inner = Gaussian(point, cov)
         self.x0, self.dimension, self.name = point, len(point), "Near"
+        self.shape = axes_of(data)
 
     def energy(self, x: Tensor) -> Tensor:
         """Half the squared distance, (n,)."""

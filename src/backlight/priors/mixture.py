@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, rows_of
+from backlight.priors.base import Prior, Whitening, array, axes_of, rows_of
 from backlight.priors.gaussian import covariance_factor
 
 __all__ = ["KernelDensity", "Mixture"]
@@ -95,7 +95,9 @@ class Mixture(Prior):
             GaussianMixture(size, covariance_type=covariance, reg_covar=max(floor, 1e-12), random_state=seed).fit(rows)
             for size in sizes
         ]
-        return cls.of(min(fits, key=lambda fit: fit.bic(rows)) if len(fits) > 1 else fits[0])
+        found = cls.of(min(fits, key=lambda fit: fit.bic(rows)) if len(fits) > 1 else fits[0])
+        found.shape = axes_of(X)
+        return found
 
     @classmethod
     def of(cls, estimator: Any) -> Mixture:
@@ -157,6 +159,7 @@ class KernelDensity(Prior):
         if not (isinstance(bandwidth, int | float | np.number) and math.isfinite(bandwidth) and bandwidth > 0):
             raise ArgumentError(f"bandwidth={bandwidth!r} must be a number > 0")
         self.rows, self.bandwidth = rows_of(rows, "rows"), float(bandwidth)
+        self.shape = axes_of(rows)
         n, d = self.rows.shape
         if weights is None:
             self.log_weights = torch.full((n,), -math.log(n), dtype=torch.float64)
@@ -194,15 +197,14 @@ class KernelDensity(Prior):
             if bandwidth == "cv":
                 from sklearn.model_selection import KFold
 
-                parts = [KFold(min(5, n), shuffle=True, random_state=seed).split(rows.numpy()) for _ in range(1)]
-                folds = list(parts[0])
+                folds = list(KFold(min(5, n), shuffle=True, random_state=seed).split(rows.numpy()))
                 sizes = scott * np.geomspace(0.15, 2.0, 8)
                 fits = [
                     sum(float(-cls(rows[a], size).energy(rows[b]).sum()) for a, b in folds) for size in sizes
                 ]
                 h = float(sizes[int(np.argmax(fits))])
-            return cls(rows, h)
-        return cls(rows, bandwidth)
+            return cls(X, h) if axes_of(X) else cls(rows, h)
+        return cls(X, bandwidth) if axes_of(X) else cls(rows, bandwidth)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """log weight_i N(x; row_i, h² I) of each row, (n, M)."""

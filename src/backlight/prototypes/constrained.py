@@ -122,12 +122,12 @@ class _Program:
         assert out is not None and wanted is not None and margin is not None
         others = [k for k in range(out.shape[1]) if k != wanted]
         # rivals far behind do not bind: the nearest few are followed
-        order = sorted(others, key=lambda k: -float(out[0, k]))[:_RIVALS]
+        order = sorted(others, key=lambda k: -float(out[0, k].detach()))[:_RIVALS]
         values, slopes = [], []
         for k in order:
             lead = out[0, wanted] - out[0, k]
             (g,) = torch.autograd.grad(lead, point, retain_graph=True)
-            values.append(float(lead) - margin)
+            values.append(float(lead.detach()) - margin)
             slopes.append(g[0].double().numpy())
         return np.array(values), np.array(slopes)
 

@@ -27,7 +27,7 @@ __all__ = ["Batch", "Options", "ascend", "finish"]
 _LBFGS = 50
 _POLISH = 100
 _PROJECTED = 250
-_SETTLE = 150
+_SETTLE = 300
 _RATE = 0.05
 # |∇J| at which a smooth J is at rest, in whitened units and relative to 1 + |v|.
 _REST = 1e-5
@@ -434,9 +434,10 @@ def _curvature(batch: Batch, point: Tensor) -> float:
 def _growth(batch: Batch, point: Tensor) -> str:
     """Says so where J grows without end along a ray: through the result, or up f's slope there."""
     p = batch.one
-    if p.space.has_code or p.region.boxed or p.smallest:
+    if p.region.boxed or p.smallest:
         return ""
-    size = 1 + float(point.norm())
+    # a climb without end has long passed what squares can hold
+    size = min(1 + float(point.norm()), 1e6)
     _, slope = evaluate(batch.target, point)
     rays = [point, slope]
     for ray in rays:
@@ -445,8 +446,8 @@ def _growth(batch: Batch, point: Tensor) -> str:
         ray = ray / ray.norm() * size
         times = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 1e3, 1e4, 1e5], dtype=torch.float64)[:, None]
         with torch.no_grad():
-            start = float(batch.value(point))
             J = batch.value(times * ray)
+            start = max(float(J[0]), float(batch.value(point)) if size < 1e6 else -math.inf)
         if bool(torch.isnan(J).any()):
             continue
         far = J[5:]

@@ -70,7 +70,7 @@ class Plots:
             if name:
                 axes[r, 0].text(-0.12, 0.5, name, transform=axes[r, 0].transAxes, rotation=90, ha="right", va="center",
                                 fontsize="small")  # fmt: skip
-        figure.tight_layout(pad=0.4)
+        figure.tight_layout(pad=0.9)
         return figure
 
     def _moved(self, plt: Any, k: int) -> Any:
@@ -185,7 +185,7 @@ def path(found: Path, ax: Any = None) -> Any:
                 bad = p.status[t] not in _GOOD
                 axes[t, k].set_title(f"{head}{p.decided[t]} f {p.f[t]:.3g}", fontsize="x-small",
                                      color=_UP if bad else "0.1")  # fmt: skip
-        figure.tight_layout(pad=0.4)
+        figure.tight_layout(pad=0.9)
         return figure
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 3.4))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from backlight.constraints import Region
-from backlight.priors import L2, Prior, Whitening
+from backlight.priors import L2, Prior, Sum, Whitening
 from backlight.prototypes.formulas import Formula
 from backlight.prototypes.subject import Subject
 from backlight.spaces import Space
@@ -144,6 +144,8 @@ def whitening_of(prior: Prior | None, space: Space, strength: float, d: int) -> 
     if prior is None:
         return None
     times = 1.0 if math.isinf(strength) else strength
+    if isinstance(prior, Sum) and len(prior.parts) == 1 and prior.parts[0][0] > 0:
+        times, prior = times * prior.parts[0][0], prior.parts[0][1]
     affine = space.affine()
     if space.has_code:
         if affine is None or not isinstance(prior, L2) or not prior.on_code:

@@ -328,6 +328,8 @@ def _shape(
         return tuple(rows.shape[1:])
     if isinstance(init, Tensor | np.ndarray) and init.ndim > 1:
         return tuple(init.shape[1:])
+    if prior is not None and prior.shape is not None:
+        return prior.shape
     sides = bounds if isinstance(bounds, tuple | list) else ()
     sizes = [np.shape(side) for side in sides if np.ndim(side) > 0]
     if sizes:

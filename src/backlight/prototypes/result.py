@@ -402,7 +402,8 @@ def _farthest(problem: Problem) -> tuple[float, str] | None:
     if not isinstance(prior, _DENSITIES) or problem.space.has_code:
         return None
     with torch.no_grad():
-        if problem.data is not None:
+        # rows of a kernel density sit on their own kernels: what it draws does not
+        if problem.data is not None and not isinstance(prior, KernelPrior):
             energies = prior.energy(problem.data.reshape(-1, *problem.shape)).double()
             finite = energies[torch.isfinite(energies)]
             return (float(finite.max()), f"the largest of {len(energies)} rows") if len(finite) else None

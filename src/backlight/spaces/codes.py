@@ -116,7 +116,7 @@ class Generator(Space):
         self.dtype = parameters[0].dtype if parameters else dtype
         with torch.no_grad():
             out = decoder(torch.zeros(2, code_dim, dtype=self.dtype))
-        if not isinstance(out, Tensor) or len(out) != 2:
+        if not isinstance(out, Tensor) or out.shape[:1] != (2,):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ArgumentError(f"the decoder must give one input for each of the 2 codes of shape (2, {code_dim}): {got}")
         self.shape = tuple(out.shape[1:]) if shape is None else tuple(shape)

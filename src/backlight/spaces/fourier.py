@@ -71,8 +71,7 @@ class Fourier(Space):
                 raise ArgumentError(f"spectrum has the shape {scale.shape}, not {(height, half)}")
         else:
             # pixels of unit variance for a standard normal code
-            counts = np.where((np.arange(half) == 0) | ((width % 2 == 0) & (np.arange(half) == half - 1)), 1.0, 2.0)
-            power = (scale**2 * counts**2 / np.where(counts == 1, 1, 2)).sum() / (height * width)
+            power = (scale**2 * _pairs(width) ** 2).sum() / (height * width)
             scale = scale / math.sqrt(power)
         self.spectrum = torch.as_tensor(scale)
         self.colors = None if colors is None else array(colors, "colors", 2)
@@ -98,7 +97,8 @@ class Fourier(Space):
             middle = ((mean - low) / (high - low)).clamp(0.02, 0.98)
             colors, mean = colors * (4 / (high - low)), torch.log(middle / (1 - middle))
         shape = (images.shape[1], images.shape[2], images.shape[3])
-        return cls(shape, range=range, colors=colors, mean=mean, spectrum=(power / 2).sqrt())
+        spectrum = (power / torch.as_tensor(_pairs(shape[2]))).sqrt()
+        return cls(shape, range=range, colors=colors, mean=mean, spectrum=spectrum)
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes (n, code_dim) to images (n, channels, height, width)."""
@@ -132,3 +132,10 @@ class Fourier(Space):
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Faint noise."""
         return _START * super().draw(n, generator)
+
+
+def _pairs(width: int) -> np.ndarray:
+    """How many frequencies each column of a real transform stands for: the first is its own mirror, the last may be."""
+    half = width // 2 + 1
+    alone = (np.arange(half) == 0) | ((width % 2 == 0) & (np.arange(half) == half - 1))
+    return np.where(alone, 1.0, 2.0)

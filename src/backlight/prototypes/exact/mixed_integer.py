@@ -181,10 +181,10 @@ def _network(program: _Program, formula: Network, x: np.ndarray, problem: Proble
         )
     }
     limits = bounds(form, domain)
-    examples = form.run()
+    examples = form.run({name: form.example[name][:1]})
     lines: dict[Value, _Line] = {form.inputs[name]: _Line(D, e0)}
     for value in form.order():
-        if value in lines or isinstance(value, Held | Given):
+        if value in lines or isinstance(value, Held | Given) or not isinstance(examples[value], torch.Tensor):
             continue
         if isinstance(value, Affine):
             lines[value] = _combined(value, lines, len(program.low))
