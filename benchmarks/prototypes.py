@@ -147,13 +147,89 @@ def transfer(quick):
     return kept
 
 
+def certified(quick):
+    """The best of the restarts against the optimum that a mixed-integer program proves."""
+    (X, y), _, _ = sets()
+    flat = X.reshape(len(X), -1)
+    prior = priors.L1(1.0, center=flat.mean(0))
+    print("\n| hidden units | certified gap | seconds | restarts: short by, mean (largest) | targets within 1e-3 |")
+    print("|---|---|---|---|---|")
+    for hidden in (8, 16) if quick else (8, 16, 32):
+        torch.manual_seed(hidden)
+        net = train(nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)), flat, y, epochs=120).double()
+        start = time.perf_counter()
+        best = backlight.prototype(net, prior=prior, bounds=(0, 1), exact="require")
+        spent = time.perf_counter() - start
+        climbed = backlight.prototype(net, prior=prior, bounds=(0, 1), data=flat, exact="never", restarts=20)
+        short = best.value - climbed.value
+        gap = max(c.value for c in best.certificate)
+        print(f"| {hidden} | {gap:.1e} | {spent / 10:.1f} a target | {short.mean():.4f} ({short.max():.4f}) | {(short < 1e-3).sum()} of 10 |", flush=True)
+
+
+def costs(quick):
+    """An iteration on images against one bare pass forward and back with frozen weights; a batch against single calls."""
+    import torchvision
+
+    print("\n| network, 128 px | bare pass | iteration, pixels | iteration, waves |")
+    print("|---|---|---|---|")
+    for name in ("resnet18",) if quick else ("resnet18", "vgg16"):
+        torch.manual_seed(0)
+        net = getattr(torchvision.models, name)().eval()
+        frozen = getattr(torchvision.models, name)().eval().requires_grad_(False)
+        shape = (3, 128, 128)
+        x = torch.randn(1, *shape)
+
+        def bare(x=x, frozen=frozen):
+            v = x.clone().requires_grad_(True)
+            (g,) = torch.autograd.grad(frozen(v)[0, 3], v)
+
+        def steps(n, space, prior, net=net):
+            backlight.prototype(net, 3, prior=prior, space=space, restarts=1, init="random", optimizer="adam", steps=n, exact="never")
+
+        ways = {"pixels": (spaces.Input(shape), priors.L2(1e-3)), "waves": (spaces.Fourier(shape), priors.L2(1e-3))}
+        one = []
+        each = {k: [] for k in ways}
+        bare()
+        for _ in range(5):
+            start = time.process_time()
+            for _ in range(10):
+                bare()
+            one.append((time.process_time() - start) / 10)
+            for k, (space, prior) in ways.items():
+                spent = []
+                for n in (2, 12):
+                    start = time.process_time()
+                    steps(n, space, prior)
+                    spent.append(time.process_time() - start)
+                each[k].append((spent[1] - spent[0]) / 10)
+        base = np.median(one)
+        print(f"| {name} | {1e3 * base:.0f} ms | {np.median(each['pixels']) / base:.2f} × | {np.median(each['waves']) / base:.2f} × |", flush=True)
+    (X, y), _, _ = sets()
+    net = train(network(0), X, y, epochs=5)
+    prior = priors.Gaussian.fit(X)
+    options = {"prior": prior, "data": X[:100], "optimizer": "adam", "steps": 100}
+    start = time.process_time()
+    backlight.prototype(net, restarts=8, **options)
+    together = time.process_time() - start
+    start = time.process_time()
+    for k in range(80 if not quick else 10):
+        backlight.prototype(net, k % 10, restarts=1, seed=k, **options)
+    alone = (time.process_time() - start) * (1 if not quick else 8)
+    print(f"\n80 prototypes in one call: {together:.2f} s; in 80 calls: {alone:.2f} s, {alone / together:.1f} ×")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--figures", type=Path)
+    parser.add_argument("--only", choices=["transfer", "certified", "costs"])
     arguments = parser.parse_args()
-    kept = transfer(arguments.quick)
-    if arguments.figures:
+    if arguments.only in (None, "certified"):
+        certified(arguments.quick)
+    if arguments.only in (None, "costs"):
+        costs(arguments.quick)
+    kept = transfer(arguments.quick) if arguments.only in (None, "transfer") else {}
+    if arguments.figures and kept:
         import matplotlib as mpl
 
         mpl.use("Agg")

@@ -1,10 +1,12 @@
-"""The command line: ``backlight anomalies``, ``explain``, ``audit``, ``derive``, ``demo``. A thin skin.
+"""The command line: ``backlight anomalies``, ``explain``, ``prototype``, ``audit``,
+``derive``, ``demo``. A thin skin.
 
-``app`` the commands for tables and pictures, and what all commands share · ``networks`` those that look at a network.
+``app`` the commands for tables and pictures, and what all commands share · ``decisions`` what they print of
+classifiers · ``prototypes`` what a model looks for · ``networks`` those that look at a network.
 """
 
 # ruff: noqa: I001 - the first says it where the extra is missing
 from backlight.cli.app import app, main
-from backlight.cli import networks
+from backlight.cli import networks, prototypes
 
-__all__ = ["app", "main", "networks"]
+__all__ = ["app", "main", "networks", "prototypes"]

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from backlight.report import KnownFaults
     from backlight.tables import Frame
 
-__all__ = ["app", "main", "plainly", "progress_bar"]
+__all__ = ["app", "class_names", "main", "plainly", "progress_bar", "split"]
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Why is this row an anomaly, why this picture this class? And would the answer survive a rewrite?",
+    help="Why is this row an anomaly, why this picture this class, what does the model look for? And would the answer "
+    "survive a rewrite?",
 )
 
 Data = Annotated[list[str], typer.Argument(help="CSV, Parquet or Arrow files, or patterns such as 'logs/*.parquet'.")]
@@ -220,7 +221,7 @@ def explain(
     loaded = load_model(model, trust or [])
     explained: Any = trees.TreeModel(loaded, score, None) if trees.is_tree(loaded) else neuralize(loaded, score=score)
     frame = read_files(paths)
-    left_out = [*_split(ids), *_split(ignore)]
+    left_out = [*split(ids), *split(ignore)]
     overrides = _overrides(identifier=ids, ignored=ignore)
     _require_columns(frame, overrides)
     inputs = frame.select([name for name in frame.names if name not in left_out])
@@ -234,7 +235,7 @@ def explain(
                 progress=progress,
             )  # fmt: skip
         show_decisions(
-            ex, _labels_of(frame, _split(ids)), f"{model.name} on {paths[0].name}", top=None if explain_all else top,
+            ex, _labels_of(frame, split(ids)), f"{model.name} on {paths[0].name}", top=None if explain_all else top,
             out=out, report=report, force=force, quiet=quiet, width=_width(),
             provenance={"model sha256": file_hash([model]), "data sha256": file_hash(paths)},
         )  # fmt: skip
@@ -247,7 +248,7 @@ def explain(
         reference = reference.select([name for name in reference.names if name not in left_out])
     with progress_bar(quiet) as progress:
         found = explain_table(
-            network, inputs, normal=reference, labels=_labels_of(frame, _split(ids)), top=None if explain_all else top,
+            network, inputs, normal=reference, labels=_labels_of(frame, split(ids)), top=None if explain_all else top,
             seed=seed, progress=progress,
         )  # fmt: skip
     provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
@@ -287,7 +288,7 @@ def _explain_pictures(
         if path is not None:
             check_output(path, (suffix,), force=force)
     paths = expand(data)
-    names = _class_names(classes)
+    names = class_names(classes)
     # loads torch: not before the files are known to be there
     from backlight.report import write_picture_report, write_pictures
     from backlight.vision.files import load_network
@@ -327,7 +328,7 @@ def _explain_pictures(
             console.print(f"written: {path}", highlight=False, markup=False)
 
 
-def _class_names(path: Path | None) -> list[str] | None:
+def class_names(path: Path | None) -> list[str] | None:
     """Names of classes: one a line, a JSON list (of names, or of lists that end in one), or a JSON object by index."""
     if path is None:
         return None
@@ -418,14 +419,15 @@ def _check_outputs(out: Path | None, report: Path | None, force: bool) -> None:
         check_output(report, (".html",), force=force)
 
 
-def _split(names: list[str] | None) -> list[str]:
+def split(names: list[str] | None) -> list[str]:
+    """Names of an option that may be repeated or hold several, separated by commas."""
     return [name.strip() for text in names or [] for name in text.split(",") if name.strip()]
 
 
 def _overrides(**kinds: list[str] | None) -> dict[str, str]:
     out: dict[str, str] = {}
     for kind, names in kinds.items():
-        for name in _split(names):
+        for name in split(names):
             if name in out:
                 raise ArgumentError(f"column {name!r} is named twice, as {out[name]} and as {kind}: choose one")
             out[name] = kind

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Plots", "path", "picture"]
 
 _UP, _DOWN, _REST = "#c2402c", "#3767a8", "#9aa0a8"
-_GOOD = ("exact", "global", "local", "stationary")
+_GOOD = ("exact", "global", "local", "stationary", "max_iter")
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,13 @@ class Nearest:
     v : (k,)
     gap : float
         Primal minus dual value: ½‖v − v₀‖² is at most this much too large.
-    active : (m,) of bool
-        Which inequalities hold with equality.
+    multipliers : (m,)
+        Of the inequalities, with v − v₀ = Gᵀ multipliers but for the equalities' part.
     """
 
     v: np.ndarray
     gap: float
-    active: np.ndarray
+    multipliers: np.ndarray
 
 
 def nearest(
@@ -52,7 +52,7 @@ def nearest(
         found = _inequalities(basis.T @ (v0 - start), G @ basis, h - G @ start)
         if found is None:
             return None
-        return Nearest(start + basis @ found.v, found.gap, found.active)
+        return Nearest(start + basis @ found.v, found.gap, found.multipliers)
     return _inequalities(v0, G, h)
 
 
@@ -64,9 +64,9 @@ def _inequalities(v0: np.ndarray, G: np.ndarray, h: np.ndarray) -> Nearest | Non
     kept = ~empty & np.isfinite(h)
     rows, need = G[kept] / sizes[kept, None], h[kept] / sizes[kept]
     missing = need - rows @ v0
-    active = np.zeros(len(G), dtype=bool)
+    every = np.zeros(len(G))
     if not len(rows) or missing.max() <= 0:
-        return Nearest(v0.copy(), 0.0, active)
+        return Nearest(v0.copy(), 0.0, every)
     # in units of the largest violation, which bounds the distance from below
     unit = float(missing.max())
     multipliers = _least_distance(rows, missing / unit)
@@ -80,8 +80,8 @@ def _inequalities(v0: np.ndarray, G: np.ndarray, h: np.ndarray) -> Nearest | Non
         return None
     dual = float(multipliers @ (missing / unit) - 0.5 * np.square(rows.T @ multipliers).sum())
     gap = max(0.0, 0.5 * float(step @ step) - dual) * unit**2
-    active[np.flatnonzero(kept)[multipliers > 0]] = True
-    return Nearest(v0 + unit * step, gap, active)
+    every[kept] = unit * multipliers / sizes[kept]
+    return Nearest(v0 + unit * step, gap, every)
 
 
 def _least_distance(rows: np.ndarray, missing: np.ndarray) -> np.ndarray | None:

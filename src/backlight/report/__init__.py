@@ -5,6 +5,7 @@
 ``decisions`` classes, clusters and predictions of a table
 ``pictures`` heat maps of photographs
 ``audit``    the structure audit
+``prototypes`` what a model looks for
 ``page``     a template, filled and written
 ``templates`` the pages, its style and its script
 
@@ -15,6 +16,7 @@ from backlight.report.anomaly import KnownFaults, write_anomaly_report
 from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report, write_phases
 from backlight.report.decisions import decisions, doubtful, reasons_of, write_decision_report
 from backlight.report.pictures import write_picture_report, write_pictures
+from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
 
 __all__ = [
     "KnownFaults",
@@ -29,4 +31,7 @@ __all__ = [
     "write_phases",
     "write_picture_report",
     "write_pictures",
+    "write_prototype_numbers",
+    "write_prototype_picture",
+    "write_prototype_report",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from backlight.tables.files import atomic
 if TYPE_CHECKING:
     from backlight.vision import Seen
 
-__all__ = ["write_picture_report", "write_pictures"]
+__all__ = ["png", "write_picture_report", "write_pictures"]
 
 _QUANTILE = 0.995
 
@@ -70,7 +70,7 @@ def _row(seen: Seen, row: int) -> dict[str, Any]:
         (panel,) = panels(ex, row, compare={}, layers=(), quantile=_QUANTILE)
         found.append(
             {
-                "name": name, "image": _png(colours(panel)), "sum": f"{panel.total:+.4g}",
+                "name": name, "image": png(colours(panel)), "sum": f"{panel.total:+.4g}",
                 "limit": f"{panel.limit:.2g}",
                 "share": f"{100 * panel.total / panel.score:.3g} %" if panel.score else "–",
             }
@@ -81,7 +81,7 @@ def _row(seen: Seen, row: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _png(pixels: np.ndarray) -> str:
+def png(pixels: np.ndarray) -> str:
     """A heat map; 128 shades are more than an eye tells apart on one axis from blue to red."""
     buffer = io.BytesIO()
     _picture(pixels).quantize(128).save(buffer, format="PNG", optimize=True)

@@ -17,19 +17,28 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp, softmax
 
-from backlight.errors import Unbounded
+from backlight.errors import Infeasible, Unbounded
+from backlight.prototypes.exact.quadratic import inequalities
 from backlight.prototypes.formulas import LogSoftmax, MinLinear, Pool
 from backlight.prototypes.problem import Certificate, Found, Problem
+from backlight.prototypes.qp import nearest
 
 __all__ = ["concave"]
+
+# √ε of the proximal point method, in units of the slopes.
+_PROXIMAL = 0.03
 
 
 def concave(problem: Problem) -> Found | None:
     """See the module."""
     formula, white = problem.formula, problem.white
-    if white is None or not problem.region.free or problem.smallest:
+    if white is None or problem.smallest:
         return None
     mean, L = white.mean.numpy(), white.matrix()
+    if isinstance(formula, MinLinear) and not (problem.region.free or problem.region.mixed):
+        return _inside(problem, formula, mean, L)
+    if not problem.region.free:
+        return None
     if isinstance(formula, MinLinear):
         v, gap = _simplex(formula.W @ L, formula.W @ mean + formula.b)
         kind = "duality gap"
@@ -76,6 +85,56 @@ def _simplex(A: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
             if _value(A, b, exact)[1] < best[1]:
                 best, alpha = _value(A, b, exact), exact
     return best
+
+
+def _inside(problem: Problem, formula: MinLinear, mean: np.ndarray, L: np.ndarray) -> Found | None:
+    """The same within bounds and linear rules: max t − ½‖v‖² with t ≤ A_k·v + b_k.
+
+    The proximal point method: −t + ½ε(t − t_j)² is half a squared distance, and each step a nearest point; on a
+    polyhedron it ends after a few. The weights of the pieces give the bound: a linear f, solved exactly.
+    """
+    region = problem.region
+    if region.margin is not None and problem.rivals is None:
+        return None
+    A, b = formula.W @ L, formula.W @ mean + formula.b
+    G, h = inequalities(problem, region.low, region.high)
+    same = region.low == region.high
+    E = np.concatenate([region.E, np.eye(len(mean))[same]])
+    e = np.concatenate([region.e, region.low[same]])
+    GL, hL, EL, eL = G @ L, h - G @ mean, E @ L, e - E @ mean
+    k = L.shape[1]
+    root = _PROXIMAL / (1 + float(np.abs(A).max()))
+    rows = np.block([[A, np.full((len(A), 1), -1 / root)], [GL, np.zeros((len(GL), 1))]])
+    right = np.concatenate([-b, hL])
+    fixed = np.concatenate([EL, np.zeros((len(EL), 1))], 1)
+    t, best = 0.0, None
+    for _ in range(100):
+        start = np.zeros(k + 1)
+        start[-1] = root * t + 1 / root
+        found = nearest(start, rows, right, fixed, eL)
+        if found is None:
+            raise Infeasible("no input satisfies the bounds and constraints")
+        v = found.v[:-1]
+        t = float((A @ v + b).min())
+        alpha = found.multipliers[: len(A)]
+        if alpha.sum() <= 0:
+            continue
+        alpha = alpha / alpha.sum()
+        top = nearest(A.T @ alpha, GL, hL, EL, eL)
+        if top is None:
+            continue
+        step = top.v - A.T @ alpha
+        bound = float(alpha @ b) + 0.5 * float(alpha @ (A @ (A.T @ alpha))) - 0.5 * float(step @ step) + top.gap
+        gap = max(0.0, bound - t + 0.5 * float(v @ v))
+        if best is None or gap < best[1]:
+            best = v, gap
+        if gap <= 1e-12 * (1 + abs(t)):
+            break
+    if best is None:
+        return None
+    x = np.clip(mean + L @ best[0], region.low, region.high)
+    status = "exact" if best[1] <= 1e-9 * (1 + abs(t)) else "global" if best[1] <= 1e-5 else "local"
+    return Found(x, status, Certificate("duality gap", best[1], True), problem.code_of(x))
 
 
 def _value(A: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, float]:
