@@ -39,7 +39,13 @@ def network(seed, wide=16):
 def other(seed):
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(1, 12, 5, padding=2), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(12, 24, 3), nn.ReLU(), nn.Flatten(), nn.Linear(96, 10)
+        nn.Conv2d(1, 12, 5, padding=2),
+        nn.ReLU(),
+        nn.AvgPool2d(2),
+        nn.Conv2d(12, 24, 3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(96, 10),
     )
 
 
@@ -130,17 +136,34 @@ def transfer(quick):
             spent += time.process_time() - start
             judged = p.evaluate(Xh, yh, judges=judges)
             mine = np.array([s == "prototype" for s in judged.source])
-            rows.append([judged.transfer[mine].mean(), judged.agreed[mine].mean(), judged.percentile[mine].mean(),
-                         judged.distance[mine].mean(), judged.confidence[mine].min()])
+            rows.append(
+                [
+                    judged.transfer[mine].mean(),
+                    judged.agreed[mine].mean(),
+                    judged.percentile[mine].mean(),
+                    judged.distance[mine].mean(),
+                    judged.confidence[mine].min(),
+                ]
+            )
             for other_ in base:
                 there = np.array([s == other_ for s in judged.source])
-                base[other_].append([judged.transfer[there].mean(), judged.agreed[there].mean(), judged.percentile[there].mean(),
-                                     judged.distance[there].mean(), judged.confidence[there].min()])
+                base[other_].append(
+                    [
+                        judged.transfer[there].mean(),
+                        judged.agreed[there].mean(),
+                        judged.percentile[there].mean(),
+                        judged.distance[there].mean(),
+                        judged.confidence[there].min(),
+                    ]
+                )
             statuses += p.status
             kept.setdefault(name, p)
         m, s = np.mean(rows, 0), np.std(rows, 0)
         told = ", ".join(f"{statuses.count(k)} {k}" for k in dict.fromkeys(statuses))
-        print(f"| {name} | {m[0]:.3f} ± {s[0]:.3f} | {m[1]:.2f} | {m[2]:.2f} | {m[3]:.2f} | {m[4]:.2f} | {told} | {spent / len(nets):.1f} |", flush=True)
+        print(
+            f"| {name} | {m[0]:.3f} ± {s[0]:.3f} | {m[1]:.2f} | {m[2]:.2f} | {m[3]:.2f} | {m[4]:.2f} | {told} | {spent / len(nets):.1f} |",
+            flush=True,
+        )
     for name, rows in base.items():
         m = np.mean(rows, 0)
         print(f"| *data: {name}* | {m[0]:.3f} | {m[1]:.2f} | {m[2]:.2f} | {m[3]:.2f} | {m[4]:.2f} | | |")
@@ -156,14 +179,19 @@ def certified(quick):
     print("|---|---|---|---|---|")
     for hidden in (8, 16) if quick else (8, 16, 32):
         torch.manual_seed(hidden)
-        net = train(nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)), flat, y, epochs=120).double()
+        net = train(
+            nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)), flat, y, epochs=120
+        ).double()
         start = time.perf_counter()
         best = backlight.prototype(net, prior=prior, bounds=(0, 1), exact="require")
         spent = time.perf_counter() - start
         climbed = backlight.prototype(net, prior=prior, bounds=(0, 1), data=flat, exact="never", restarts=20)
         short = best.value - climbed.value
         gap = max(c.value for c in best.certificate)
-        print(f"| {hidden} | {gap:.1e} | {spent / 10:.1f} a target | {short.mean():.4f} ({short.max():.4f}) | {(short < 1e-3).sum()} of 10 |", flush=True)
+        print(
+            f"| {hidden} | {gap:.1e} | {spent / 10:.1f} a target | {short.mean():.4f} ({short.max():.4f}) | {(short < 1e-3).sum()} of 10 |",
+            flush=True,
+        )
 
 
 def costs(quick):
@@ -181,10 +209,12 @@ def costs(quick):
 
         def bare(x=x, frozen=frozen):
             v = x.clone().requires_grad_(True)
-            (g,) = torch.autograd.grad(frozen(v)[0, 3], v)
+            (_g,) = torch.autograd.grad(frozen(v)[0, 3], v)
 
         def steps(n, space, prior, net=net):
-            backlight.prototype(net, 3, prior=prior, space=space, restarts=1, init="random", optimizer="adam", steps=n, exact="never")
+            backlight.prototype(
+                net, 3, prior=prior, space=space, restarts=1, init="random", optimizer="adam", steps=n, exact="never"
+            )
 
         ways = {"pixels": (spaces.Input(shape), priors.L2(1e-3)), "waves": (spaces.Fourier(shape), priors.L2(1e-3))}
         one = []
@@ -203,7 +233,10 @@ def costs(quick):
                     spent.append(time.process_time() - start)
                 each[k].append((spent[1] - spent[0]) / 10)
         base = np.median(one)
-        print(f"| {name} | {1e3 * base:.0f} ms | {np.median(each['pixels']) / base:.2f} × | {np.median(each['waves']) / base:.2f} × |", flush=True)
+        print(
+            f"| {name} | {1e3 * base:.0f} ms | {np.median(each['pixels']) / base:.2f} × | {np.median(each['waves']) / base:.2f} × |",
+            flush=True,
+        )
     (X, y), _, _ = sets()
     net = train(network(0), X, y, epochs=5)
     prior = priors.Gaussian.fit(X)

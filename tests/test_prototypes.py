@@ -51,7 +51,13 @@ def net(digits):
     X, y = digits
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(128, 32), nn.ReLU(), nn.Linear(32, 10)
+        nn.Conv2d(1, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(128, 32),
+        nn.ReLU(),
+        nn.Linear(32, 10),
     )
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     X, y = torch.as_tensor(X, dtype=torch.float32), torch.as_tensor(y)
@@ -77,7 +83,9 @@ def test_rows_of_a_batch_climb_as_if_they_were_alone():
     starts = torch.randn(6, 4, dtype=torch.float64)
 
     def J(v, A=A):
-        return -torch.einsum("ni,nij,nj->n", v, A @ A.transpose(1, 2) + 0.1 * torch.eye(4), v) + (torch.sin(3 * v)).sum(1)
+        return -torch.einsum("ni,nij,nj->n", v, A @ A.transpose(1, 2) + 0.1 * torch.eye(4), v) + (torch.sin(3 * v)).sum(
+            1
+        )
 
     together = lbfgs(J, starts, 60, 1e-10)
     for k in range(6):
@@ -138,8 +146,8 @@ def test_all_targets_in_one_call_equal_a_call_each(net, digits):
 
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_users_random_state(net, digits):
     torch.manual_seed(3)
-    np.random.seed(3)
-    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()
+    np.random.seed(3)  # noqa: NPY002 - the user's own
+    before = torch.get_rng_state().clone(), np.random.get_state()[1].copy()  # noqa: NPY002
     options = {"prior": priors.Gaussian.fit(digits[0]), "init": "random", "restarts": 4, "target": 3}
     a = backlight.prototype(net, **options, seed=5)
     b = backlight.prototype(net, **options, seed=5)
@@ -148,7 +156,7 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_users_random_state(net
     assert_array_equal(a.x, b.x)
     assert not np.array_equal(a.x, c.x)
     assert torch.equal(before[0], torch.get_rng_state())
-    assert_array_equal(before[1], np.random.get_state()[1])
+    assert_array_equal(before[1], np.random.get_state()[1])  # noqa: NPY002
 
 
 def test_the_model_is_left_as_it_was(net, digits):
@@ -286,7 +294,9 @@ def unbounded_cases():
     student = priors.LogProb(lambda x: -3 * torch.log1p(x.square().sum(1) / 3), name="student")
     cauchy = priors.LogProb(lambda x: -torch.log1p(x.square()).sum(1), name="cauchy")
     laplace = priors.LogProb(lambda x: -0.01 * x.abs().sum(1), name="laplace")
-    logistic = priors.LogProb(lambda x: -0.02 * nn.functional.softplus(x).sum(1) - 0.02 * nn.functional.softplus(-x).sum(1), name="logistic")
+    logistic = priors.LogProb(
+        lambda x: -0.02 * nn.functional.softplus(x).sum(1) - 0.02 * nn.functional.softplus(-x).sum(1), name="logistic"
+    )
     norm = priors.LogProb(lambda x: -0.05 * x.norm(dim=1), name="unsquared norm")
     return {
         "linear, L1": (line, {"prior": priors.L1(0.01)}),
@@ -323,7 +333,9 @@ def test_bounded_problems_are_not_mistaken():
     for prior in (priors.L2(1e-3), priors.Gaussian(np.zeros(4), 100 * np.eye(4)), priors.KernelDensity(np.eye(4), 3.0)):
         p = backlight.prototype(relu, prior=prior)
         assert p.status[0] in ("stationary", "local", "exact", "off_prior", "max_iter")
-    held = backlight.prototype(nn.Linear(4, 1).double(), prior=priors.LogProb(lambda x: -9 * x.abs().sum(1)), space=spaces.Input(4))
+    held = backlight.prototype(
+        nn.Linear(4, 1).double(), prior=priors.LogProb(lambda x: -9 * x.abs().sum(1)), space=spaces.Input(4)
+    )
     assert_allclose(held.x, 0, atol=1e-2)
 
 
@@ -341,7 +353,8 @@ def test_arithmetic_on_targets_has_the_weights_it_says(net, digits):
     seen = subject_of(net).see(x, objective.layers)
     assert_allclose(objective.value(seen).detach(), expected.detach(), rtol=1e-12)
     assert objective.name == "3 + 3 0:1 − 2.5 4[7]"
-    twice = -(-sum_) * 1.0
+    turned = -sum_
+    twice = -turned * 1.0
     assert_allclose(twice.expand([str(k) for k in range(10)])[0].value(seen).detach(), expected.detach(), rtol=1e-12)
     assert len(sum_.parts) == 3  # operands are not changed
 
@@ -441,7 +454,7 @@ def test_a_model_that_ends_in_softmax_is_maximised_by_its_logits(net, digits):
 
 
 def test_any_function_of_a_tensor_is_a_model():
-    p = backlight.prototype(lambda x: -(x - 2).square().sum(1) ** 2, prior=priors.L2(1e-4), space=spaces.Input(3))
+    p = backlight.prototype(lambda x: -((x - 2).square().sum(1) ** 2), prior=priors.L2(1e-4), space=spaces.Input(3))
     assert_allclose(p.x, 2, atol=0.05)
 
 
@@ -462,7 +475,11 @@ def test_priors_of_fitted_densities_are_those_densities(digits):
     cov = EmpiricalCovariance().fit(X)
     from scipy.stats import multivariate_normal
 
-    assert_allclose(priors.from_estimator(cov).energy(at), -multivariate_normal(cov.location_, cov.covariance_).logpdf(X[:20]), rtol=1e-9)
+    assert_allclose(
+        priors.from_estimator(cov).energy(at),
+        -multivariate_normal(cov.location_, cov.covariance_).logpdf(X[:20]),
+        rtol=1e-9,
+    )
     pca = PCA(4).fit(X)
     assert_allclose(priors.from_estimator(pca).energy(at), -pca.score_samples(X[:20]), rtol=1e-8)
     rbm = BernoulliRBM(5, random_state=0, n_iter=2).fit((X > 0.5).astype(float))
@@ -570,7 +587,12 @@ def test_codes_and_the_inputs_they_stand_for(net, digits):
 def test_waves_give_back_the_images_they_are_made_of():
     rng = np.random.default_rng(0)
     images = rng.uniform(0.1, 0.9, (40, 3, 8, 7)) * np.array([1, 0.5, 0.8])[:, None, None]
-    for space in (spaces.Fourier((3, 8, 7)), spaces.Fourier((3, 8, 7), range=(0, 1)), spaces.Fourier.fit(images), spaces.Fourier.fit(images, range=(0, 1))):
+    for space in (
+        spaces.Fourier((3, 8, 7)),
+        spaces.Fourier((3, 8, 7), range=(0, 1)),
+        spaces.Fourier.fit(images),
+        spaces.Fourier.fit(images, range=(0, 1)),
+    ):
         back = space.decode(space.encode(torch.as_tensor(images)))
         assert_allclose(back, images, atol=1e-9)
     generator = torch.Generator().manual_seed(0)
@@ -579,13 +601,23 @@ def test_waves_give_back_the_images_they_are_made_of():
     assert abs(float(white.decode(z).std()) - 1) < 0.05
     drawn = spaces.Fourier.fit(images)
     z = torch.randn(400, drawn.code_dim, generator=generator, dtype=torch.float64)
-    assert_allclose(np.cov(drawn.decode(z).numpy().transpose(1, 0, 2, 3).reshape(3, -1)), np.cov(images.transpose(1, 0, 2, 3).reshape(3, -1)), atol=0.02)
+    assert_allclose(
+        np.cov(drawn.decode(z).numpy().transpose(1, 0, 2, 3).reshape(3, -1)),
+        np.cov(images.transpose(1, 0, 2, 3).reshape(3, -1)),
+        atol=0.02,
+    )
 
 
 def test_images_as_waves_seen_through_small_movements(net, digits):
     target = targets.robust(targets.logit(3), jitter=1, rotate=5)
     p = backlight.prototype(
-        net, target, data=digits[0], space=spaces.Fourier.fit(digits[0], range=(0, 1)), restarts=2, steps=40, prior=priors.TotalVariation(0.1)
+        net,
+        target,
+        data=digits[0],
+        space=spaces.Fourier.fit(digits[0], range=(0, 1)),
+        restarts=2,
+        steps=40,
+        prior=priors.TotalVariation(0.1),
     )
     assert p.x.min() >= 0
     assert p.x.max() <= 1
@@ -593,7 +625,13 @@ def test_images_as_waves_seen_through_small_movements(net, digits):
         assert_allclose(p.f[0], net(torch.as_tensor(p.x))[0, 3].item(), rtol=1e-9)
     assert p.decided == ("output 3",)
     again = backlight.prototype(
-        net, target, data=digits[0], space=spaces.Fourier.fit(digits[0], range=(0, 1)), restarts=2, steps=40, prior=priors.TotalVariation(0.1)
+        net,
+        target,
+        data=digits[0],
+        space=spaces.Fourier.fit(digits[0], range=(0, 1)),
+        restarts=2,
+        steps=40,
+        prior=priors.TotalVariation(0.1),
     )
     assert_array_equal(p.x, again.x)
 
@@ -674,7 +712,9 @@ def test_impossible_constraints_are_said(perceptron):
     with pytest.raises(Infeasible, match="fixed at 99"):
         backlight.prototype(model, data=wine.data, bounds="data", constraints=[constraints.fix("ash", value=99)])
     with pytest.raises(Infeasible):
-        backlight.prototype(model, 0, data=wine.data, constraints=[constraints.le("ash", 1.0), constraints.ge("ash", 2.0)])
+        backlight.prototype(
+            model, 0, data=wine.data, constraints=[constraints.le("ash", 1.0), constraints.ge("ash", 2.0)]
+        )
     with pytest.raises(ArgumentError, match="'rust' is not a column"):
         backlight.prototype(model, data=wine.data, constraints=[constraints.fix("rust")])
     with pytest.raises(ArgumentError, match="needs a class"):
@@ -768,7 +808,13 @@ def test_plots_draw_without_showing(net, digits, perceptron):
     grid = p.plot()
     assert len(grid.axes) == 2
     assert "output 3" in grid.axes[0].get_title()
-    more = p.plot(others={"mixture": backlight.prototype(net, [3, 8], data=digits[0], prior=priors.Mixture.fit(digits[0], 3), restarts=2)})
+    more = p.plot(
+        others={
+            "mixture": backlight.prototype(
+                net, [3, 8], data=digits[0], prior=priors.Mixture.fit(digits[0], 3), restarts=2
+            )
+        }
+    )
     assert len(more.axes) == 4
     assert p.plot.energy().get_xlabel().startswith("Ω")
     assert p.plot.restarts().get_yticklabels()[0].get_text() == "output 3"
@@ -778,7 +824,9 @@ def test_plots_draw_without_showing(net, digits, perceptron):
     bars = table.plot(k=5)
     assert len(bars.axes[0].get_yticklabels()) == 5
     assert table.path([1, 3]).plot().get_xlabel() == "strength of the prior"
-    flat = backlight.prototype(LogisticRegression(max_iter=300).fit(digits[0].reshape(-1, 64), digits[1]), data=digits[0].reshape(-1, 64))
+    flat = backlight.prototype(
+        LogisticRegression(max_iter=300).fit(digits[0].reshape(-1, 64), digits[1]), data=digits[0].reshape(-1, 64)
+    )
     assert len(flat.plot(shape=(8, 8)).axes) == 10
     with pytest.raises(ArgumentError, match="exact"):
         flat.plot.restarts()
@@ -810,7 +858,13 @@ def test_saved_prototypes_are_made_again_to_the_bit(kind, net, digits, tmp_path)
 
 def test_what_a_file_cannot_hold_is_asked_for(net, digits, tmp_path):
     X = digits[0][:100]
-    p = backlight.prototype(net, targets.function(lambda y: y[:, 0]), data=X, restarts=2, prior=priors.LogProb(lambda x: -x.flatten(1).square().sum(1)))
+    p = backlight.prototype(
+        net,
+        targets.function(lambda y: y[:, 0]),
+        data=X,
+        restarts=2,
+        prior=priors.LogProb(lambda x: -x.flatten(1).square().sum(1)),
+    )
     p.save(tmp_path / "p.safetensors")
     q = backlight.Prototypes.load(tmp_path / "p.safetensors")
     with pytest.raises(ArgumentError, match=r"prior= .* target= "):

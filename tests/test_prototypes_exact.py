@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import lsq_linear, minimize
 from scipy.special import log_softmax, logsumexp
+from sklearn import decomposition
 from sklearn.cluster import BisectingKMeans, KMeans
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.datasets import load_digits, load_wine, make_blobs
-from sklearn.decomposition import PCA as Components
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.mixture import GaussianMixture
@@ -206,7 +206,11 @@ def test_clipping_is_right_for_a_diagonal_and_wrong_for_a_correlated_prior():
 def test_linear_rules_against_another_solver():
     w, mu, S = box_problem(3, 6)
     P = np.linalg.inv(S)
-    rules = [constraints.le("a", "b"), constraints.linear({"c": 1, "d": 2}, low=0.5), constraints.linear({"e": 1, "f": 1}, 1, 1)]
+    rules = [
+        constraints.le("a", "b"),
+        constraints.linear({"c": 1, "d": 2}, low=0.5),
+        constraints.linear({"e": 1, "f": 1}, 1, 1),
+    ]
     import pandas as pd
 
     data = pd.DataFrame(np.random.default_rng(0).standard_normal((20, 6)), columns=list("abcdef"))
@@ -471,7 +475,13 @@ def test_binary_machines_are_at_a_corner():
     large = backlight.prototype(line(rng.standard_normal(20)), prior=priors.RBM(W20, np.zeros(20), b), bounds=(0, 1))
     assert large.status == ("local",)
     flips = np.abs(large.x[0] - np.eye(20))
-    value = [float(large.problems[0].target(torch.as_tensor(f)[None])[0] - large.problems[0].prior.energy(torch.as_tensor(f)[None])[0]) for f in flips]
+    value = [
+        float(
+            large.problems[0].target(torch.as_tensor(f)[None])[0]
+            - large.problems[0].prior.energy(torch.as_tensor(f)[None])[0]
+        )
+        for f in flips
+    ]
     assert max(value) <= large.value[0] + 1e-9
 
 
@@ -491,8 +501,11 @@ def test_the_centre_of_a_cluster_is_certified(kind):
     assert all(c.kind == "duality gap" and c.value < 1e-9 for c in p.certificate)
     assert p.decided == p.names
     for t in range(5):
+
         def J(x, t=t):
-            return network(torch.as_tensor(x))[:, t].numpy() - 0.5 * np.einsum("ni,ij,nj->n", x - X.mean(0), P, x - X.mean(0))
+            return network(torch.as_tensor(x))[:, t].numpy() - 0.5 * np.einsum(
+                "ni,ij,nj->n", x - X.mean(0), P, x - X.mean(0)
+            )
 
         others = np.concatenate([X, p.x[t] + rng.standard_normal((500, 4)) * 0.1])
         assert J(others).max() <= J(p.x[t][None])[0] + 1e-9
@@ -505,6 +518,7 @@ def test_log_probability_of_a_linear_model_by_newton():
     model = LogisticRegression().fit(Z, wine.target)
     p = backlight.prototype(model, targets.log_probability(), prior=priors.L2(0.1), exact="require")
     for c in range(3):
+
         def cost(x, c=c):
             return -log_softmax(model.coef_ @ x + model.intercept_)[c] + 0.1 * x @ x
 
@@ -615,8 +629,16 @@ def test_the_certified_optimum_of_a_relu_network_is_above_a_dense_grid(model):
     torch.manual_seed(3)
     nets = {
         "plain": torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2)),
-        "deep": torch.nn.Sequential(torch.nn.Linear(2, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)),
-        "conv": torch.nn.Sequential(torch.nn.Unflatten(1, (1, 2)), torch.nn.Conv1d(1, 3, 2, padding=1), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(9, 2)),
+        "deep": torch.nn.Sequential(
+            torch.nn.Linear(2, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2)
+        ),
+        "conv": torch.nn.Sequential(
+            torch.nn.Unflatten(1, (1, 2)),
+            torch.nn.Conv1d(1, 3, 2, padding=1),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(9, 2),
+        ),
         "leaky": torch.nn.Sequential(torch.nn.Linear(2, 6), torch.nn.LeakyReLU(0.1), torch.nn.Linear(6, 2)),
         "residual": Residual(),
     }
@@ -647,7 +669,9 @@ class Residual(torch.nn.Module):
 def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
     wine = load_wine()
     X = wine.data[:, :4]
-    model = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=3000, tol=1e-2, random_state=0)).fit(X, wine.target)
+    model = make_pipeline(StandardScaler(), MLPClassifier((8,), max_iter=3000, tol=1e-2, random_state=0)).fit(
+        X, wine.target
+    )
     p = backlight.prototype(model, bounds=(X.min(0), X.max(0)), exact="require")
     rng = np.random.default_rng(0)
     points = rng.uniform(X.min(0), X.max(0), (20_000, 4))
@@ -655,7 +679,9 @@ def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
 
     assert set(p.status) == {"global"}
     assert (J.max(0) <= p.value + 1e-9).all()
-    regression = MLPRegressor(hidden_layer_sizes=(6,), max_iter=3000, tol=1e-2, random_state=0).fit(X / X.max(0), wine.target)
+    regression = MLPRegressor(hidden_layer_sizes=(6,), max_iter=3000, tol=1e-2, random_state=0).fit(
+        X / X.max(0), wine.target
+    )
     q = backlight.prototype(regression, bounds=(0, 1), exact="require")
     assert q.f[0] >= regression.predict(rng.random((20_000, 4))).max() - 1e-9
 
@@ -668,8 +694,8 @@ def test_a_perceptron_of_scikit_learn_behind_a_scaler_is_certified_too():
     [
         LinearRegression(), Ridge(), LogisticRegression(solver='newton-cholesky'), LinearDiscriminantAnalysis(), LinearSVC(dual=False),
         SVC(kernel="linear"), make_pipeline(StandardScaler(), LogisticRegression()),
-        make_pipeline(StandardScaler(), Components(3), SVC(kernel="linear")),
-        make_pipeline(StandardScaler(), Components(3), KMeans(3, n_init=2, random_state=0)),
+        make_pipeline(StandardScaler(), decomposition.PCA(3), SVC(kernel="linear")),
+        make_pipeline(StandardScaler(), decomposition.PCA(3), KMeans(3, n_init=2, random_state=0)),
     ],
 )  # fmt: skip
 def test_linear_models_of_scikit_learn_are_solved_exactly_in_the_users_units(model):
@@ -693,12 +719,24 @@ def test_linear_models_of_scikit_learn_are_solved_exactly_in_the_users_units(mod
 
 def test_a_torch_network_without_activations_is_linear_whatever_its_layers():
     torch.manual_seed(0)
-    net = torch.nn.Sequential(
-        torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.AvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(27, 4)
-    ).double().eval()
+    net = (
+        torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3),
+            torch.nn.BatchNorm2d(3),
+            torch.nn.AvgPool2d(2),
+            torch.nn.Flatten(),
+            torch.nn.Linear(27, 4),
+        )
+        .double()
+        .eval()
+    )
     X = torch.randn(50, 1, 8, 8, dtype=torch.float64)
     p = backlight.prototype(net, data=X, exact="require")
-    J = torch.autograd.functional.jacobian(net, torch.zeros(1, 1, 8, 8, dtype=torch.float64))[0, :, 0].flatten(1).numpy()
+    J = (
+        torch.autograd.functional.jacobian(net, torch.zeros(1, 1, 8, 8, dtype=torch.float64))[0, :, 0]
+        .flatten(1)
+        .numpy()
+    )
     prior = p.problems[0].prior
 
     assert_allclose(p.x.reshape(4, 64), prior.mean.numpy() + J @ prior.cov.numpy(), atol=1e-12)
@@ -707,7 +745,7 @@ def test_a_torch_network_without_activations_is_linear_whatever_its_layers():
 
 def test_require_says_what_was_seen_and_what_is_exact():
     net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
-    with pytest.raises(ArgumentError, match="no exact solver applies.*none that can be read.*L2"):
+    with pytest.raises(ArgumentError, match=r"no exact solver applies.*none that can be read.*L2"):
         backlight.prototype(net, prior=priors.L2(1.0), exact="require")
 
 
@@ -736,4 +774,6 @@ def test_a_target_without_a_solution_does_not_take_the_others_with_it():
     assert "exact" in p.status
     assert np.isnan(p.x[p.status.index("infeasible")]).all()
     with pytest.raises(NoPrototype):
-        backlight.prototype(model, 2, prior=near, strength=np.inf, constraints=[constraints.decision(), constraints.fix(*range(13))])
+        backlight.prototype(
+            model, 2, prior=near, strength=np.inf, constraints=[constraints.decision(), constraints.fix(*range(13))]
+        )

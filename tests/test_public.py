@@ -35,8 +35,9 @@ def test_help_loads_no_torch():
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
         "Audit", "BacklightError", "Canonical", "Composite", "Explanation", "Ledger", "Method", "NeuralizedModel",
-        "Rewrite", "__version__", "audit", "canonize", "convolution", "dense", "derive", "engine", "equivalent", "errors",
-        "examples", "explain", "first", "neural", "neuralize", "plan", "presets", "rules", "symbolic",
+        "Prototypes", "Rewrite", "__version__", "audit", "canonize", "constraints", "convolution", "dense", "derive",
+        "engine", "equivalent", "errors", "examples", "explain", "first", "neural", "neuralize", "plan", "presets",
+        "priors", "prototype", "rules", "spaces", "symbolic", "targets",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None
@@ -57,6 +58,9 @@ def test_the_signature_is_the_contract():
     parameters = list(inspect.signature(backlight.explain).parameters)
     assert parameters == ["model", "X", "target", "method", "rules", "score", "reference", "layers", "canonical", "strict",
                           "batch_size", "device", "feature_names", "seed", "progress"]  # fmt: skip
+    parameters = list(inspect.signature(backlight.prototype).parameters)
+    assert parameters == ["model", "target", "prior", "data", "strength", "space", "bounds", "constraints", "init",
+                          "restarts", "optimizer", "exact", "seed", "progress", "steps"]  # fmt: skip
 
 
 def test_batches_progress_and_strictness(capsys):

@@ -48,7 +48,7 @@ def integer(*columns: Column) -> Constraint:
 
 
 def linear(weights: Mapping[Column, float], low: float = -math.inf, high: float = math.inf) -> Constraint:
-    """low ≤ Σ weight · column ≤ high."""
+    """The rule low ≤ Σ weight · column ≤ high."""
     numbers = tuple(float(w) for w in weights.values())
     if not numbers or not all(map(math.isfinite, numbers)) or math.isnan(low) or math.isnan(high) or low > high:
         raise ArgumentError(f"linear({dict(weights)}, low={low}, high={high}): finite weights, and low ≤ high")

@@ -1,5 +1,4 @@
-"""The command line: ``backlight anomalies``, ``explain``, ``prototype``, ``audit``,
-``derive``, ``demo``. A thin skin.
+"""The command line, a thin skin: ``anomalies``, ``explain``, ``prototype``, ``audit``, ``derive``, ``demo``.
 
 ``app`` the commands for tables and pictures, and what all commands share · ``decisions`` what they print of
 classifiers · ``prototypes`` what a model looks for · ``networks`` those that look at a network.

@@ -1,4 +1,4 @@
-"""``backlight prototype``: what does a model look for?"""
+"""``backlight prototype``: what a model looks for."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ def prototype(
     size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
     classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
     restarts: Annotated[int, typer.Option(min=1, help="Starts for each target, where it must be climbed to.")] = 8,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of each climb.", show_default="by the problem")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of each climb.", show_default="by the problem")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write pictures: .png; numbers: .csv, .parquet; all to replay: .safetensors.")
     ] = None,
@@ -88,7 +90,7 @@ def prototype(
     ignore: Ignore = None,
     quiet: Quiet = False,
 ) -> None:
-    """What does the model look for? The input that maximises each class, cluster or score, as far as it is plausible."""
+    """Show what a model looks for: the plausible input that maximises each class, cluster or score."""
     from backlight.tables.files import check_output, expand, file_hash
 
     for path, suffixes in ((out, (".png", ".csv", ".parquet", ".safetensors")), (report, (".html",))):
@@ -121,7 +123,10 @@ def prototype(
             write_prototype_numbers(found, out, force=force)
     if report is not None:
         provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
-        write_prototype_report(found, report, title=title, provenance=provenance, shape=drawn, force=force)
+        write_prototype_report(
+            found, report, title=title, provenance=provenance, shape=drawn, force=force,
+            labels=[path.name for path in paths] if found.x.ndim > 2 else None,
+        )  # fmt: skip
     if not quiet:
         _show(found, title)
         for path in (out, report):
@@ -200,7 +205,7 @@ def _native(rows: Any) -> Any:
 def _prior(name: str, rows: Any, seed: int) -> Any:
     from backlight import priors
 
-    makers = {
+    makers: dict[str, Any] = {
         "gaussian": lambda: priors.Gaussian.fit(rows), "mixture": lambda: priors.Mixture.fit(rows, seed=seed),
         "kde": lambda: priors.KernelDensity.fit(rows, "cv", seed=seed), "none": lambda: "none",
     }  # fmt: skip
@@ -242,7 +247,8 @@ def _of_pictures(
             network, pixels, prepare, wanted, prior=prior, strength=strength, restarts=restarts, seed=seed, steps=steps,
             progress=lambda done, total: progress("climbing", done, total),
         )  # fmt: skip
-    found = replace(found, provenance=found.provenance | {"model": f"image classifier, {prepare.crop} × {prepare.crop}"})
+    kind = f"image classifier, {prepare.crop} × {prepare.crop}"
+    found = replace(found, provenance=found.provenance | {"model": kind})
     return found if names is None else _renamed(found, names)
 
 

@@ -51,7 +51,8 @@ class Whitening:
         delta = x - self.mean
         if self.factor.ndim == 1:
             return torch.where(self.factor != 0, delta / torch.where(self.factor != 0, self.factor, 1.0), 0.0)
-        return torch.linalg.lstsq(self.factor, delta.T, driver="gelsd").solution.T
+        found: Tensor = torch.linalg.lstsq(self.factor, delta.T, driver="gelsd").solution.T
+        return found
 
     def pull(self, g: Tensor) -> Tensor:
         """Lᵀg, (n, d) to (n, k)."""
@@ -137,6 +138,7 @@ class Sum(Prior):
     """A weighted sum of priors."""
 
     def __init__(self, parts: Sequence[tuple[float, Prior]]) -> None:
+        self.parts: list[tuple[float, Prior]]
         flat: list[tuple[float, Prior]] = []
         for weight, prior in parts:
             if not math.isfinite(weight) or weight < 0:
@@ -188,7 +190,8 @@ def axes_of(X: Any) -> tuple[int, ...] | None:
 def array(value: Any, what: str, ndim: int | None = None) -> Tensor:
     """A finite float64 tensor of the user's numbers."""
     try:
-        found = torch.as_tensor(np.array(value.detach().cpu().numpy() if isinstance(value, Tensor) else value, dtype=float))
+        plain = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        found = torch.as_tensor(np.array(plain, dtype=float))
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"{what} must hold numbers: {error}") from error
     if ndim is not None and found.ndim != ndim:

@@ -175,7 +175,7 @@ class Gaussian(Prior):
         return out if off is None else torch.where(off, torch.inf, out)
 
     def whitening(self) -> Whitening:
-        """x = mean + Lz with LLᵀ = cov."""
+        """The coordinates x = mean + Lz with LLᵀ = cov."""
         return Whitening(self.mean, self.factor, self.constant)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -220,7 +220,7 @@ class Near(Prior):
         return self.inner.energy(x) - self.inner.constant
 
     def whitening(self) -> Whitening:
-        """x = x0 + Lz."""
+        """The coordinates x = x0 + Lz."""
         return Whitening(self.x0, self.inner.factor)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
@@ -248,4 +248,5 @@ def covariance_factor(cov: Tensor) -> Tensor:
             f"cov has the negative eigenvalue {float(values[0]):.3g} (largest {largest:.3g}): it is no covariance"
         )
     kept = values > floor
-    return vectors[:, kept] * values[kept].sqrt()
+    factor: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return factor

@@ -52,7 +52,7 @@ class Mixture(Prior):
         self.name = f"Mixture({k})"
         try:
             self.chol = covs.sqrt() if covs.ndim == 2 else torch.linalg.cholesky(covs)
-        except torch.linalg.LinAlgError as error:
+        except RuntimeError as error:  # torch's LinAlgError is one
             raise ArgumentError(
                 "a covariance of the mixture is not positive definite: fit it with reg_covar > 0"
             ) from error
@@ -111,12 +111,13 @@ class Mixture(Prior):
         return cls(estimator.weights_, means, covs)
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """log weight_k N(x; k) of each component, (n, K)."""
+        """Logarithms of weight_k N(x; k) for each component, (n, K)."""
         flat = x.flatten(1)
         inverse = self.inverse.to(flat)
         delta = flat[:, None, :] - self.means.to(flat)
         z = delta * inverse if inverse.ndim == 2 else torch.einsum("nki,kji->nkj", delta, inverse)
-        return -0.5 * z.square().sum(2) + (self.log_weights - self.log_norm).to(flat)
+        joint: Tensor = -0.5 * z.square().sum(2) + (self.log_weights - self.log_norm).to(flat)
+        return joint
 
     def energy(self, x: Tensor) -> Tensor:
         """−log p(x), (n,)."""
@@ -199,15 +200,13 @@ class KernelDensity(Prior):
 
                 folds = list(KFold(min(5, n), shuffle=True, random_state=seed).split(rows.numpy()))
                 sizes = scott * np.geomspace(0.15, 2.0, 8)
-                fits = [
-                    sum(float(-cls(rows[a], size).energy(rows[b]).sum()) for a, b in folds) for size in sizes
-                ]
+                fits = [sum(float(-cls(rows[a], size).energy(rows[b]).sum()) for a, b in folds) for size in sizes]
                 h = float(sizes[int(np.argmax(fits))])
             return cls(X, h) if axes_of(X) else cls(rows, h)
         return cls(X, bandwidth) if axes_of(X) else cls(rows, bandwidth)
 
     def log_joint(self, x: Tensor) -> Tensor:
-        """log weight_i N(x; row_i, h² I) of each row, (n, M)."""
+        """Logarithms of weight_i N(x; row_i, h² I) for each row, (n, M)."""
         flat = x.flatten(1)
         # centred, or the expansion of the square would cancel
         rows, at = self.rows.to(flat) - self._center.to(flat), flat - self._center.to(flat)

@@ -5,8 +5,8 @@
 `backlight.spaces`, what it must satisfy in `backlight.constraints`.
 """
 
+from backlight.prototypes.maximise import prototype
 from backlight.prototypes.problem import Certificate
-from backlight.prototypes.prototype import prototype
 from backlight.prototypes.result import Prototypes
 
 __all__ = ["Certificate", "Prototypes", "prototype"]

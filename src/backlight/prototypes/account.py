@@ -1,8 +1,8 @@
 r"""What each feature pays and costs: integrated gradients of f and of strength · Ω from the prior's centre.
 
 :math:`\int_0^1 \delta_i\,\partial_i g(m+t\delta)\,dt` with δ = x* − m, by Gauss–Legendre quadrature; its sum over
-features is g(x*) − g(m). For f = w·x + b under N(m, Σ) it is w_i δ_i, and the cost strength · δ_i (Σ⁺δ)_i / 2 is half of
-that: at the optimum the last unit paid is the last unit cost, and on the way there the price rises from nothing.
+features is g(x*) − g(m). For f = w·x + b under N(m, Σ) it is w_i δ_i, and the cost strength · δ_i (Σ⁺δ)_i / 2 is half
+of that: at the optimum the last unit paid is the last unit cost, and on the way there the price rises from nothing.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def account(found: Prototypes, problems: Sequence[Problem]) -> Explanation:
             return times * problem.energy(x, z)
 
         parts: list[Callable[[Tensor], Tensor]] = [problem.target, energy]
-        row = []
-        for part in parts:
-            row.append(_integral(part, line, share) * (end - start[0]))
+        row = [_integral(part, line, share) * (end - start[0]) for part in parts]
         with torch.no_grad():
             outputs.append([float(part(end[None])[0]) for part in parts])
             bases.append([float(part(start)[0]) for part in parts])

@@ -85,7 +85,7 @@ def lbfgs(function: Function, v: Tensor, evaluations: int, tolerance: float, ste
         new_value, new_gradient = evaluate(function, torch.where(live[:, None], v + moved, v))
         rise = (gradient * direction).sum(1)
         good = live & (new_value >= value + _ARMIJO * size * rise) & torch.isfinite(new_value)
-        best.update(torch.where(good[:, None], v + moved, best.v), torch.where(good, new_value, -torch.inf), new_gradient)
+        best.update(v + moved, torch.where(good, new_value, -torch.inf), new_gradient)
         y = gradient - new_gradient  # of −f, which is minimised
         curved = good & ((moved * y).sum(1) > 1e-12 * moved.norm(dim=1) * y.norm(dim=1))
         if bool(curved.any()):

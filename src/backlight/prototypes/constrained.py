@@ -119,7 +119,9 @@ class _Program:
         point = torch.as_tensor(v)[None].requires_grad_(True)
         x = self.batch.input(point)
         out = p.subject.see(x.to(p.subject.device, p.subject.dtype)).output
-        assert out is not None and wanted is not None and margin is not None
+        assert out is not None
+        assert wanted is not None
+        assert margin is not None
         others = [k for k in range(out.shape[1]) if k != wanted]
         # rivals far behind do not bind: the nearest few are followed
         order = sorted(others, key=lambda k: -float(out[0, k].detach()))[:_RIVALS]
@@ -164,14 +166,16 @@ class _Program:
                 # the linearised decision contradicts the rules: towards it as far as they allow
                 if not decided:
                     return None
-                step = nearest(v + slopes[0] * max(0.0, -values.min()) / (slopes[0] @ slopes[0] + 1e-12), GB, hB, EB, eB)
+                towards = slopes[0] * max(0.0, -values.min()) / (slopes[0] @ slopes[0] + 1e-12)
+                step = nearest(v + towards, GB, hB, EB, eB)
                 if step is None:
                     return None
             move = step.v - v
             if np.abs(move).max() <= 1e-11 * (1 + np.abs(v).max()):
                 break
             if decided:
-                price = max(price, 2 * float(np.linalg.norm(gradient - move)) / (float(np.linalg.norm(slopes[0])) + 1e-12))
+                steep = float(np.linalg.norm(slopes[0])) + 1e-12
+                price = max(price, 2 * float(np.linalg.norm(gradient - move)) / steep)
             before, size = merit(v), min(1.0, 4 * size)
             while merit(v + size * move) <= before + 1e-12 * (1 + abs(before)) and size > 1e-6:
                 size /= 2
@@ -190,7 +194,8 @@ class _Program:
         """On kinks the programs stall: Adam on J less the missing lead, at a price above its multiplier."""
         p = self.problem
         wanted, margin = p.objective.wanted, p.region.margin
-        assert wanted is not None and margin is not None
+        assert wanted is not None
+        assert margin is not None
 
         def value(w: torch.Tensor) -> torch.Tensor:
             out = p.subject.see(self.batch.input(w).to(p.subject.device, p.subject.dtype)).output
@@ -250,7 +255,8 @@ def _one(batch: Batch, starts: list[np.ndarray]) -> Found:
 def _kkt(program: _Program, v: np.ndarray) -> float:
     """Distance of ∇J from the cone of the active rules' normals."""
     region = program.problem.region
-    G, h = inequalities(replace(program.problem, rivals=None, region=replace(region, margin=None)), region.low, region.high)
+    plain = replace(program.problem, rivals=None, region=replace(region, margin=None))
+    G, h = inequalities(plain, region.low, region.high)
     x = program.x(v)
     same = region.low == region.high
     rows = [(G @ program.B)[G @ x - h <= 1e-7 * (1 + np.abs(h))]]

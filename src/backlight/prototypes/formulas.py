@@ -222,7 +222,7 @@ def _of_layers(subject: NetworkSubject, objective: Objective, networks: bool) ->
         return None
     coefficients = np.asarray(c) if directions is None else np.asarray(c) @ directions
     if isinstance(layer, Deep):
-        return _network_formula(layer.module, coefficients, D, e0, layer.module[0].in_features) if networks else None
+        return _network_formula(layer.module, coefficients, D, e0, len(e0)) if networks else None
     chosen = np.flatnonzero(coefficients)
     if len(chosen) != 1:
         return None
@@ -329,9 +329,7 @@ def _contrast(
     return MinLinear(weight * (W @ T), weight * b + constant)
 
 
-def _energies(
-    layer: Layer, unit: int, weight: float, constant: float, T: np.ndarray, t: np.ndarray
-) -> Formula | None:
+def _energies(layer: Layer, unit: int, weight: float, constant: float, T: np.ndarray, t: np.ndarray) -> Formula | None:
     if isinstance(layer, Unit):
         return _energies(layer.inner, layer.index, weight, constant, T, t)
     if isinstance(layer, Mahalanobis):

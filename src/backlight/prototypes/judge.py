@@ -126,10 +126,10 @@ def judge(found: Prototypes, problems: Sequence[Problem], X: Any, y: Any, judges
                 places.append(t)
     for t, problem in enumerate(problems):
         with torch.no_grad():
-            f = torch.cat([problem.target(rows[s : s + 256]) for s in range(0, len(rows), 256)])
+            seen = torch.cat([problem.target(rows[s : s + 256]) for s in range(0, len(rows), 256)])
         sources.append("top row")
         names.append(found.names[t])
-        points.append(rows[int(f.argmax())])
+        points.append(rows[int(seen.argmax())])
         places.append(t)
     x = torch.stack(points)
     flat, all_rows = x.flatten(1).numpy(), rows.flatten(1).numpy()
@@ -201,9 +201,11 @@ def _probabilities(model: Any, x: torch.Tensor, n: int) -> np.ndarray:
     elif callable(model):
         p = np.asarray(model(x))
     else:
-        raise ArgumentError(f"a judge is a module, an estimator with predict_proba, or a function; not {type(model).__name__}")
+        name = type(model).__name__
+        raise ArgumentError(f"a judge is a module, an estimator with predict_proba, or a function; not {name}")
     if p.shape != (len(x), n):
-        raise ArgumentError(f"judge {type(model).__name__} gives {p.shape[1:]} probabilities a row, the model has {n} classes")
+        name = type(model).__name__
+        raise ArgumentError(f"judge {name} gives {p.shape[1:]} probabilities a row, the model has {n} classes")
     return p
 
 
@@ -218,7 +220,7 @@ def _percentiles(flat: np.ndarray, rows: np.ndarray) -> np.ndarray:
     density = KernelDensity(bandwidth=h, leaf_size=len(fit)).fit(fit)
     known = np.sort(density.score_samples(rest))
     ours = density.score_samples(flat[:, kept] / scale[kept])
-    return np.searchsorted(known, ours) / len(known)
+    return np.asarray(np.searchsorted(known, ours) / len(known))
 
 
 def _distances(
@@ -237,4 +239,4 @@ def _distances(
             others = labels != classes[i]
             if not others.all():
                 far[i, others] = np.inf
-    return far.min(1) / usual
+    return np.asarray(far.min(1) / usual)

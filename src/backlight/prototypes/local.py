@@ -107,7 +107,7 @@ class Batch:
         return self.one.decode(self.code(v))
 
     def split(self, v: Tensor, generator: Any = None, each: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """f, Ω and inputs of rows; ``each`` rows a target, in order."""
+        """Values f and Ω, and inputs, of rows; ``each`` rows a target, in order."""
         z = self.code(v)
         x = self.one.decode(z)
         seen_x = x
@@ -136,7 +136,7 @@ class Batch:
         return -omega if self.one.smallest else f - self.one.strength * omega
 
     def target(self, v: Tensor) -> Tensor:
-        """f of rows."""
+        """Values of the targets for rows."""
         return self.split(v)[0]
 
     # -- starts ----------------------------------------------------------------------------------------------------
@@ -146,17 +146,17 @@ class Batch:
         init, n = self.options.init, self.options.restarts
         if not isinstance(init, str):
             given = self._encode(self.one.subject.encode(init).flatten(1))
-            if not len(given):
-                raise ArgumentError("init holds no start")
-            picked = given[torch.arange(n) % len(given)] if len(given) != n else given
-            return picked.repeat(len(self.problems), 1)
+            if given is None:
+                raise ArgumentError(f"{self.one.space!r} cannot encode starts: give it an encoder, or leave init out")
+            return given[torch.arange(n) % len(given)].repeat(len(self.problems), 1)
         if init not in ("top", "random", "data"):
             raise ArgumentError(f"init={init!r} must be 'top', 'random', 'data', or starting points")
         pool = self._pool(init)
-        if init != "top":
-            chosen = [pool[torch.randperm(len(pool), generator=self.generator)[:n]] for _ in self.problems]
-        else:
+        if init == "top":
             chosen = self._top(pool, n)
+        else:
+            # the same for all: what one target gets must not depend on the others
+            chosen = [pool[torch.randperm(len(pool), generator=self.generator)[:n]]] * len(self.problems)
         return torch.cat([rows[torch.arange(n) % len(rows)] for rows in chosen])
 
     def _pool(self, init: str) -> Tensor:
@@ -171,14 +171,14 @@ class Batch:
         if p.space.has_code:
             return p.space.draw(count, self.generator)
         drawn = None if p.prior is None else p.prior.draw(count, self.generator)
-        if drawn is not None:
-            return self._encode(drawn)
         assert self.coordinates is not None
+        if drawn is not None:
+            return self.coordinates.encode(drawn)
         width = self.coordinates.width
         v = torch.randn(count, width, generator=self.generator, dtype=torch.float64)
         return 0.5 * v
 
-    def _encode(self, x: Tensor) -> Any:
+    def _encode(self, x: Tensor) -> Tensor | None:
         p = self.one
         if p.space.has_code:
             return p.space.encode(x)
@@ -218,7 +218,8 @@ class Batch:
         p = self.one
         if not p.region.bounded or p.space.has_code:
             return None
-        assert self.coordinates is not None and self.coordinates.diagonal
+        assert self.coordinates is not None
+        assert self.coordinates.diagonal
         low, high = torch.as_tensor(p.region.low), torch.as_tensor(p.region.high)
         scale = self.coordinates.factor
         low_v, high_v = (low - self.coordinates.mean) / scale, (high - self.coordinates.mean) / scale
@@ -452,15 +453,16 @@ def _growth(batch: Batch, point: Tensor) -> str:
             continue
         far = J[5:]
         # far above everything seen, and steadily: a bounded J has long turned by then
-        if float(far[0]) > start and float(far[1]) > float(far[0]) + 1 and float(far[2]) > 2 * float(far[1]) - float(far[0]):
+        first, second, third = far.tolist()
+        if first > start and second > first + 1 and third > 2 * second - first:
             break
     else:
         return ""
     shown = ", ".join(f"{float(j):.4g}" for j in [*J[:5], *far])
     strength = "no prior" if p.prior is None else f"strength {p.strength:g} of {p.prior!r}"
     return (
-        f"f − strength·Ω grows without end: {shown} at 1, 2, 4, 8, 16, 1e3, 1e4 and 1e5 times the distance ({strength}); "
-        "give a prior "
+        f"f − strength·Ω grows without end: {shown} at 1, 2, 4, 8, 16, 1e3, 1e4 and 1e5 times the distance "
+        f"({strength}); give a prior "
         "that grows faster, such as priors.Gaussian.fit(X), a larger strength, or bounds"
     )
 

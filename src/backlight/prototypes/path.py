@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backlight.errors import ArgumentError
+from backlight.prototypes.again import make
 
 if TYPE_CHECKING:
     from backlight.prototypes.result import Prototypes
@@ -32,7 +33,7 @@ class Path:
 
     @property
     def f(self) -> np.ndarray:
-        """f, (strengths, targets)."""
+        """Values of the target, (strengths, targets)."""
         return np.stack([p.f for p in self.prototypes])
 
     @property
@@ -56,11 +57,11 @@ class Path:
             cells = [f"{f:8.3g} {status[:7]:>7}" for f, status in zip(p.f, p.status, strict=True)]
             lines.append(f"{strength:<8g}  " + "  ".join(cells[:6]))
         for name, low, high, before, after in self.turns():
-            lines.append(f"between strength {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
+            lines.append(f"between {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
         return "\n".join(lines)
 
     def plot(self, *, ax: Any = None) -> Any:
-        """f and Ω against strength, or pictures: see `backlight.prototypes.plots.path`."""
+        """F and Ω against strength, or pictures: see `backlight.prototypes.plots.path`."""
         from backlight.prototypes.plots import path
 
         return path(self, ax)
@@ -68,8 +69,6 @@ class Path:
 
 def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
     """See `Prototypes.path`."""
-    from backlight.prototypes.prototype import prototype
-
     values = sorted(float(s) for s in strengths)
     if not values or values[0] <= 0 or math.isinf(values[-1]):
         raise ArgumentError(f"strengths must be finite numbers > 0, not {list(strengths)}")
@@ -79,13 +78,13 @@ def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
     order = sorted(values, key=lambda s: abs(math.log(s / start.strength)) if math.isfinite(start.strength) else s)
     found: dict[float, Prototypes] = {}
     for strength in order:
-        fresh = prototype(setup.model, setup.target, **{**setup.options(), "strength": strength})
+        fresh = make(setup.model, setup.target, **{**setup.options(), "strength": strength})
         if start.x.ndim >= 2 and start.z is None and any(p.formula is None for p in fresh.problems):
             known = [*found.values(), start]
             near = min(known, key=lambda p: abs(math.log(p.strength / strength)) if math.isfinite(p.strength) else 9.0)
             starts = np.asarray(near.x)[np.isfinite(near.x.reshape(len(near.x), -1)).all(1)]
             if len(starts):
-                warm = prototype(
+                warm = make(
                     setup.model, setup.target,
                     **{**setup.options(), "strength": strength, "init": starts, "restarts": len(starts)},
                 )  # fmt: skip

@@ -91,10 +91,11 @@ class Plots:
             ax.barh(at, sizes, color=[_UP if s > 0 else _DOWN for s in sizes], height=0.66)
             ax.set_yticks(at, [name for name, _, _ in rows], fontsize="small")
             for y, s, (_, a, b) in zip(at, sizes, rows, strict=True):
-                ax.annotate(f"{a:.4g} → {b:.4g}", (s, y), xytext=(3 if s >= 0 else -3, 0), textcoords="offset points",
-                            ha="left" if s >= 0 else "right", va="center", fontsize="x-small")  # fmt: skip
+                # on the free side of zero
+                ax.annotate(f"{a:.4g} → {b:.4g}", (0, y), xytext=(-4 if s >= 0 else 4, 0), textcoords="offset points",
+                            ha="right" if s >= 0 else "left", va="center", fontsize="x-small")  # fmt: skip
             ax.axvline(0, color="0.4", linewidth=0.8)
-            ax.set_xlim(-1.75 * most, 1.75 * most)
+            ax.set_xlim(-1.25 * most, 1.25 * most)
             ax.set_xlabel("standard deviations from the centre", fontsize="small")
             _title(ax, p, t)
             for side in ("top", "right"):

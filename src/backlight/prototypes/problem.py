@@ -102,7 +102,7 @@ class Problem:
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """How many numbers an input has."""
         return math.prod(self.shape)
 
     @property
@@ -115,7 +115,7 @@ class Problem:
         return self.space.decode(z).reshape(len(z), *self.shape)
 
     def target(self, x: Tensor, generator: Any = None) -> Tensor:
-        """f of inputs (n, *shape), in float64."""
+        """Values of f at inputs (n, *shape), in float64."""
         if generator is not None and self.objective.transform is not None:
             x = self.objective.transform(x, generator)
         seen: Seen = self.subject.see(

@@ -15,9 +15,9 @@ import torch
 from backlight._explain import explain, versions
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed
 from backlight.explanation import Explanation
-from backlight.priors import LogProb, Mixture
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
+from backlight.priors import LogProb, Mixture
 from backlight.prototypes.problem import Certificate, Found, Problem
 from backlight.prototypes.subject import Subject
 from backlight.tables import frame_like
@@ -279,7 +279,7 @@ class Prototypes:
         """
         from backlight.prototypes.judge import judge
 
-        setup, problems = self._live()
+        _, problems = self._live()
         return judge(self, problems, X, y, judges)
 
     def nearest(self, X: Any, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -360,7 +360,7 @@ class Prototypes:
         """Read what `save` wrote. No code is run from the file."""
         from backlight.prototypes.storage import load
 
-        return load(Path(path))
+        return cls(**load(Path(path)))
 
     def replay(self, model: Any, **options: Any) -> Prototypes:
         """Make loaded prototypes again with the model, bit for bit on the same machine.

@@ -13,6 +13,7 @@ import torch
 from backlight import priors, spaces
 from backlight.constraints import Constraint
 from backlight.errors import ArgumentError, FileError, MissingFileError
+from backlight.prototypes.again import make
 from backlight.prototypes.problem import Certificate
 from backlight.prototypes.subject import subject_of
 from backlight.tables.files import atomic
@@ -29,11 +30,11 @@ _SCHEMA = 1
 # Data of up to this many numbers travel in the file (16 MB).
 _NUMBERS = 2_000_000
 _PLAIN = ("status", "names", "decided", "feature_names", "optima", "notes", "strength", "kind", "provenance")
-_PRIORS = {cls.__name__: cls for cls in (
+_PRIORS: dict[str, Any] = {cls.__name__: cls for cls in (
     priors.L1, priors.L2, priors.Gaussian, priors.Near, priors.Mixture, priors.KernelDensity, priors.RBM,
     priors.TotalVariation,
 )}  # fmt: skip
-_TERMS = {cls.__name__: cls for cls in (Logit, LogProbability, Neuron, Channel, Energy, Along)}
+_TERMS: dict[str, Any] = {cls.__name__: cls for cls in (Logit, LogProbability, Neuron, Channel, Energy, Along)}
 
 
 def save(p: Prototypes, path: Path, *, force: bool) -> None:
@@ -44,9 +45,7 @@ def save(p: Prototypes, path: Path, *, force: bool) -> None:
         raise FileError(f"cannot save prototypes as {path.name!r}: the name must end in .safetensors")
     setup, problems = p._live()
     arrays: dict[str, np.ndarray] = {"x": p.x, "f": p.f, "omega": p.omega, "value": p.value}
-    for name, value in (("z", p.z), ("center", p.center)):
-        if value is not None:
-            arrays[name] = value
+    arrays |= {name: value for name, value in (("z", p.z), ("center", p.center)) if value is not None}
     head: dict[str, Any] = {"schema": _SCHEMA} | {name: getattr(p, name) for name in _PLAIN}
     head["certificate"] = [[c.kind, c.value, c.bound] for c in p.certificate]
     head["options"] = {name: getattr(setup, name) for name in ("restarts", "optimizer", "exact", "seed", "steps")}
@@ -70,11 +69,9 @@ def save(p: Prototypes, path: Path, *, force: bool) -> None:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"backlight": text})
 
 
-def load(path: Path) -> Prototypes:
-    """See `Prototypes.load`."""
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote: the fields of `Prototypes`."""
     from safetensors import SafetensorError, safe_open
-
-    from backlight.prototypes.result import Prototypes
 
     if not path.is_file():
         raise MissingFileError(f"{path} is not a file: give the path of prototypes saved with Prototypes.save")
@@ -92,22 +89,22 @@ def load(path: Path) -> Prototypes:
         | {"data_sha256": head.get("data_sha256")},
         "arrays": {k: v for k, v in arrays.items() if k not in ("x", "z", "f", "omega", "value", "center")},
     }
-    return Prototypes(
-        arrays["x"], arrays.get("z"), arrays["f"], arrays["omega"], arrays["value"], tuple(head["status"]),
-        tuple(Certificate(kind, float(value), bool(bound)) for kind, value, bound in head["certificate"]),
-        tuple(head["names"]), tuple(head["decided"]), tuple(head["feature_names"]),
-        tuple([(float(v), int(n)) for v, n in optima] for optima in head["optima"]),
-        tuple(list(notes) for notes in head["notes"]), float(head["strength"]), arrays.get("center"), provenance,
-        head["kind"],
-    )  # fmt: skip
+    return {
+        **{name: arrays.get(name) for name in ("x", "z", "f", "omega", "value", "center")},
+        **{name: tuple(head[name]) for name in ("status", "names", "decided", "feature_names")},
+        "certificate": tuple(Certificate(k, float(value), bool(bound)) for k, value, bound in head["certificate"]),
+        "optima": tuple([(float(v), int(n)) for v, n in optima] for optima in head["optima"]),
+        "notes": tuple(list(notes) for notes in head["notes"]),
+        "strength": float(head["strength"]),
+        "provenance": provenance,
+        "kind": head["kind"],
+    }
 
 
 def replay(p: Prototypes, model: Any, options: dict[str, Any]) -> Prototypes:
     """See `Prototypes.replay`."""
-    from backlight.prototypes.prototype import prototype
-
     if p.setup is not None:
-        return prototype(model, options.pop("target", p.setup.target), **{**p.setup.options(), **options})
+        return make(model, options.pop("target", p.setup.target), **{**p.setup.options(), **options})
     saved, arrays = p.provenance["saved"], p.provenance["arrays"]
     subject = subject_of(model)
     if subject.fingerprint() != p.provenance["fingerprint"]:
@@ -142,7 +139,7 @@ def replay(p: Prototypes, model: Any, options: dict[str, Any]) -> Prototypes:
     ]
     call["init"] = arrays["init"] if saved["init"] is None else saved["init"]
     call |= options
-    return prototype(model, call.pop("target"), **call)
+    return make(model, call.pop("target"), **call)
 
 
 def _hash(data: np.ndarray) -> str:
@@ -151,13 +148,8 @@ def _hash(data: np.ndarray) -> str:
 
 def _kept(name: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Numbers in the head, arrays beside it."""
-    out = {}
-    for key, value in values.items():
-        if isinstance(value, np.ndarray | torch.Tensor):
-            arrays[f"{name}.{key}"] = np.asarray(value)
-        else:
-            out[key] = value
-    return out
+    arrays |= {f"{name}.{k}": np.asarray(v) for k, v in values.items() if isinstance(v, np.ndarray | torch.Tensor)}
+    return {k: v for k, v in values.items() if not isinstance(v, np.ndarray | torch.Tensor)}
 
 
 def _prior(prior: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
@@ -167,10 +159,10 @@ def _prior(prior: Any, arrays: dict[str, np.ndarray]) -> dict[str, Any] | None:
         return {"kind": "none"}
     if type(prior).__name__ not in _PRIORS or _PRIORS[type(prior).__name__] is not type(prior):
         return {"kind": "function", "said": repr(prior)}
-    found = {"kind": type(prior).__name__, "numbers": _kept("prior", prior.parameters(), arrays)}
+    numbers = _kept("prior", prior.parameters(), arrays)
     if isinstance(prior, priors.L2):
-        found["numbers"]["on_code"] = prior.on_code
-    return found
+        numbers["on_code"] = prior.on_code
+    return {"kind": type(prior).__name__, "numbers": numbers}
 
 
 def _built_prior(saved: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
@@ -242,7 +234,7 @@ def _bounds(bounds: Any, arrays: dict[str, np.ndarray]) -> Any:
         return bounds
     if isinstance(bounds, dict):
         return {"columns": [[k, [None if v is None else float(v) for v in pair]] for k, pair in bounds.items()]}
-    sides = []
+    sides: list[Any] = []
     for name, side in zip(("low", "high"), bounds, strict=True):
         if side is not None and np.ndim(side):
             arrays[f"bounds.{name}"] = np.asarray(side, dtype=float)

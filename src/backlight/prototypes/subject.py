@@ -1,4 +1,4 @@
-"""The model whose prototypes are wanted, as the solvers see it: a differentiable pass, outputs with names, a decision."""
+"""The model whose prototypes are wanted, as solvers see it: a differentiable pass, named outputs, a decision."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Subject(ABC):
         return rows.reshape(len(rows), *self.shape)
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818 - it is no error
     """All that was asked for has been seen."""
 
 
@@ -138,8 +138,10 @@ class ModuleSubject(Subject):
                 self._last = last[0]
                 with torch.no_grad():
                     logits = self.see(example.to(self.device, self.dtype)).output
-                if logits is None or logits.shape != out.shape or not torch.allclose(
-                    torch.log_softmax(logits.double(), 1).exp(), log_p.exp(), atol=1e-4
+                if (
+                    logits is None
+                    or logits.shape != out.shape
+                    or not torch.allclose(torch.log_softmax(logits.double(), 1).exp(), log_p.exp(), atol=1e-4)
                 ):
                     self._last = None
             return
@@ -274,8 +276,8 @@ class TreeSubject(Subject):
     Attributes
     ----------
     tree : the fitted estimator's ``tree_``
-    values : (leaves, outputs)
-        Predicted values, or log-probabilities of the classes... of each node.
+    values : (nodes, outputs)
+        Predicted values, or probabilities of the classes.
     """
 
     def __init__(self, estimator: Any) -> None:

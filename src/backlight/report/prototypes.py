@@ -1,8 +1,8 @@
-"""The prototype report: what the model looks for, how sure that is, which columns pay; pictures beside their neighbours."""
+"""The prototype report: what the model looks for, how sure that is, which columns pay, the nearest pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,7 @@ def write_prototype_report(
     title: str,
     provenance: Mapping[str, str],
     shape: tuple[int, int] | None = None,
+    labels: Sequence[str] | None = None,
     force: bool = False,
 ) -> None:
     """Write one self-contained HTML file; to a temporary name first.
@@ -80,6 +81,8 @@ def write_prototype_report(
     ----------
     shape : (height, width), optional
         Draws rows of a table as grey images.
+    labels : sequence of str, optional
+        Names of the rows of the data, by default their numbers.
     """
     images = shape is not None or p.x.ndim > 2
     write_page(
@@ -89,7 +92,7 @@ def write_prototype_report(
         fine=sum(s in _FINE for s in p.status), count=len(p), decides=any(p.decided),
         worst=max((c.value for c in p.certificate if np.isfinite(c.value)), default=0.0),
         exact=all(c.bound for c in p.certificate), smallest=np.isinf(p.strength),
-        items=_items(p, shape, images),
+        items=_items(p, shape, images, labels),
         provenance={**provenance, **{name: str(value) for name, value in p.provenance["versions"].items()}},
     )  # fmt: skip
 
@@ -98,8 +101,10 @@ def _side(p: Prototypes, shape: tuple[int, int] | None) -> int:
     return int(shape[1] if shape is not None else p.x.shape[-1])
 
 
-def _items(p: Prototypes, shape: tuple[int, int] | None, images: bool) -> list[dict[str, Any]]:
-    near, rows, labels = _neighbours(p)
+def _items(
+    p: Prototypes, shape: tuple[int, int] | None, images: bool, labels: Sequence[str] | None
+) -> list[dict[str, Any]]:
+    near, rows = _neighbours(p)
     parts = None if images else _parts(p)
     found = []
     for t, name in enumerate(p.names):
@@ -107,14 +112,15 @@ def _items(p: Prototypes, shape: tuple[int, int] | None, images: bool) -> list[d
             "name": name, "decided": p.decided[t], "f": f"{p.f[t]:.4g}", "omega": f"{p.omega[t]:.4g}",
             "value": f"{p.value[t]:.4g}", "status": p.status[t], "meaning": MEANING[p.status[t]],
             "fine": p.status[t] in _FINE, "certificate": str(p.certificate[t]), "notes": p.notes[t],
-            "columns": [], "left": 0, "image": "", "near": [],
+            "columns": [], "left": 0, "image": "", "near": [], "found": bool(np.isfinite(p.x[t]).all()),
         }  # fmt: skip
-        if np.isfinite(p.x[t]).all():
+        if item["found"]:
             if images:
                 item["image"] = _shown(p.x[t], shape)
                 if near is not None and rows is not None:
                     item["near"] = [
-                        {"image": _shown(rows[i], shape), "label": labels(i)} for i in near[t]
+                        {"image": _shown(rows[i], shape), "label": f"row {i + 1}" if labels is None else labels[i]}
+                        for i in near[t]
                     ]
             else:
                 item |= _moved(p, t, parts)
@@ -122,10 +128,10 @@ def _items(p: Prototypes, shape: tuple[int, int] | None, images: bool) -> list[d
     return found
 
 
-def _neighbours(p: Prototypes) -> tuple[Any, Any, Any]:
+def _neighbours(p: Prototypes) -> tuple[Any, Any]:
     """The nearest rows of the data, for pictures."""
     if not p.problems or p.problems[0].data is None:
-        return None, None, str
+        return None, None
     one = p.problems[0]
     assert one.data is not None
     rows = one.data.reshape(-1, *one.shape).numpy()
@@ -133,7 +139,7 @@ def _neighbours(p: Prototypes) -> tuple[Any, Any, Any]:
     near = np.zeros((len(p), min(_NEIGHBOURS, len(rows))), dtype=int)
     if good.any():
         near[good] = p[list(np.flatnonzero(good))].nearest(rows, k=near.shape[1])[0]
-    return near, rows, lambda i: f"row {int(i) + 1}"
+    return near, rows
 
 
 def _shown(x: np.ndarray, shape: tuple[int, int] | None) -> str:

@@ -73,9 +73,9 @@ class Input(Space):
                 raise ArgumentError(f"Input(shape={shape!r}) holds no number")
 
     def decode(self, z: Tensor) -> Tensor:
-        """z itself."""
+        """The code itself."""
         return z
 
     def encode(self, x: Tensor) -> Tensor:
-        """x itself."""
+        """The input itself."""
         return x

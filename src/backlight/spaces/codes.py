@@ -49,7 +49,8 @@ class Affine(Space):
 
     def encode(self, x: Tensor) -> Tensor:
         """The code whose image is nearest, by least squares."""
-        return torch.linalg.lstsq(self.A, (x.double() - self.c).T, driver="gelsd").solution.T
+        found: Tensor = torch.linalg.lstsq(self.A, (x.double() - self.c).T, driver="gelsd").solution.T
+        return found
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """A and c."""
@@ -69,13 +70,13 @@ class PCA(Affine):
     @classmethod
     def fit(cls, X: Any, k: int) -> PCA:
         """The k leading components of data, which may have several axes."""
-        from sklearn.decomposition import PCA as Components
+        from sklearn import decomposition
 
         rows = rows_of(X).numpy()
         most = min(rows.shape)
         if not (isinstance(k, int) and 1 <= k <= most):
             raise ArgumentError(f"k={k!r} must be a number of components from 1 to {most} for data {rows.shape}")
-        found = Components(k, svd_solver="full" if min(rows.shape) <= 2000 else "auto", random_state=0).fit(rows)
+        found = decomposition.PCA(k, svd_solver="full" if min(rows.shape) <= 2000 else "auto", random_state=0).fit(rows)
         shape = tuple(X.shape[1:]) if isinstance(X, np.ndarray | Tensor) and X.ndim > 2 else None
         return cls(found.components_.T * np.sqrt(found.explained_variance_), found.mean_, shape=shape)
 
@@ -118,7 +119,7 @@ class Generator(Space):
             out = decoder(torch.zeros(2, code_dim, dtype=self.dtype))
         if not isinstance(out, Tensor) or out.shape[:1] != (2,):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-            raise ArgumentError(f"the decoder must give one input for each of the 2 codes of shape (2, {code_dim}): {got}")
+            raise ArgumentError(f"the decoder must give one input for each of 2 codes, (2, {code_dim}), and gave {got}")
         self.shape = tuple(out.shape[1:]) if shape is None else tuple(shape)
 
     def decode(self, z: Tensor) -> Tensor:

@@ -49,15 +49,15 @@ class Fourier(Space):
         shape: tuple[int, int, int],
         *,
         decay: float = 1.0,
-        range: tuple[float, float] | None = None,
+        range: tuple[float, float] | None = None,  # noqa: A002 - the word of the field
         colors: Any = None,
         mean: Any = 0.0,
         spectrum: Any = None,
     ) -> None:
         if len(shape) != 3 or min(shape) < 1:
             raise ArgumentError(f"Fourier takes a shape (channels, height, width), not {shape!r}")
-        self.shape = tuple(int(size) for size in shape)
-        channels, height, width = self.shape
+        channels, height, width = (int(size) for size in shape)
+        self.shape = self._size = (channels, height, width)
         half = width // 2 + 1
         self.code_dim = channels * height * half * 2
         if range is not None and not range[0] < range[1]:
@@ -81,7 +81,7 @@ class Fourier(Space):
         self.name = f"Fourier({channels}×{height}×{width})"
 
     @classmethod
-    def fit(cls, X: Any, *, range: tuple[float, float] | None = None) -> Fourier:
+    def fit(cls, X: Any, *, range: tuple[float, float] | None = None) -> Fourier:  # noqa: A002
         """Spectrum, colours and mean of images (n, channels, height, width)."""
         images = array(X, "X", 4)
         mean = images.mean((0, 2, 3))
@@ -102,10 +102,10 @@ class Fourier(Space):
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes (n, code_dim) to images (n, channels, height, width)."""
-        channels, height, width = self.shape
+        channels, height, width = self._size
         parts = z.reshape(len(z), channels, height, width // 2 + 1, 2)
         waves = torch.view_as_complex(parts.contiguous()) * self.spectrum.to(z)
-        x = torch.fft.irfft2(waves, s=(height, width), norm="ortho")
+        x: Tensor = torch.fft.irfft2(waves, s=(height, width), norm="ortho")
         if self.colors is not None:
             x = torch.einsum("dc,nchw->ndhw", self.colors.to(z), x)
         mean = self.mean.to(z)
@@ -117,7 +117,7 @@ class Fourier(Space):
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes of images."""
-        x = x.reshape(len(x), *self.shape).double()
+        x = x.reshape(len(x), *self._size).double()
         if self.range is not None:
             low, high = self.range
             share = ((x - low) / (high - low)).clamp(0.005, 0.995)
@@ -127,7 +127,8 @@ class Fourier(Space):
             x = torch.einsum("cd,ndhw->nchw", torch.linalg.pinv(self.colors), x)
         waves = torch.fft.rfft2(x, norm="ortho")
         scale = torch.where(self.spectrum > 0, self.spectrum, 1.0)
-        return torch.view_as_real(waves / scale).flatten(1)
+        found: Tensor = torch.view_as_real(waves / scale).flatten(1)
+        return found
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """Faint noise."""

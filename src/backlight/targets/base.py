@@ -157,7 +157,7 @@ class Objective:
         return next((term.wanted for weight, term in self.parts if weight > 0 and term.wanted is not None), None)
 
     def value(self, seen: Seen) -> Tensor:
-        """f of each row, (n,)."""
+        """Values of each row, (n,)."""
         total: Any = 0.0
         for weight, term in self.parts:
             total = total + (term.value(seen) if weight == 1 else weight * term.value(seen))

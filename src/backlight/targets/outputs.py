@@ -72,7 +72,7 @@ class LogProbability(Term):
         return [LogProbability(k, self.log, f"{said}({outputs[k]})") for k in _several(self.which, outputs)]
 
     def value(self, seen: Seen) -> Tensor:
-        """log p or p, from the logits."""
+        """A probability or its logarithm, from the logits."""
         logits = _output(seen) if seen.logits is None else seen.logits
         found = torch.log_softmax(logits, 1)[:, self.which]
         return found if self.log else found.exp()
@@ -92,7 +92,7 @@ class Along(Term):
     name: str = "direction"
 
     def value(self, seen: Seen) -> Tensor:
-        """a · v."""
+        """The product."""
         a = _output(seen) if self.layer is None else seen.layers[self.layer]
         if a.ndim > 2 and a[0].numel() != len(self.vector):
             a = a.flatten(2).mean(2)
@@ -135,7 +135,7 @@ def logit(which: Any = "all") -> Target:
 
 
 def log_probability(which: Any = "all") -> Target:
-    """log p(class | x) from the model's logits.
+    """Log-probability log p(class | x) from the model's logits.
 
     It saturates: once the class is sure the prior decides alone, and prototypes are drawn to an ambiguous middle. Its
     supremum may lie at infinity: give a prior.

@@ -60,8 +60,8 @@ def prototypes_of_pictures(
         Pictures of the kind that the network sees: for the prior, the colours and the starts.
     classes : sequence of int
     prior : "auto", "gaussian", "mixture" or "waves"
-        ``"auto"``: the Gaussian of the pictures where they are small and many, else waves: Fourier coefficients with the
-        pictures' own colours and spectrum, total variation, and robustness to small movements.
+        ``"auto"``: the Gaussian of the pictures where they are small and many, else waves: Fourier coefficients with
+        the pictures' own colours and spectrum, total variation, and robustness to small movements.
     """
     X = np.moveaxis(pixels, -1, 1) / 255.0
     few = len(X) < _PICTURES or X[0].size > _PIXELS
@@ -75,7 +75,7 @@ def prototypes_of_pictures(
     target = targets.logit(list(classes))
     if chosen == "waves":
         space = spaces.Fourier.fit(X, range=(0, 1))
-        held = priors.L2(0.5 / space.code_dim) + priors.TotalVariation(1.0 / X[0].size)
+        held = priors.L2(0.5 / (space.code_dim or 1)) + priors.TotalVariation(1.0 / X[0].size)
         return prototype(
             model, targets.robust(target, jitter=max(1.0, X.shape[-1] / 28)), space=space, prior=held, **shared
         )

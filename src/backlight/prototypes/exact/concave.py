@@ -176,10 +176,7 @@ def _damped(value: object, v: np.ndarray, step: np.ndarray, gradient: np.ndarray
 
 def _outlier(problem: Problem, formula: Pool, mean: np.ndarray, L: np.ndarray) -> tuple[np.ndarray, float] | None:
     TL, at = formula.T @ L, formula.T @ mean + formula.t
-    if np.ndim(formula.U) == 0:
-        U = np.asarray(float(formula.U)) * np.eye(len(at))[None]
-    else:
-        U = formula.U
+    U = np.asarray(float(formula.U)) * np.eye(len(at))[None] if np.ndim(formula.U) == 0 else formula.U
     V = np.einsum("krq,qj->krj", U, TL)
     delta = np.einsum("krq,kq->kr", U if len(U) > 1 else np.repeat(U, len(formula.means), 0), at - formula.means)
     L_k = np.einsum("kri,krj->kij", V, V)
@@ -187,7 +184,7 @@ def _outlier(problem: Problem, formula: Pool, mean: np.ndarray, L: np.ndarray) -
     lows = np.array([float(np.linalg.eigvalsh(np.eye(len(one)) - one)[0]) for one in L_k])
     if tops.max() > 1 + 1e-10:
         # proven where one direction's curvature is above that of the prior for every component
-        values, vectors = np.linalg.eigh(L_k[int(np.argmax(tops))])
+        _values, vectors = np.linalg.eigh(L_k[int(np.argmax(tops))])
         n = vectors[:, -1]
         least = float(np.einsum("i,kij,j->k", n, L_k, n).min())
         if least > 1 + 1e-10:

@@ -155,10 +155,7 @@ def modes(problem: Problem) -> Found | None:
     formula, prior = problem.formula, problem.prior
     if isinstance(formula, Linear) and isinstance(prior, Mixture | KernelDensity):
         w = formula.w / problem.strength
-        if isinstance(prior, KernelDensity):
-            found = _tilted_rows(prior, w)
-        else:
-            found = _tilted(prior, w)
+        found = _tilted_rows(prior, w) if isinstance(prior, KernelDensity) else _tilted(prior, w)
         return of_modes(problem, found, problem.strength)
     if isinstance(formula, Pool) and formula.sign > 0 and (prior is None or problem.white is not None):
         return _log_density(problem, formula)
@@ -181,7 +178,7 @@ def _tilted_rows(prior: KernelDensity, w: np.ndarray) -> Modes:
 
 
 def _log_density(problem: Problem, formula: Pool) -> Found | None:
-    """log Σ exp(c_k − ½‖U_k (Tx + t − m_k)‖²) − ½‖v‖², a mixture in v; without a prior a mixture in x."""
+    """J = log Σ exp(c_k − ½‖U_k (Tx + t − m_k)‖²) − ½‖v‖², a mixture in v; without a prior a mixture in x."""
     white, d = problem.white, problem.dimension
     if white is None:
         if np.linalg.matrix_rank(formula.T) < d:
@@ -192,10 +189,7 @@ def _log_density(problem: Problem, formula: Pool) -> Found | None:
     TL, at = formula.T @ L, formula.T @ mean + formula.t
     k = L.shape[1]
     n = len(formula.means)
-    if np.ndim(formula.U) == 0:
-        Us = np.asarray(float(formula.U)) * np.eye(len(at))[None]
-    else:
-        Us = formula.U
+    Us = np.asarray(float(formula.U)) * np.eye(len(at))[None] if np.ndim(formula.U) == 0 else formula.U
     if n * k * k > 4e7:
         return None
     log_c, means, roots = [], [], []

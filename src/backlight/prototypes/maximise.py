@@ -17,6 +17,7 @@ from backlight import targets
 from backlight.constraints import Constraint, compiled
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, Unbounded
 from backlight.priors import L1, L2, Gaussian, Prior
+from backlight.prototypes import again
 from backlight.prototypes.constrained import constrained, held, needs_programs
 from backlight.prototypes.exact import SOLVERS
 from backlight.prototypes.formulas import Formula, Linear, checked, formula_of
@@ -175,6 +176,9 @@ def prototype(
     return Prototypes.of(problems, found, setup, kind=_kind(data), shape=shape)
 
 
+again.register(prototype)
+
+
 def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]:
     """What was found for each target; raises where that is nothing for all of them."""
     found: dict[int, Found] = {}
@@ -195,20 +199,17 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
             raise ArgumentError(_why_not(problems[rest[0]]))
         if isinstance(problems[0].subject, TreeSubject):
             raise ArgumentError("a tree has no gradient to climb: give a quadratic prior, and leave exact='prefer'")
-        for t, result in zip(rest, _climbed([problems[t] for t in rest], options, errors, rest), strict=True):
-            if result is not None:
-                found[t] = result
-    for t, result in list(found.items()):
-        if result.status == "unbounded":
-            errors[t] = Unbounded(result.notes[-1])
+        climbed = _climbed([problems[t] for t in rest], options, errors, rest)
+        found |= {t: result for t, result in zip(rest, climbed, strict=True) if result is not None}
+    errors |= {t: Unbounded(result.notes[-1]) for t, result in found.items() if result.status == "unbounded"}
     if len(errors) == len(problems):
         raise next(iter(errors.values()))
-    for t, error in errors.items():
-        status = "unbounded" if isinstance(error, Unbounded) else "infeasible"
+    for t, reason in errors.items():
+        status = "unbounded" if isinstance(reason, Unbounded) else "infeasible"
         d = problems[t].dimension
         nothing = np.full(d, math.nan)
-        found[t] = Found(nothing, status, Certificate("none", math.inf, False), None, notes=[str(error)])
-        warnings.warn(f"target {problems[t].objective.name!r}: {error}", BacklightWarning, stacklevel=3)
+        found[t] = Found(nothing, status, Certificate("none", math.inf, False), None, notes=[str(reason)])
+        warnings.warn(f"target {problems[t].objective.name!r}: {reason}", BacklightWarning, stacklevel=3)
     return [found[t] for t in range(len(problems))]
 
 
@@ -280,8 +281,8 @@ def _bounded_at_all(problems: list[Problem]) -> None:
 def _why_not(problem: Problem) -> str:
     formula = "none that can be read" if problem.formula is None else type(problem.formula).__name__
     return (
-        f"exact='require', but no exact solver applies: f of target {problem.objective.name!r} as a formula: {formula}; "
-        f"prior: {problem.prior!r}; space: {problem.space!r}"
+        f"exact='require', but no exact solver applies: f of target {problem.objective.name!r} as a formula: "
+        f"{formula}; prior: {problem.prior!r}; space: {problem.space!r}"
         f"{'' if problem.region.free else '; with bounds or constraints'}. Exact are linear and quadratic f with L2, "
         "Gaussian and Near (bounds and constraints too), linear f with Mixture, KernelDensity and RBM, k-means, "
         "log-probabilities of linear models, outlier scores, trees, and ReLU networks of up to 64 hidden units with "
@@ -338,14 +339,10 @@ def _shape(
         return subject.shape
     if prior is not None and prior.dimension is not None:
         return (prior.dimension,)
-    raise ArgumentError(
-        "the shape of an input is not known: give data=, or space=backlight.spaces.Input(shape)"
-    )
+    raise ArgumentError("the shape of an input is not known: give data=, or space=backlight.spaces.Input(shape)")
 
 
-def _prior(
-    prior: Prior | str | None, rows: Tensor | None, space: Space, strength: float
-) -> Prior | None:
+def _prior(prior: Prior | str | None, rows: Tensor | None, space: Space, strength: float) -> Prior | None:
     if prior == "none":
         return None
     if prior is not None:
@@ -372,7 +369,7 @@ def _example(rows: Tensor | None, prior: Prior | None, shape: tuple[int, ...]) -
     else:
         d = math.prod(shape)
         drawn = None if prior is None or prior.on_code else prior.draw(8, generator)
-        picked = torch.randn(8, d, generator=generator, dtype=torch.float64) if drawn is None or drawn.shape[1] != d else drawn
+        picked = drawn if drawn is not None and drawn.shape[1] == d else torch.randn(8, d, generator=generator).double()
     return picked.reshape(len(picked), *shape)
 
 
