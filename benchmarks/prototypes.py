@@ -264,9 +264,16 @@ if __name__ == "__main__":
     kept = transfer(arguments.quick) if arguments.only in (None, "transfer") else {}
     if arguments.figures and kept:
         import matplotlib as mpl
+        import matplotlib.pyplot
 
         mpl.use("Agg")
-        names = list(kept)
-        figure = kept[names[0]].plot(others={name: kept[name] for name in names[1:]})
-        figure.savefig(arguments.figures / "prototypes.png", dpi=110)
+        shown = ["no prior, box", "L2(0.3)", "defaults: Gaussian", "mixture of 10", "VAE code"]
+        figure, axes = mpl.pyplot.subplots(len(shown), 10, figsize=(8.6, 4.5))
+        for row, name in zip(axes, shown, strict=True):
+            for ax, x in zip(row, kept[name].x, strict=True):
+                ax.imshow(x[0], cmap="gray", interpolation="nearest")
+                ax.set(xticks=[], yticks=[])
+            row[0].set_ylabel(name.removeprefix("defaults: ").split(",")[0], rotation=0, ha="right", va="center")
+        figure.subplots_adjust(0.13, 0.01, 0.99, 0.99, 0.06, 0.06)
+        figure.savefig(arguments.figures / "prototypes.png", dpi=100)
     sys.exit(0)

@@ -267,6 +267,25 @@ def test_dead_starts_are_found_and_said():
     assert "no gradient at any" in p.notes[0][-1]
 
 
+def test_scores_that_are_constant_by_pieces_are_dead():
+    from sklearn.naive_bayes import BernoulliNB
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 3))
+    p = backlight.prototype(BernoulliNB().fit(X, X[:, 0] > 0), data=X)
+    assert p.status == ("dead_start", "dead_start")
+
+
+def test_a_climb_that_leaves_all_numbers_is_unbounded():
+    from sklearn.svm import SVC
+
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((90, 3)) + np.repeat(np.eye(3) * 3, 30, 0)
+    model = SVC(kernel="poly", degree=3, coef0=1.0).fit(X, np.repeat([0, 1, 2], 30))
+    with pytest.raises(Unbounded, match="grows without end"):
+        backlight.prototype(model, data=X)
+
+
 def test_interrupting_returns_the_best_so_far(net, digits):
     def stop(done, total):
         if done == 12:

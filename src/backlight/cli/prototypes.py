@@ -46,7 +46,7 @@ def prototype(
     prior: Annotated[
         str,
         typer.Option(
-            help="gaussian, mixture, kde or none (bounds alone); pictures: auto, gaussian, mixture or waves.",
+            help="gaussian, mixture or none (bounds alone); pictures: auto, gaussian, mixture or waves.",
             show_default="gaussian; auto",
         ),
     ] = "",
@@ -207,7 +207,7 @@ def _prior(name: str, rows: Any, seed: int) -> Any:
 
     makers: dict[str, Any] = {
         "gaussian": lambda: priors.Gaussian.fit(rows), "mixture": lambda: priors.Mixture.fit(rows, seed=seed),
-        "kde": lambda: priors.KernelDensity.fit(rows, "cv", seed=seed), "none": lambda: "none",
+        "none": lambda: "none",
     }  # fmt: skip
     if name not in makers:
         raise ArgumentError(f"--prior {name!r} must be {', '.join(makers)}")

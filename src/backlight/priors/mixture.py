@@ -65,8 +65,16 @@ class Mixture(Prior):
         self.inverse = 1 / self.chol if covs.ndim == 2 else torch.linalg.solve_triangular(self.chol, eye, upper=False)
 
     @classmethod
-    def fit(cls, X: Any, k: int | str = "bic", *, covariance: str = "full", reg_covar: float | None = None,
-            seed: int = 0) -> Mixture:  # fmt: skip
+    def fit(
+        cls,
+        X: Any,
+        k: int | str = "bic",
+        *,
+        covariance: str = "full",
+        reg_covar: float = 0.01,
+        standardize: bool | None = None,
+        seed: int = 0,
+    ) -> Mixture:
         """A mixture of data, by scikit-learn's EM.
 
         Parameters
@@ -74,28 +82,43 @@ class Mixture(Prior):
         X : table or tensor of n rows
         k : int or "bic"
             Number of components; ``"bic"`` takes the best of 1, 2, 3, 5, 8, 12, 20 by the Bayesian criterion.
-        covariance : "full", "diag" or "spherical"
-        reg_covar : float, optional
-            Added to the variances; by default 1 % of the mean variance of the columns.
+        covariance : "full" or "diag"
+        reg_covar : float
+            Added to the variances, as a share of them.
+        standardize : bool, optional
+            Whether columns are measured in their own standard deviations, or all in the mean one. By default columns of
+            a table are, which have units of their own, and inputs of several axes, such as images, are not.
         seed : int
         """
         from sklearn.mixture import GaussianMixture
 
         rows = rows_of(X).numpy()
-        floor = 0.01 * float(rows.var(0).mean()) if reg_covar is None else reg_covar
-        if covariance not in ("full", "diag", "spherical"):
-            raise ArgumentError(f"covariance={covariance!r} must be 'full', 'diag' or 'spherical'")
+        if covariance not in ("full", "diag"):
+            raise ArgumentError(f"covariance={covariance!r} must be 'full' or 'diag'")
+        if not reg_covar > 0:
+            raise ArgumentError(f"reg_covar={reg_covar!r} must be a number > 0")
         if k == "bic":
             sizes = [size for size in (1, 2, 3, 5, 8, 12, 20) if size <= max(1, len(rows) // 10)]
         elif isinstance(k, int) and 1 <= k <= len(rows):
             sizes = [k]
         else:
             raise ArgumentError(f"k={k!r} must be 'bic' or a number of components from 1 to the {len(rows)} rows")
+        middle, scale = rows.mean(0), rows.std(0)
+        if not (scale > 0).any():
+            raise DataError("all rows are equal: they have no density")
+        own = axes_of(X) is None if standardize is None else standardize
+        if own:
+            scale = np.where(scale > 0, scale, np.median(scale[scale > 0]))
+        else:
+            scale = np.full(len(scale), np.sqrt(np.mean(scale**2)))
+        standard = (rows - middle) / scale
         fits = [
-            GaussianMixture(size, covariance_type=covariance, reg_covar=max(floor, 1e-12), random_state=seed).fit(rows)
+            GaussianMixture(size, covariance_type=covariance, reg_covar=reg_covar, random_state=seed).fit(standard)
             for size in sizes
         ]
-        found = cls.of(min(fits, key=lambda fit: fit.bic(rows)) if len(fits) > 1 else fits[0])
+        best = min(fits, key=lambda fit: fit.bic(standard)) if len(fits) > 1 else fits[0]
+        units = np.outer(scale, scale) if covariance == "full" else scale**2
+        found = cls(best.weights_, best.means_ * scale + middle, best.covariances_ * units)
         found.shape = axes_of(X)
         return found
 
@@ -146,6 +169,8 @@ class Mixture(Prior):
 
 class KernelDensity(Prior):
     """−log of a Gaussian kernel density: a mixture with one component a row, all of covariance bandwidth² I.
+
+    One bandwidth for all columns: columns of different units are standardised first.
 
     With a small bandwidth the prototype is the top-activating row itself; with a large one it is that of a Gaussian.
 

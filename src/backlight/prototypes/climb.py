@@ -49,6 +49,8 @@ def evaluate(function: Function, v: Tensor) -> tuple[Tensor, Tensor]:
     """Values (B,) and gradients (B, k); NaN counts as minus infinity."""
     v = v.detach().requires_grad_(True)
     value = function(v)
+    if not value.requires_grad:  # constant by pieces: the caller finds it dead
+        return value, torch.zeros_like(v)
     (gradient,) = torch.autograd.grad(value.sum(), v)
     bad = ~torch.isfinite(value) | ~torch.isfinite(gradient).all(1)
     value = torch.where(bad, -torch.inf, value.detach())

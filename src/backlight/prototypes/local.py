@@ -96,6 +96,12 @@ class Batch:
                 found = Whitening((low + high) / 2, ((high - low) / 4).clamp(min=1e-12))
             else:
                 found = Whitening(torch.zeros(d, dtype=torch.float64), torch.ones(d, dtype=torch.float64))
+        if boxed and found is not None:
+            # a step must be small beside the box too
+            width = torch.as_tensor(p.region.high - p.region.low) / 4
+            small = torch.isfinite(width) & (width > 0) & (width < found.factor)
+            if bool(small.any()):
+                found = Whitening(found.mean, torch.where(small, width, found.factor))
         return found
 
     def code(self, v: Tensor) -> Tensor:
@@ -280,7 +286,7 @@ def _schedule(options: Options, first_order: bool) -> tuple[int, int]:
 def finish(batch: Batch, best: Best, interrupted: bool, dead: Tensor) -> list[Found]:
     """What was found for each target, with its certificate."""
     n = len(best.v) // len(batch.problems)
-    if not interrupted and not batch.moving and batch.options.optimizer == "auto" and batch.project() is None:
+    if not interrupted and not batch.moving and batch.options.optimizer == "auto":
         best = _settled(batch, best, n)
     results = []
     for t, problem in enumerate(batch.problems):
@@ -319,7 +325,7 @@ def _settled(batch: Batch, best: Best, n: int) -> Best:
     """The best restart of each target once more with small steps: on kinks large ones only come near."""
     place = best.value.view(-1, n).argmax(1) + torch.arange(len(batch.problems)) * n
     few = Best(best.v[place], best.value[place], best.gradient[place])
-    few = adam(batch.value, few, _SETTLE, _RATE / 5)
+    few = adam(batch.value, few, _SETTLE, _RATE / 5, batch.project())
     v, value, gradient = best.v.clone(), best.value.clone(), best.gradient.clone()
     v[place], value[place], gradient[place] = few.v, few.value, few.gradient
     return Best(v, value, gradient)
@@ -356,19 +362,17 @@ def _certified(batch: Batch, point: Tensor, gradient: Tensor) -> tuple[str, Cert
         residual = float((project(point + gradient) - point).abs().max())
         if residual <= _REST * size:
             return "stationary", Certificate("projected gradient", residual, False)
-        clarke = _clarke(batch, point, project) if point.shape[1] <= _LONG else residual
-        if clarke <= _CLARKE * size:
-            return "stationary", Certificate("Clarke residual", clarke, False)
-        return "max_iter", Certificate("projected gradient", residual, False)
+        if point.shape[1] > _LONG:
+            return "max_iter", Certificate("projected gradient", residual, False)
+        clarke = _clarke(batch, point, project)
+        return ("stationary" if clarke <= _CLARKE * size else "max_iter"), Certificate("Clarke residual", clarke, False)
     residual = float(gradient.norm())
     if residual <= _REST * size:
         curved = _curvature(batch, point)
         return ("local" if curved < 0 else "stationary"), Certificate("gradient", residual, False)
     if point.shape[1] <= _LONG:
         clarke = _clarke(batch, point, None)
-        if clarke <= _CLARKE * size:
-            return "stationary", Certificate("Clarke residual", clarke, False)
-        return "max_iter", Certificate("Clarke residual", clarke, False)
+        return ("stationary" if clarke <= _CLARKE * size else "max_iter"), Certificate("Clarke residual", clarke, False)
     return "max_iter", Certificate("gradient", residual, False)
 
 

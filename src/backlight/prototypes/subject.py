@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backlight.engine.capture import light_copy, tensors_of
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.neural import NeuralizedModel, neuralize, trees
+from backlight.neural.layers import Point
 from backlight.tables import as_frame
 from backlight.targets import Seen
 
@@ -240,7 +241,7 @@ class NetworkSubject(Subject):
         """See `Subject.see`."""
         if layers:
             raise ArgumentError(f"a {self.kind} has no layers by name: targets are its outputs {self.outputs}")
-        units = self.network.layer(self.network.point(x))
+        units = self.network.layer(self._point(x))
         directions = self.network.score.outputs.directions
         if directions is None:
             return Seen(units)
@@ -258,8 +259,13 @@ class NetworkSubject(Subject):
 
     def decide(self, x: Tensor) -> Tensor:
         """The predicted output."""
-        units = self.network.layer(self.network.point(x))
-        return self.network.score.outputs.choose(units)
+        return self.network.score.outputs.choose(self.network.layer(self._point(x)))
+
+    def _point(self, x: Tensor) -> Point:
+        """Rows at every place of the front end; unlike the network's own, also where a climb has left all numbers."""
+        front = self.network.front
+        e = front.elements(x)
+        return Point(x, e, front.pullback.embed(e))
 
     def encode(self, X: Any) -> Tensor:
         """See `Subject.encode`; categories become codes."""
