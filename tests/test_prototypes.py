@@ -963,3 +963,37 @@ def test_forests_and_text_are_refused_by_name():
     model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame, [0, 1, 0, 1])
     with pytest.raises(ArgumentError, match="holds text"):
         backlight.prototype(model, data=frame)
+
+
+def test_decoders_of_mnist_give_digits_that_an_independent_network_reads():
+    from safetensors.torch import load_file
+
+    from tests.conftest import shared
+    from tests.networks import lenet
+
+    weights = load_file(shared("mnist_vae") / "vae.safetensors")
+    held = np.load(shared("mnist") / "mnist.npz")
+    judge = lenet()
+    X = torch.as_tensor(held["x_train"][:6000] / 255, dtype=torch.float32)[:, None]
+    y = torch.as_tensor(held["y_train"][:6000], dtype=torch.long)
+    torch.manual_seed(0)
+    target = nn.Sequential(
+        nn.Conv2d(1, 16, 5, 2), nn.ReLU(), nn.Conv2d(16, 32, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(512, 10)
+    )
+    optimizer = torch.optim.Adam(target.parameters(), 3e-3)
+    for _ in range(3):
+        for rows in torch.randperm(len(X)).split(128):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(target(X[rows]), y[rows]).backward()
+            optimizer.step()
+
+    def decode(z):
+        hidden = torch.relu(nn.functional.linear(z, weights["fc3.weight"], weights["fc3.bias"]))
+        return torch.sigmoid(nn.functional.linear(hidden, weights["fc4.weight"], weights["fc4.bias"])).view(
+            -1, 1, 28, 28
+        )
+
+    p = backlight.prototype(target.eval(), space=spaces.Generator(decode, 20))
+    with torch.no_grad():
+        seen = judge(nn.functional.interpolate(torch.as_tensor(p.x), (32, 32), mode="bilinear"))
+    assert_array_equal(seen.argmax(1), np.arange(10))
