@@ -997,3 +997,58 @@ def test_decoders_of_mnist_give_digits_that_an_independent_network_reads():
     with torch.no_grad():
         seen = judge(nn.functional.interpolate(torch.as_tensor(p.x), (32, 32), mode="bilinear"))
     assert_array_equal(seen.argmax(1), np.arange(10))
+
+
+def test_targets_of_several_kinds_in_one_list(net, digits, tmp_path):
+    several = [targets.difference(3, 8), targets.channel("0", 1), 5]
+    p = backlight.prototype(net, several, data=digits[0][:300], restarts=2)
+    assert p.names == ("output 3 − output 8", "0:1", "output 5")
+    p.save(tmp_path / "p.safetensors")
+    assert_array_equal(backlight.Prototypes.load(tmp_path / "p.safetensors").replay(net).x, p.x)
+
+
+def test_columns_of_a_tree_are_found_by_name():
+    from sklearn.tree import DecisionTreeClassifier
+
+    wine = load_wine(as_frame=True)
+    tree = DecisionTreeClassifier(max_depth=3, random_state=0).fit(wine.data, wine.target)
+    p = backlight.prototype(tree, data=wine.data)
+    q = backlight.prototype(tree, data=wine.data[wine.data.columns[::-1]])
+    assert_array_equal(p.x, q.x)
+    with pytest.raises(DataError, match="lacks columns of the tree: ash"):
+        backlight.prototype(tree, data=wine.data.drop(columns="ash"))
+
+
+def test_a_row_of_a_frame_is_a_point_to_stay_near():
+    wine = load_wine(as_frame=True)
+    model = LogisticRegression(solver="newton-cholesky").fit(wine.data, wine.target)
+    rows = [wine.data.iloc[5], wine.data.iloc[[5]], wine.data.iloc[5].to_numpy()]
+    found = [backlight.prototype(model, 2, prior=priors.Near(row, data=wine.data)) for row in rows]
+    assert_array_equal(found[0].x, found[1].x)
+    assert_array_equal(found[0].x, found[2].x)
+
+
+def test_judges_with_classes_in_another_order_are_read_by_name():
+    wine = load_wine()
+    names = wine.target_names[wine.target]
+    model = LogisticRegression(solver="newton-cholesky").fit(wine.data, names)
+
+    class Turned:
+        classes_ = model.classes_[::-1]
+
+        def predict_proba(self, X):
+            return model.predict_proba(X)[:, ::-1]
+
+    p = backlight.prototype(model, data=wine.data)
+    found = p.evaluate(wine.data, names, judges=[Turned()])
+    assert_allclose(found.transfer, found.confidence, rtol=1e-9)
+
+
+def test_what_a_learnt_code_costs_is_not_shared_among_pixels(net, digits):
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(4, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8))).double()
+    p = backlight.prototype(net, 3, data=digits[0], space=spaces.Generator(decoder, 4), restarts=2)
+    ex = p.explain()
+    assert list(ex.output_names) == ["f"]
+    pca = backlight.prototype(net, 3, data=digits[0], space=spaces.PCA.fit(digits[0], 5), restarts=2).explain()
+    assert list(pca.output_names) == ["f", "strength · Ω"]

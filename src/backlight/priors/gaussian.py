@@ -203,7 +203,7 @@ class Near(Prior):
     """
 
     def __init__(self, x0: Any, cov: Any = None, *, data: Any = None) -> None:
-        if isinstance(x0, np.ndarray | Tensor | list | tuple):
+        if isinstance(x0, np.ndarray | Tensor | list | tuple) or np.ndim(x0) == 1:
             point = array(x0, "x0").flatten()
         else:
             point = rows_of(x0, "x0").flatten()

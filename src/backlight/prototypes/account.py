@@ -40,20 +40,22 @@ def account(found: Prototypes, problems: Sequence[Problem]) -> Explanation:
     nodes, weights = np.polynomial.legendre.leggauss(_POINTS)
     t = torch.as_tensor((nodes + 1) / 2).reshape(-1, *[1] * (ends.ndim - 1))
     share = torch.as_tensor(weights / 2)
+    # what a learnt code costs cannot be shared among the inputs that it makes
+    on_code = one.space.has_code and one.prior is not None and one.prior.on_code
+    counted = one.prior is not None and not (on_code and one.space.affine() is None)
     values, outputs, bases = [], [], []
     for problem, end in zip(problems, ends, strict=True):
         line = start + t * (end - start)
 
         def energy(x: Tensor, problem: Problem = problem) -> Tensor:
             z = x.flatten(1)
-            if problem.space.has_code:
+            if on_code:
                 code = problem.space.encode(z)
-                if code is None:
-                    return torch.zeros(len(x), dtype=torch.float64)
+                assert code is not None
                 z = code
             return times * problem.energy(x, z)
 
-        parts: list[Callable[[Tensor], Tensor]] = [problem.target, energy]
+        parts: list[Callable[[Tensor], Tensor]] = [problem.target, energy] if counted else [problem.target]
         row = [_integral(part, line, share) * (end - start[0]) for part in parts]
         with torch.no_grad():
             outputs.append([float(part(end[None])[0]) for part in parts])
@@ -62,7 +64,7 @@ def account(found: Prototypes, problems: Sequence[Problem]) -> Explanation:
     return Explanation(
         values=np.stack(values), output=np.array(outputs), base_values=np.array(bases),
         data=found.x.astype(float), feature_names=found.feature_names if found.x.ndim == 2 else (),
-        output_names=("f", "strength · Ω"), target="f and strength · Ω, from the prior's centre",
+        output_names=("f", "strength · Ω")[: 2 if counted else 1], target="gains and costs, from the prior's centre",
         method="integrated gradients",
         dims=("row", *(["feature"] if found.x.ndim == 2 else [f"axis {k}" for k in range(1, found.x.ndim)]), "output"),
         provenance=dict(found.provenance), labels=np.array(found.names, dtype=object), kind=found.kind,

@@ -20,6 +20,8 @@ Step = Callable[[int], None]
 
 _MEMORY = 10
 _ARMIJO = 1e-4
+# |∇f|, relative to 1 + |v|, at which there is nothing left to polish.
+_REST = 1e-8
 
 
 @dataclass(slots=True)
@@ -143,11 +145,15 @@ def adam(
 ) -> Best:
     """Adam with a cosine decay (Kingma, Ba, 2015), from the best points on; the best iterate is kept."""
     v = best.v.clone()
+    # rows at rest stay there, each by itself: what one gets must not depend on the others
+    live = best.gradient.norm(dim=1) > _REST * (1 + v.norm(dim=1))
+    if not bool(live.any()):
+        return best
     first, second = torch.zeros_like(v), torch.zeros_like(v)
     for k in range(1, steps + 1):
         step(k)
         value, gradient = evaluate(function, v)
-        best.update(v, value, gradient)
+        best.update(v, torch.where(live, value, -torch.inf), gradient)
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * gradient.square()
         now = rate * 0.5 * (1 + math.cos(math.pi * (k - 1) / steps))
@@ -155,5 +161,5 @@ def adam(
         if project is not None:
             v = project(v)
     value, gradient = evaluate(function, v)
-    best.update(v, value, gradient)
+    best.update(v, torch.where(live, value, -torch.inf), gradient)
     return best

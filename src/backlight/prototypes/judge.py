@@ -181,13 +181,14 @@ def _transfer(
         return np.full(len(x), np.nan), np.full(len(x), np.nan)
     confidence, first = [], []
     for one in judges:
-        p = _probabilities(one, x, len(subject.outputs))
+        p = _probabilities(one, x, subject.outputs)
         confidence.append([p[i, k] if k >= 0 else np.nan for i, k in enumerate(classes)])
         first.append([float(p[i].argmax() == k) if k >= 0 else np.nan for i, k in enumerate(classes)])
     return np.mean(confidence, 0), np.mean(first, 0)
 
 
-def _probabilities(model: Any, x: torch.Tensor, n: int) -> np.ndarray:
+def _probabilities(model: Any, x: torch.Tensor, outputs: Sequence[str]) -> np.ndarray:
+    n = len(outputs)
     if isinstance(model, nn.Module):
         parameter = next(model.parameters(), None)
         with torch.no_grad():
@@ -198,6 +199,9 @@ def _probabilities(model: Any, x: torch.Tensor, n: int) -> np.ndarray:
             p = sums.numpy()
     elif hasattr(model, "predict_proba"):
         p = np.asarray(model.predict_proba(x.flatten(1).numpy()))
+        named = [str(c) for c in getattr(model, "classes_", ())]
+        if set(named) == set(outputs):
+            p = p[:, [named.index(name) for name in outputs]]
     elif callable(model):
         p = np.asarray(model(x))
     else:

@@ -146,8 +146,7 @@ def prototype(
     own = None if prior_ is None else prior_.whitening()
     center = None if own is None else own.mean.numpy()
     region = compiled(bounds, constraints, names, center, None if flat is None else flat.numpy())
-    wanted = _target(target, subject)
-    objectives = wanted.expand(subject.outputs)
+    objectives = [one for wanted in _targets(target, subject) for one in wanted.expand(subject.outputs)]
     _logits(subject, objectives, _example(flat, prior_, shape))
     if math.isinf(strength) and region.free:
         raise ArgumentError("strength=inf asks for the smallest Ω alone, which needs constraints=[decision()]")
@@ -386,6 +385,12 @@ def _kind(data: Any) -> str:
     if isinstance(data, np.ndarray):
         return "numpy"
     return as_frame(data).kind
+
+
+def _targets(target: Any, subject: Subject) -> list[Target]:
+    if isinstance(target, list) and any(isinstance(one, Target) or callable(one) for one in target):
+        return [_target(one, subject) for one in target]
+    return [_target(target, subject)]
 
 
 def _target(target: Any, subject: Subject) -> Target:

@@ -196,6 +196,10 @@ def _built_space(saved: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
 def _target(target: Any) -> dict[str, Any] | None:
     if target is None:
         return None
+    if isinstance(target, list) and any(isinstance(one, Target) or callable(one) for one in target):
+        items = [_target(one) for one in target]
+        made = next((one for one in items if one is not None and one["kind"] == "function"), None)
+        return made or {"kind": "list", "items": items}
     if isinstance(target, Target):
         if target.transform is not None:
             return {"kind": "function", "said": "robust"}
@@ -215,6 +219,8 @@ def _target(target: Any) -> dict[str, Any] | None:
 
 
 def _built_target(saved: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    if saved["kind"] == "list":
+        return [_built_target(one, arrays) for one in saved["items"]]
     if saved["kind"] == "plain":
         return saved["value"]
     if saved["kind"] == "array":

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight.engine.capture import light_copy, tensors_of
-from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
 from backlight.neural import NeuralizedModel, neuralize, trees
 from backlight.neural.layers import Point
 from backlight.tables import as_frame
@@ -305,6 +305,19 @@ class TreeSubject(Subject):
             self.outputs = tuple(str(c) for c in classes)
         else:
             self.outputs = ("predict",)
+
+    def encode(self, X: Any) -> Tensor:
+        """See `Subject.encode`; named columns in the order of the tree's."""
+        if isinstance(X, Tensor | np.ndarray):
+            return super().encode(X)
+        frame = as_frame(X)
+        names = self.names or ()
+        if frame.named and hasattr(self._estimator, "feature_names_in_"):
+            missing = [name for name in names if name not in frame.names]
+            if missing:
+                raise ColumnsError(f"the table lacks columns of the tree: {listed(missing)}")
+            frame = frame.select(names)
+        return super().encode(frame.matrix())
 
     @property
     def model(self) -> Any:

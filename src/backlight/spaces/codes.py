@@ -115,8 +115,9 @@ class Generator(Space):
         self.name = f"Generator({code_dim})"
         parameters = list(decoder.parameters()) if isinstance(decoder, nn.Module) else []
         self.dtype = parameters[0].dtype if parameters else dtype
+        self.device = parameters[0].device if parameters else torch.device("cpu")
         with torch.no_grad():
-            out = decoder(torch.zeros(2, code_dim, dtype=self.dtype))
+            out = decoder(torch.zeros(2, code_dim, dtype=self.dtype, device=self.device))
         if not isinstance(out, Tensor) or out.shape[:1] != (2,):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ArgumentError(f"the decoder must give one input for each of 2 codes, (2, {code_dim}), and gave {got}")
@@ -124,7 +125,7 @@ class Generator(Space):
 
     def decode(self, z: Tensor) -> Tensor:
         """The decoder's image of the codes, in its own dtype."""
-        out = self.decoder(z.to(self.dtype))
+        out = self.decoder(z.to(self.device, self.dtype)).to(z.device)
         assert self.shape is not None
         return out.reshape(len(z), *self.shape)
 
@@ -134,4 +135,4 @@ class Generator(Space):
             return None
         assert self.shape is not None
         with torch.no_grad():
-            return self.encoder(x.reshape(len(x), *self.shape).to(self.dtype)).double()
+            return self.encoder(x.reshape(len(x), *self.shape).to(self.device, self.dtype)).to("cpu", torch.float64)
