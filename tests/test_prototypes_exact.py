@@ -777,3 +777,44 @@ def test_a_target_without_a_solution_does_not_take_the_others_with_it():
         backlight.prototype(
             model, 2, prior=near, strength=np.inf, constraints=[constraints.decision(), constraints.fix(*range(13))]
         )
+
+
+def law_models():
+    wine = load_wine()
+    X, y = wine.data[:, :5], wine.target
+    scaled = StandardScaler
+    return X, {
+        "logistic": LogisticRegression(solver="newton-cholesky").fit(X, y),
+        "behind a projection": make_pipeline(scaled(), decomposition.PCA(3), LinearSVC(dual=False)).fit(X, y),
+        "clusters": make_pipeline(scaled(), KMeans(4, n_init=2, random_state=0)).fit(X),
+        "one-class SVM": make_pipeline(scaled(), OneClassSVM(gamma=0.02, nu=0.2)).fit(X),
+        "quadratic": QuadraticDiscriminantAnalysis(reg_param=0.5).fit(X, y == 1),
+        "density": backlight.neuralize(
+            make_pipeline(scaled(), GaussianMixture(3, random_state=0)).fit(X), score="score_samples"
+        ),
+    }
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("model", list(law_models()[1]))
+def test_no_climb_is_above_what_an_exact_solver_bounds(model, bounded):
+    X, models = law_models()
+    options = {
+        "data": X,
+        "bounds": (X.min(0), X.max(0)) if bounded else None,
+        "strength": 20.0 if model == "quadratic" else 1.0,
+    }
+    certified = 0
+    every = [priors.Gaussian.fit(X), priors.Mixture.fit(X, 3), priors.Gaussian(X.mean(0), X.var(0))]
+    for prior in every + [priors.L1(0.3, X.mean(0))] * bounded:
+        try:
+            p = backlight.prototype(models[model], prior=prior, **options)
+        except Unbounded:
+            continue
+        q = backlight.prototype(models[model], prior=prior, exact="never", **options)
+        for t, c in enumerate(p.certificate):
+            if c.bound:
+                certified += 1
+                assert q.value[t] <= p.value[t] + c.value + 1e-7 * (1 + abs(p.value[t]))
+                assert q.value[t] >= p.value[t] - 1
+    assert certified or bounded
