@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Path", "follow"]
 
+_SHOWN = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Path:
@@ -52,10 +54,13 @@ class Path:
         return found
 
     def __repr__(self) -> str:
-        lines = ["strength  " + "  ".join(f"{name:>16}" for name in self.prototypes[0].names[:6])]
+        names = self.prototypes[0].names[:_SHOWN]
+        lines = ["strength  " + "  ".join(f"{name:<21}" for name in names).rstrip()]
         for strength, p in zip(self.strengths, self.prototypes, strict=True):
-            cells = [f"{f:8.3g} {status[:7]:>7}" for f, status in zip(p.f, p.status, strict=True)]
-            lines.append(f"{strength:<8g}  " + "  ".join(cells[:6]))
+            cells = [f"{f:<8.3g} {status:<12}" for f, status in zip(p.f, p.status, strict=True)]
+            lines.append(f"{strength:<8g}  " + "  ".join(cells[:_SHOWN]).rstrip())
+        if len(self.prototypes[0]) > _SHOWN:
+            lines.append(f"and {len(self.prototypes[0]) - _SHOWN} more targets")
         for name, low, high, before, after in self.turns():
             lines.append(f"between {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
         return "\n".join(lines)

@@ -116,11 +116,13 @@ class Plots:
         ax = ax or plt.subplots(figsize=(6.4, 2.8))[1]
         ax.hist(energies[np.isfinite(energies)], bins=40, color="0.82")
         top = ax.get_ylim()[1]
-        for t, name in enumerate(p.names):
+        # one below the other from left to right, so that neighbours do not lie on each other
+        for rank, t in enumerate(np.argsort(p.omega)):
             good = p.status[t] in _GOOD
             ax.axvline(p.omega[t], color=_DOWN if good else _UP, linewidth=1.2)
-            ax.annotate(name, (p.omega[t], top * (0.97 - 0.09 * (t % 5))), xytext=(2, 0), textcoords="offset points",
-                        fontsize="x-small", va="top", color=_DOWN if good else _UP)  # fmt: skip
+            ax.annotate(p.names[t], (p.omega[t], top * (0.97 - 0.085 * (rank % 11))), xytext=(2, 0),
+                        textcoords="offset points", fontsize="x-small", va="top", color=_DOWN if good else _UP,
+                        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 0.5})  # fmt: skip
         ax.set_xlabel(f"Ω by {one.prior!r}")
         ax.set_ylabel("rows of the data")
         return ax
@@ -177,7 +179,7 @@ def path(found: Path, ax: Any = None) -> Any:
     first = found.prototypes[0]
     if first.x.ndim > 2 and ax is None:
         n, m = len(first), len(found.strengths)
-        figure, axes = plt.subplots(n, m, figsize=(1.3 * m + 0.7, 1.6 * n), squeeze=False)
+        figure, axes = plt.subplots(n, m, figsize=(1.3 * m + 0.7, 1.75 * n + 0.2), squeeze=False)
         for k, (strength, p) in enumerate(zip(found.strengths, found.prototypes, strict=True)):
             for t in range(n):
                 axes[t, k].axis("off")
