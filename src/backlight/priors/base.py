@@ -54,10 +54,6 @@ class Whitening:
         found: Tensor = torch.linalg.lstsq(self.factor, delta.T, driver="gelsd").solution.T
         return found
 
-    def pull(self, g: Tensor) -> Tensor:
-        """Lᵀg, (n, d) to (n, k)."""
-        return g * self.factor if self.factor.ndim == 1 else g @ self.factor
-
     def matrix(self) -> np.ndarray:
         """L as an array (d, k)."""
         L = np.asarray(self.factor)

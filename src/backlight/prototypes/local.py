@@ -112,8 +112,8 @@ class Batch:
         """Inputs (n, *shape) of coordinates."""
         return self.one.decode(self.code(v))
 
-    def split(self, v: Tensor, generator: Any = None, each: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Values f and Ω, and inputs, of rows; ``each`` rows a target, in order."""
+    def split(self, v: Tensor, generator: Any = None) -> tuple[Tensor, Tensor]:
+        """Values f and Ω of rows; as many a target, in order."""
         z = self.code(v)
         x = self.one.decode(z)
         seen_x = x
@@ -124,10 +124,10 @@ class Batch:
         layers = tuple(dict.fromkeys(name for p in self.problems for name in p.objective.layers))
         output = any(p.objective.reads_output for p in self.problems)
         seen = subject.see(seen_x.to(subject.device, subject.dtype), layers, output)
-        size = len(v) // len(self.problems) if each is None else each
+        size = len(v) // len(self.problems)
         parts = [p.objective.value(seen.rows(slice(t * size, (t + 1) * size))) for t, p in enumerate(self.problems)]
         f = torch.cat(parts).to("cpu", torch.float64)
-        return f, self._energy(x, z, v), x
+        return f, self._energy(x, z, v)
 
     def _energy(self, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         p = self.one
@@ -138,7 +138,7 @@ class Batch:
 
     def value(self, v: Tensor, generator: Any = None) -> Tensor:
         """J of rows."""
-        f, omega, _ = self.split(v, generator)
+        f, omega = self.split(v, generator)
         return -omega if self.one.smallest else f - self.one.strength * omega
 
     def target(self, v: Tensor) -> Tensor:

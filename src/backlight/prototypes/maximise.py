@@ -18,6 +18,7 @@ from backlight.constraints import Constraint, compiled
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, Unbounded
 from backlight.priors import L1, L2, Gaussian, Prior
 from backlight.prototypes import again
+from backlight.prototypes.climb import Best, evaluate
 from backlight.prototypes.constrained import constrained, held, needs_programs
 from backlight.prototypes.exact import SOLVERS
 from backlight.prototypes.formulas import Formula, Linear, checked, formula_of
@@ -226,17 +227,15 @@ def _climbed(
     _bounded_at_all(problems)
     problems = [held(p) for p in problems]
     if needs_programs(problems[0]):
-        batch = Batch(problems, options)
-        free = [replace(p, region=_without(p)) for p in problems]
-        start = Batch(free, options)
-        batch.coordinates = start.coordinates
+        start = Batch([replace(p, region=_without(p)) for p in problems], options)
         best, _, _ = ascend(start) if not problems[0].smallest else _still(start)
         results: list[Found | None] = []
         for t, place in enumerate(places):
             one = Batch([problems[t]], options)
-            one.coordinates = batch.coordinates
+            one.coordinates = start.coordinates
             n = options.restarts
-            mine = type(best)(best.v[t * n : (t + 1) * n], best.value[t * n : (t + 1) * n], best.gradient[t * n :])
+            rows = slice(t * n, (t + 1) * n)
+            mine = Best(best.v[rows], best.value[rows], best.gradient[rows])
             try:
                 results += constrained(one, mine)
             except Infeasible as error:
@@ -248,14 +247,11 @@ def _climbed(
     return list(finish(batch, best, interrupted, dead))
 
 
-def _still(batch: Batch) -> tuple[Any, bool, Tensor]:
-    """Starts as they are, where only Ω counts."""
-    from backlight.prototypes.climb import Best, evaluate
-
-    v = batch.starts()
-    assert batch.coordinates is not None
-    v = torch.cat([v[:-1], torch.zeros_like(v[:1])]) if len(v) > 1 else v
-    # those nearest to the centre first
+def _still(batch: Batch) -> tuple[Best, bool, Tensor]:
+    """Starts as they are, and the prior's centre, where only Ω counts."""
+    v = batch.starts().clone()
+    v[batch.options.restarts - 1 :: batch.options.restarts] = 0.0
+    # by their distance from the centre
     value, gradient = evaluate(lambda w: -0.5 * w.square().sum(1), v)
     return Best(v, value, gradient), False, torch.zeros(len(batch.problems), dtype=torch.bool)
 

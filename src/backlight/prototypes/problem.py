@@ -18,7 +18,7 @@ from backlight.prototypes.subject import Subject
 from backlight.spaces import Space
 from backlight.targets.base import Objective, Seen
 
-__all__ = ["Certificate", "Found", "Problem"]
+__all__ = ["Certificate", "Found", "Problem", "Solver", "whitening_of"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from backlight.prototypes.exact.machines import binary_machine, gaussian_machine
 from backlight.prototypes.exact.mixed_integer import mixed_integer
 from backlight.prototypes.exact.modes import modes
 from backlight.prototypes.exact.quadratic import quadratic
+from backlight.prototypes.problem import Solver
 
 __all__ = ["SOLVERS"]
 
-SOLVERS = (quadratic, concave, modes, gaussian_machine, binary_machine, leaves, mixed_integer)
+SOLVERS: tuple[Solver, ...] = (quadratic, concave, modes, gaussian_machine, binary_machine, leaves, mixed_integer)
