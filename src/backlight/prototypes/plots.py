@@ -59,7 +59,9 @@ class Plots:
         n = len(p)
         wide = n if len(sets) > 1 else min(columns, n)
         high = len(sets) if len(sets) > 1 else -(-n // wide)
-        figure, axes = plt.subplots(high, wide, figsize=(1.3 * wide + 0.6, 1.62 * high + 0.2), squeeze=False)
+        figure, axes = plt.subplots(
+            high, wide, figsize=(1.3 * wide + 0.6, 1.62 * high + 0.2), squeeze=False, layout="constrained"
+        )
         for ax in axes.ravel():
             ax.axis("off")
         for r, (name, one) in enumerate(sets.items()):
@@ -70,7 +72,6 @@ class Plots:
             if name:
                 axes[r, 0].text(-0.12, 0.5, name, transform=axes[r, 0].transAxes, rotation=90, ha="right", va="center",
                                 fontsize="small")  # fmt: skip
-        figure.tight_layout(pad=0.9)
         return figure
 
     def _moved(self, plt: Any, k: int) -> Any:

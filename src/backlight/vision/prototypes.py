@@ -76,9 +76,11 @@ def prototypes_of_pictures(
     if chosen == "waves":
         space = spaces.Fourier.fit(X, range=(0, 1))
         held = priors.L2(0.5 / (space.code_dim or 1)) + priors.TotalVariation(1.0 / X[0].size)
+        # a handful of pictures is no start: what comes of it would be the pictures, accentuated
         return prototype(
-            model, targets.robust(target, jitter=max(1.0, X.shape[-1] / 28)), space=space, prior=held, **shared
-        )
+            model, targets.robust(target, jitter=max(1.0, X.shape[-1] / 28)), space=space, prior=held,
+            init="random" if len(X) < _PICTURES else "top", **shared,
+        )  # fmt: skip
     if chosen == "mixture":
         return prototype(model, target, prior=priors.Mixture.fit(X, seed=seed), bounds=(0, 1), **shared)
     return prototype(model, target, bounds=(0, 1), **shared)
