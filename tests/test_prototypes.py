@@ -1052,3 +1052,13 @@ def test_what_a_learnt_code_costs_is_not_shared_among_pixels(net, digits):
     assert list(ex.output_names) == ["f"]
     pca = backlight.prototype(net, 3, data=digits[0], space=spaces.PCA.fit(digits[0], 5), restarts=2).explain()
     assert list(pca.output_names) == ["f", "strength · Ω"]
+
+
+def test_a_trees_own_confidence_is_its_probability():
+    from sklearn.tree import DecisionTreeClassifier
+
+    wine = load_wine()
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(wine.data, wine.target)
+    p = backlight.prototype(tree, data=wine.data)
+    found = p.evaluate(wine.data, wine.target, judges=[tree])
+    assert_allclose(found.confidence, found.transfer)

@@ -43,6 +43,13 @@ app = typer.Typer(
 )
 
 Data = Annotated[list[str], typer.Argument(help="CSV, Parquet or Arrow files, or patterns such as 'logs/*.parquet'.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
+        "(.safetensors) with --architecture."
+    ),
+]
 Normal = Annotated[list[str] | None, typer.Option(help="Table of rows known to be normal (may be repeated).")]
 Top = Annotated[int, typer.Option(min=1, help="How many of the most unusual rows to explain.")]
 All = Annotated[bool, typer.Option("--all", help="Explain every row.")]
@@ -150,13 +157,7 @@ def anomalies(
 @app.command()
 @plainly
 def explain(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
-            "(.safetensors) with --architecture."
-        ),
-    ],
+    model: Model,
     data: Annotated[
         list[str],
         typer.Argument(help="Tables (CSV, Parquet, Arrow) for the one, pictures (PNG, JPEG …) for the other."),

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from backlight.cli.app import Force, Ids, Ignore, Quiet, Report, app, class_names, plainly, progress_bar, split
+from backlight.cli.app import Force, Ids, Ignore, Model, Quiet, Report, app, class_names, plainly, progress_bar, split
 from backlight.cli.networks import Architecture
 from backlight.errors import ArgumentError, DataError
 
@@ -28,13 +28,7 @@ _FINE = ("exact", "global", "local", "stationary", "max_iter")
 @app.command()
 @plainly
 def prototype(
-    model: Annotated[
-        Path,
-        typer.Argument(
-            help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
-            "(.safetensors) with --architecture."
-        ),
-    ],
+    model: Model,
     data: Annotated[
         list[str],
         typer.Argument(help="Rows that the model knows (CSV, Parquet, Arrow), or pictures (PNG, JPEG …)."),

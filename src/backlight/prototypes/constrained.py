@@ -73,24 +73,17 @@ def held(problem: Problem) -> Problem:
     )
 
 
-def constrained(batch: Batch, best: Best) -> list[Found]:
-    """What was found for each target."""
-    n = len(best.v) // len(batch.problems)
-    found = []
-    for t, problem in enumerate(batch.problems):
-        alone = Batch([problem], batch.options)
-        alone.coordinates = batch.coordinates
-        if best.v.shape[1] > _LARGEST:
-            raise ArgumentError(
-                f"linear rules, decisions and whole numbers are for up to {_LARGEST} columns, not {best.v.shape[1]}: "
-                "give bounds alone"
-            )
-        if problem.space.has_code and problem.space.affine() is None:
-            raise ArgumentError("bounds and constraints on x cannot be kept by a decoder: leave them out")
-        order = torch.argsort(best.value[t * n : (t + 1) * n], descending=True)[:_STARTS]
-        starts = [best.v[t * n + int(i)].numpy() for i in order]
-        found.append(_one(alone, starts))
-    return found
+def constrained(batch: Batch, v: torch.Tensor, values: torch.Tensor) -> Found:
+    """What was found for the one target of a batch, from points (n, k) and their values."""
+    problem, k = batch.one, v.shape[1]
+    if k > _LARGEST:
+        raise ArgumentError(
+            f"linear rules, decisions and whole numbers are for up to {_LARGEST} columns, not {k}: give bounds alone"
+        )
+    if problem.space.has_code and problem.space.affine() is None:
+        raise ArgumentError("bounds and constraints on x cannot be kept by a decoder: leave them out")
+    order = torch.argsort(values, descending=True)[:_STARTS]
+    return _one(batch, [v[int(i)].numpy() for i in order])
 
 
 class _Program:
@@ -98,7 +91,7 @@ class _Program:
 
     def __init__(self, batch: Batch) -> None:
         self.batch, self.problem = batch, batch.one
-        k = batch.starts().shape[1]
+        k = batch.width
         zero = torch.zeros(1, k, dtype=torch.float64)
         with torch.no_grad():
             self.base = batch.input(zero).flatten().double().numpy()
@@ -226,8 +219,6 @@ class _Program:
 
 def _one(batch: Batch, starts: list[np.ndarray]) -> Found:
     problem = batch.one
-    if problem.region.margin is not None and problem.objective.wanted is None:
-        raise ArgumentError("constraints.decision() needs a class as target: logit(class), or its index or name")
     program = _Program(batch)
     region = problem.region
     ends = [end for start in starts if (end := program.solve(start, region)) is not None]

@@ -5,6 +5,7 @@ A formula is read from the layers of the model, and never trusted: `checked` com
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +36,12 @@ __all__ = ["Formula", "Linear", "LogSoftmax", "MinLinear", "Network", "Pool", "Q
 _AGREE = 1e-8
 
 
-class Formula:
-    """A function of inputs (n, d) as arrays; see `value`."""
+class Formula(ABC):
+    """A function of inputs (n, d) as arrays."""
 
+    @abstractmethod
     def value(self, x: np.ndarray) -> np.ndarray:
         """f, (n,)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, eq=False)

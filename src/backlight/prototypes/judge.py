@@ -17,7 +17,7 @@ from torch import nn
 
 from backlight.errors import ArgumentError, DataError
 from backlight.prototypes.problem import Problem
-from backlight.prototypes.subject import NetworkSubject, Subject
+from backlight.prototypes.subject import NetworkSubject, Subject, TreeSubject
 
 if TYPE_CHECKING:
     from backlight.prototypes.result import Prototypes
@@ -166,7 +166,9 @@ def _own_confidence(subject: Subject, x: torch.Tensor, classes: np.ndarray) -> n
         seen = subject.see(x.to(subject.device, subject.dtype))
     out = seen.output if seen.logits is None else seen.logits
     assert out is not None
-    if isinstance(subject, NetworkSubject):
+    if isinstance(subject, TreeSubject):
+        p = out.numpy()
+    elif isinstance(subject, NetworkSubject):
         told = subject.probabilities_of(x.to(subject.dtype))
         p = np.full((len(x), len(subject.outputs)), np.nan) if told is None else told
     else:

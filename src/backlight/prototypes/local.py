@@ -21,6 +21,7 @@ from backlight.errors import ArgumentError
 from backlight.priors import Whitening
 from backlight.prototypes.climb import Best, adam, evaluate, lbfgs
 from backlight.prototypes.problem import Certificate, Found, Problem
+from backlight.targets import Seen
 
 __all__ = ["Batch", "Options", "ascend", "finish"]
 
@@ -68,12 +69,25 @@ class Batch:
     Row ``t * restarts + r`` is restart r of target t.
     """
 
-    def __init__(self, problems: Sequence[Problem], options: Options) -> None:
+    def __init__(self, problems: Sequence[Problem], options: Options, coordinates: Whitening | None = None) -> None:
         self.problems, self.options = list(problems), options
         self.one = problems[0]
         self.generator = torch.Generator().manual_seed(options.seed)
-        self.coordinates = self._coordinates()
-        self.moving = any(p.objective.transform is not None for p in problems)
+        self.coordinates = self._coordinates() if coordinates is None else coordinates
+        self.transform = next((p.objective.transform for p in problems if p.objective.transform is not None), None)
+        self.moving = self.transform is not None
+
+    def alone(self, problem: Problem) -> Batch:
+        """One problem in the same coordinates."""
+        return Batch([problem], self.options, self.coordinates)
+
+    @property
+    def width(self) -> int:
+        """How many coordinates there are."""
+        if self.coordinates is not None:
+            return self.coordinates.width
+        assert self.one.space.code_dim is not None
+        return self.one.space.code_dim
 
     def _coordinates(self) -> Whitening | None:
         p = self.one
@@ -116,18 +130,18 @@ class Batch:
         """Values f and Ω of rows; as many a target, in order."""
         z = self.code(v)
         x = self.one.decode(z)
-        seen_x = x
-        transform = next((p.objective.transform for p in self.problems if p.objective.transform is not None), None)
-        if generator is not None and transform is not None:
-            seen_x = transform(x, generator)
-        subject = self.one.subject
-        layers = tuple(dict.fromkeys(name for p in self.problems for name in p.objective.layers))
-        output = any(p.objective.reads_output for p in self.problems)
-        seen = subject.see(seen_x.to(subject.device, subject.dtype), layers, output)
+        seen = self._see(x if generator is None or self.transform is None else self.transform(x, generator))
         size = len(v) // len(self.problems)
         parts = [p.objective.value(seen.rows(slice(t * size, (t + 1) * size))) for t, p in enumerate(self.problems)]
         f = torch.cat(parts).to("cpu", torch.float64)
         return f, self._energy(x, z, v)
+
+    def _see(self, x: Tensor) -> Seen:
+        """One pass for all targets, no further than they need."""
+        subject = self.one.subject
+        layers = tuple(dict.fromkeys(name for p in self.problems for name in p.objective.layers))
+        output = any(p.objective.reads_output for p in self.problems)
+        return subject.see(x.to(subject.device, subject.dtype), layers, output)
 
     def _energy(self, x: Tensor, z: Tensor, v: Tensor) -> Tensor:
         p = self.one
@@ -180,8 +194,7 @@ class Batch:
         assert self.coordinates is not None
         if drawn is not None:
             return self.coordinates.encode(drawn)
-        width = self.coordinates.width
-        v = torch.randn(count, width, generator=self.generator, dtype=torch.float64)
+        v = torch.randn(count, self.width, generator=self.generator, dtype=torch.float64)
         return 0.5 * v
 
     def _encode(self, x: Tensor) -> Tensor | None:
@@ -197,12 +210,7 @@ class Batch:
         scores: list[list[Tensor]] = [[] for _ in self.problems]
         with torch.no_grad():
             for start in range(0, len(pool), 256):
-                some = pool[start : start + 256]
-                x = self.input(some)
-                subject = self.one.subject
-                layers = tuple(dict.fromkeys(name for p in self.problems for name in p.objective.layers))
-                output = any(p.objective.reads_output for p in self.problems)
-                seen = subject.see(x.to(subject.device, subject.dtype), layers, output)
+                seen = self._see(self.input(pool[start : start + 256]))
                 for t, p in enumerate(self.problems):
                     scores[t].append(p.objective.value(seen).to("cpu", torch.float64))
         found = []
@@ -293,8 +301,7 @@ def finish(batch: Batch, best: Best, interrupted: bool, dead: Tensor) -> list[Fo
         rows = slice(t * n, (t + 1) * n)
         v, values = best.v[rows], best.value[rows]
         top = int(values.argmax())
-        alone = Batch([problem], batch.options)
-        alone.coordinates = batch.coordinates
+        alone = batch.alone(problem)
         point, gradient = v[top : top + 1], best.gradient[rows][top]
         point, gradient = _refined(alone, point, gradient)
         status, certificate = _certified(alone, point, gradient)
@@ -420,7 +427,7 @@ def _curvature(batch: Batch, point: Tensor) -> float:
         d = torch.as_tensor(direction.reshape(1, -1))
         d = d / d.norm()
         ends = torch.cat([point + step * d, point - step * d])
-        g = evaluate(lambda v: batch.value(v), ends)[1]
+        g = evaluate(batch.value, ends)[1]
         return ((g[0] - g[1]) / (2 * step)).numpy() * float(np.linalg.norm(direction))
 
     if k <= 3:

@@ -140,21 +140,21 @@ def prototype(
     if prior_ is not None:
         prior_.check((space_.code_dim or 0,) if prior_.on_code and space_.has_code else shape)
     names = subject.names or tuple(f"x{i}" for i in range(math.prod(shape)))
+    example = _example(flat, prior_, shape)
     if isinstance(subject, ModuleSubject):
-        subject.prepare(_example(flat, prior_, shape))
+        subject.prepare(example)
         if data is not None and len(shape) == 1:
             names = _names(data, names)
     own = None if prior_ is None else prior_.whitening()
     center = None if own is None else own.mean.numpy()
     region = compiled(bounds, constraints, names, center, None if flat is None else flat.numpy())
     objectives = [one for wanted in _targets(target, subject) for one in wanted.expand(subject.outputs)]
-    _logits(subject, objectives, _example(flat, prior_, shape))
+    _logits(subject, objectives, example)
     if math.isinf(strength) and region.free:
         raise ArgumentError("strength=inf asks for the smallest Ω alone, which needs constraints=[decision()]")
     white = whitening_of(prior_, space_, strength, math.prod(shape))
     if region.margin is not None and any(o.wanted is None for o in objectives):
         raise ArgumentError("constraints.decision() needs a class as target: an index, a name, or logit(class)")
-    example = _example(flat, prior_, shape)
     small = exact == "require" or (region.boxed and (prior_ is None or isinstance(prior_, L1)))
     problems = []
     for objective in objectives:
@@ -230,14 +230,10 @@ def _climbed(
         start = Batch([replace(p, region=_without(p)) for p in problems], options)
         best, _, _ = ascend(start) if not problems[0].smallest else _still(start)
         results: list[Found | None] = []
-        for t, place in enumerate(places):
-            one = Batch([problems[t]], options)
-            one.coordinates = start.coordinates
-            n = options.restarts
-            rows = slice(t * n, (t + 1) * n)
-            mine = Best(best.v[rows], best.value[rows], best.gradient[rows])
+        for t, (problem, place) in enumerate(zip(problems, places, strict=True)):
+            rows = slice(t * options.restarts, (t + 1) * options.restarts)
             try:
-                results += constrained(one, mine)
+                results.append(constrained(start.alone(problem), best.v[rows], best.value[rows]))
             except Infeasible as error:
                 errors[place] = error
                 results.append(None)
@@ -288,8 +284,8 @@ def _why_not(problem: Problem) -> str:
 def _check(strength: float, exact: str, restarts: int) -> None:
     if not (isinstance(strength, int | float | np.number) and strength > 0):
         raise ArgumentError(
-            f"strength={strength!r} must be a number > 0: without Ω nothing keeps x plausible (prior=None with bounds= "
-            "asks for that)"
+            f"strength={strength!r} must be a number > 0: without Ω nothing keeps x plausible "
+            "(prior='none' with bounds= asks for that)"
         )
     if exact not in ("prefer", "require", "never"):
         raise ArgumentError(f"exact={exact!r} must be 'prefer', 'require' or 'never'")

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.attribution.inputs import home
+from backlight.canonical.lift import torch_module
 from backlight.engine.capture import light_copy, tensors_of
 from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
 from backlight.neural import NeuralizedModel, neuralize, trees
@@ -99,9 +101,8 @@ class ModuleSubject(Subject):
         self._modules = dict(self._copy.named_modules())
         _refuse_training(model)
         self.kind = type(model).__name__
-        tensors = [t for t in tensors_of(model).values() if t.is_floating_point()]
-        self.dtype = tensors[0].dtype if tensors else torch.float64
-        self.device = tensors[0].device if tensors else torch.device("cpu")
+        at = home(model)
+        self.dtype, self.device = at.dtype, at.device
         first = next((m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
         self.shape = (first.in_features,) if isinstance(first, nn.Linear) else None
         self.ends_in = ""
@@ -362,11 +363,8 @@ def subject_of(model: Any) -> Subject:
     """
     if isinstance(model, NeuralizedModel):
         return NetworkSubject(model, model)
-    if isinstance(model, torch.export.ExportedProgram):
-        return ModuleSubject(model.module())
-    if isinstance(model, nn.Module):
-        inner = model._modules.get("_orig_mod") if type(model).__name__ == "OptimizedModule" else None
-        return ModuleSubject(model if inner is None else inner)
+    if isinstance(model, torch.export.ExportedProgram | nn.Module):
+        return ModuleSubject(torch_module(model))
     if trees.is_tree(model):
         if hasattr(model, "tree_"):
             return TreeSubject(model)
