@@ -187,6 +187,38 @@ def test_results_do_not_depend_on_how_rows_are_chunked(rng, monkeypatch):
     assert torch.allclose(pool(U).relevance(X, Stable()).values, whole, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("rule", sorted(SOFTMIN_RULES))
+@pytest.mark.parametrize("equal", [True, False])
+def test_counting_exponents_from_the_largest_changes_nothing_but_rounding(rule, equal, rng, monkeypatch):
+    U = rng.normal(size=(300, 6))
+    X = torch.tensor(np.concatenate([rng.normal(size=(70, 6)) * 2, U[:30]]))
+    net = pool(U, None if equal else rng.uniform(0.1, 1, 300))
+    as_it_decides = net.relevance(X, SOFTMIN_RULES[rule]())
+    assert not net._can_underflow(X.square().sum(1))
+    monkeypatch.setattr(SoftMinDistance, "_can_underflow", lambda *_: True)
+
+    counted = net.relevance(X, SOFTMIN_RULES[rule]())
+
+    assert torch.allclose(counted.values, as_it_decides.values, rtol=1e-10, atol=1e-13)
+    assert torch.allclose(counted.score, as_it_decides.score, rtol=1e-13, atol=1e-14)
+    assert torch.equal(counted.self_anchor, as_it_decides.self_anchor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exponents_are_counted_from_the_largest_before_any_could_underflow(dtype, rng):
+    """Rows further and further out: at no distance is there a jump, an infinity, or a relevance that is lost."""
+    U, direction = rng.normal(size=(50, 4)), rng.normal(size=4)
+    X = torch.tensor(direction * np.geomspace(1, 200, 400)[:, None], dtype=dtype)
+    net = pool(U, rng.uniform(1e-3, 1, 50), gamma=0.5, dtype=dtype)
+
+    each = torch.stack([net.relevance(x[None], Stable()).carried[0] for x in X])
+
+    assert torch.isfinite(each).all()
+    assert (torch.diff(each) > 0).all()
+    nearest = 0.5 * (X[:, None].double() - torch.tensor(U)).square().sum(2).amin(1)
+    assert (each.double() - nearest).abs().max() <= -np.log(1e-3 / 50) + 1e-3 * float(nearest.max())
+
+
 def test_no_tensor_of_rows_times_anchors_times_features_is_formed(rng):
     n, M, d = 3000, 2000, 40
     net, X = pool(rng.normal(size=(M, d))), torch.tensor(rng.normal(size=(n, d)))
@@ -203,7 +235,10 @@ def test_no_tensor_of_rows_times_anchors_times_features_is_formed(rng):
     with Largest():
         net.relevance(X, Stable())
 
-    assert Largest.entries <= max(n * (2 * d + 1), M * (2 * d + 1), net.chunk * M)
+    # Sums over anchors of every row, and three blocks of a few rows.
+    assert Largest.entries <= max(n * net.payload.shape[1], 3 * net.chunk * M)
+    assert net.payload.shape[1] < 2 * d + 1 + 8
+    assert 3 * net.chunk < n / 10
 
 
 def test_a_tau_that_is_not_positive_is_refused():

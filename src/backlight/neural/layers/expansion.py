@@ -164,7 +164,7 @@ def _mean_anchor(pool: SoftMinDistance, z: Tensor) -> Tensor:
     for start in range(0, len(z), pool.chunk):
         rows = slice(start, start + pool.chunk)
         centred = z[rows] - pool.center
-        p = torch.softmax(pool.log_weights - pool._distances(centred, centred.square().sum(1)), 1)
+        p = torch.softmax(pool.log_weights + pool.log_kernels(centred, centred.square().sum(1)), 1)
         out[rows] = p[:, : len(anchors)] @ anchors
     return out
 

@@ -31,8 +31,12 @@ from backlight.rules.softmin import SoftMinRule
 
 __all__ = ["PoolRelevance", "SoftMinDistance"]
 
-# A chunk's (rows, anchors) block: 2^17 doubles are 1 MiB, which a core's cache holds beside the anchors.
-_CHUNK_ENTRIES = 1 << 17
+# A chunk's (rows, anchors) block: three of 2^16 doubles are 1.5 MiB, which a core's cache holds.
+_CHUNK_ENTRIES = 1 << 16
+# Beyond these, 8 MiB of doubles, memory costs more than small matrix products do.
+_MOST_ENTRIES = 1 << 20
+# A matrix product is a sixth faster where its result has a multiple of this many columns.
+_LANES = 8
 # Anchors whose weight is below e^-46 = 1e-20 of the heaviest one cannot change a double.
 _NEGLIGIBLE = 46.0
 # Explicit differences are formed for at most this many numbers at once (32 MiB of doubles).
@@ -67,10 +71,9 @@ class PoolRelevance:
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
-    """Sums over anchors, one number or vector a row; those of weights w are divided by Σ p."""
+    """Sums over anchors, one number or vector a row; those of weights w are divided by Σ p, whose logarithm is kept."""
 
-    top: Tensor
-    total: Tensor
+    log_sum: Tensor
     mean: Tensor
     wu: Tensor
     wv: Tensor
@@ -143,15 +146,20 @@ class SoftMinDistance(nn.Module):
         self.register_buffer("center", center)
         self.register_buffer("anchors", U.to(dtype))
         self.register_buffer("log_weights", log_w.to(dtype))
-        # One product gives γ‖z − u‖² itself: [z, γ‖z‖², 1] · [−2γu, 1, γ‖u‖²]. Log-weights stay out of it, so that
+        # One product gives log k = −γ‖z − u‖²: [z, ‖z‖², 1] · [2γu, −γ, −γ‖u‖²]. Log-weights stay out of it, so that
         # distances keep their digits where γ is tiny.
-        keys = torch.cat([-2 * self.gamma * U, torch.ones_like(squared)[:, None], self.gamma * squared[:, None]], 1)
+        norms = torch.stack([torch.ones_like(squared), squared], 1)
+        keys = self.gamma * torch.cat([2 * U, -norms], 1)
         if self.still:
             keys = torch.cat([keys, torch.zeros_like(keys[:1])])
         self.register_buffer("keys", keys.T.contiguous().to(dtype))
-        # What the weights multiply, in one product: the anchors, what they carry for each column, and ones.
+        # What the weights multiply, in one product: the anchors, what they carry for each column, ones, and columns of
+        # zeros up to a width that the matrix product is fast at.
         ones = torch.ones((len(U), 1), dtype=torch.float64)
         payload = torch.cat([U, pullback.carried(U), ones], 1)
+        padding = -payload.shape[1] % _LANES
+        self.parts = [U.shape[1], payload.shape[1] - U.shape[1] - 1, 1, padding]
+        payload = nn.functional.pad(payload, (0, padding))
         if self.still:
             payload = torch.cat([payload, torch.zeros_like(payload[:1])])
         self.register_buffer("payload", payload.to(dtype))
@@ -168,9 +176,10 @@ class SoftMinDistance(nn.Module):
 
     @property
     def chunk(self) -> int:
-        """Rows that go through at once."""
-        # Fewer than 64 rows make the matrix products slow, whatever the cache holds.
-        return max(64, min(1024, _CHUNK_ENTRIES // max(1, len(self.anchors))))
+        """Rows that go through at once: as many as a core's cache holds, or as the matrix products want."""
+        M, width = self.anchors.shape
+        fast = min(max(32, 2 * width), 128, max(16, _MOST_ENTRIES // M))
+        return max(fast, min(1024, _CHUNK_ENTRIES // M))
 
     def forward(self, z: Tensor) -> Tensor:
         """Outlierness o(z) in nats, shape (n,), from z of shape (n, K)."""
@@ -224,18 +233,28 @@ class SoftMinDistance(nn.Module):
 
     # -- the score -----------------------------------------------------------------------------------------------
 
-    def _distances(self, z: Tensor, norm: Tensor) -> Tensor:
-        """D = γ‖z − u_j‖² for centred rows, (rows, M); rounding can make it slightly negative."""
-        return torch.cat([z, self.gamma * norm[:, None], torch.ones_like(norm)[:, None]], 1) @ self.keys
+    @staticmethod
+    def _queries(z: Tensor, norm: Tensor) -> Tensor:
+        """What the keys are multiplied with, for centred rows."""
+        return torch.cat([z, norm[:, None], torch.ones_like(norm)[:, None]], 1)
 
-    def _masked_distances(self, z: Tensor, norm: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """D with infinity for each row's own anchor, and log(1 − α) of that anchor: what the others sum to."""
-        D = self._distances(z, norm)
+    def log_kernels(self, z: Tensor, norm: Tensor, own: Tensor | None = None) -> Tensor:
+        """−D = −γ‖z − u_j‖² for centred rows, (rows, M), −∞ for each row's own anchor.
+
+        Rounding can make it slightly positive.
+        """
+        log_k = self._queries(z, norm) @ self.keys
+        if own is not None:
+            selves = torch.nonzero(own >= 0).squeeze(1)
+            log_k[selves, own[selves]] = -math.inf
+        return log_k
+
+    def _log_rest(self, own: Tensor) -> Tensor:
+        """log(1 − α) of each row's own anchor: what the weights of the others sum to."""
+        log_rest = torch.zeros(len(own), dtype=self.log_weights.dtype, device=own.device)
         selves = torch.nonzero(own >= 0).squeeze(1)
-        D[selves, own[selves]] = math.inf
-        log_rest = torch.zeros_like(norm)
         log_rest[selves] = torch.log1p(-self.log_weights[own[selves]].exp())
-        return D, log_rest
+        return log_rest
 
     def _rest_weights(self, own: Tensor) -> Tensor:
         """The weights α without each row's own anchor, renormalised: (rows, M)."""
@@ -246,18 +265,18 @@ class SoftMinDistance(nn.Module):
 
     def _score(self, z: Tensor, own: Tensor) -> Tensor:
         norm = z.square().sum(1)
-        D, log_rest = self._masked_distances(z, norm, own)
-        log_sum = torch.logsumexp(self.log_weights - D, 1)
+        log_k, log_rest = self.log_kernels(z, norm, own), self._log_rest(own)
+        log_sum = torch.logsumexp(self.log_weights + log_k, 1)
         alone = log_sum == -math.inf
         score = log_rest - log_sum
         rough = self._cancels(self._magnitude(norm, score), score) & ~alone
         if bool(rough.any()):
             score = score.clone()
-            score[rough] = log_rest[rough] - _Pairs(self, z[rough], D[rough]).log_sum
+            score[rough] = log_rest[rough] - _Pairs(self, z[rough], log_k[rough]).log_sum
         small = (score < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
             score = score.clone()
-            score[small] = _small_soft_min(D[small], self._rest_weights(own[small]))
+            score[small] = _small_soft_min(-log_k[small], self._rest_weights(own[small]))
         return torch.where(alone, math.inf, score.clamp_min(0))
 
     def _magnitude(self, norm: Tensor, score: Tensor) -> Tensor:
@@ -278,73 +297,65 @@ class SoftMinDistance(nn.Module):
 
     def _pass(self, z: Tensor, norm: Tensor, own: Tensor, tau: float | None) -> _Sums:
         """Everything that needs the (rows, M) block, chunk by chunk: only sums over anchors leave it."""
-        n, K = z.shape
-        top, total, mean = z.new_empty(n), z.new_empty(n), z.new_empty(n)
+        n, step = len(z), self.chunk
+        top, total, drop, still, mass = z.new_zeros((5, n)).unbind()
         sums = z.new_empty((n, self.payload.shape[1]))
-        still, mass = z.new_zeros(n), z.new_zeros(n)
-        leaves_out = bool((own >= 0).any())
-        step = self.chunk
-        one = torch.ones((min(step, n), 1), dtype=z.dtype, device=z.device)
-        shape = (min(step, n), self.keys.shape[1])
-        distances, weights = z.new_empty(shape), z.new_empty(shape)
-        for start in range(0, n, step):
-            rows = slice(start, start + step)
-            size = len(z[rows])
-            D, p = distances[:size], weights[:size]
-            torch.mm(torch.cat([z[rows], self.gamma * norm[rows, None], one[:size]], 1), self.keys, out=D)
+        leaves_out, shifts = bool((own >= 0).any()), self._can_underflow(norm)
+        blocks = z.new_empty((3, min(step, n), self.keys.shape[1]))
+        pieces = (part.split(step) for part in (self._queries(z, norm), own, sums, top, total, drop, still, mass))
+        for queries, its_own, its_sums, its_top, its_total, its_drop, its_still, its_mass in zip(*pieces, strict=True):
+            log_k, p, product = (blocks if len(queries) == step else blocks[:, : len(queries)]).unbind()
+            torch.mm(queries, self.keys, out=log_k)
             if leaves_out:
-                selves = torch.nonzero(own[rows] >= 0).squeeze(1)
-                D[selves, own[rows][selves]] = math.inf
+                selves = torch.nonzero(its_own >= 0).squeeze(1)
+                log_k[selves, its_own[selves]] = -math.inf
             # p_j ∝ α_j e^(−D_j); equal weights α need no pass of their own.
-            if self.uniform:
-                high = -D.amin(1)
-            else:
-                torch.sub(self.log_weights, D, out=p)
-                high = p.amax(1)
-            top[rows] = high
+            logits = log_k if self.uniform else torch.add(log_k, self.log_weights, out=p)
+            if shifts:
+                torch.amax(logits, 1, out=its_top)
+                high = torch.where(its_top == -math.inf, 0.0, its_top)
+                logits = torch.sub(logits, high[:, None], out=p)
+            torch.exp(logits, out=p)
+            torch.sum(p, 1, out=its_total)
             if leaves_out:
-                high = torch.where(high == -math.inf, 0.0, high)
-            if self.uniform:
-                torch.sub(-high[:, None], D, out=p)
-            else:
-                p.sub_(high[:, None])
-            p.exp_()
-            torch.sum(p, 1, out=total[rows])
-            if leaves_out:
-                D[selves, own[rows][selves]] = 1.0  # its weight p is zero; infinity times zero would not be
-            mean[rows] = torch.linalg.vecdot(p, D).div_(total[rows])
+                log_k[selves, its_own[selves]] = -1.0  # its weight p is zero; infinity times zero would not be
+            torch.sum(torch.mul(p, log_k, out=product), 1, out=its_drop)
             if tau == 0:
-                p = torch.where(D > 0, p / D, 0.0)
-                mass[rows] = torch.linalg.vecdot(p, D).div_(total[rows])
+                p = torch.where(log_k < 0, -p / log_k, 0.0)
+                its_mass.copy_(-torch.mul(p, log_k, out=product).sum(1))
             elif tau is not None:
-                p.div_(D.add_((tau * mean[rows])[:, None]))
-            torch.mm(p, self.payload, out=sums[rows])
+                p.div_(torch.sub((its_drop / its_total * -tau)[:, None], log_k, out=log_k))
+            torch.mm(p, self.payload, out=its_sums)
             if self.still:
-                still[rows] = p[:, -1]
-        wu, wv, weight_sum = (sums / total[:, None]).tensor_split((K, -1), dim=1)
-        return _Sums(top, total, mean, wu, wv, weight_sum.squeeze(1), still / total, mass)
+                its_still.copy_(p[:, -1])
+        wu, wv, weight_sum, _ = sums.div_(total[:, None]).split(self.parts, dim=1)
+        return _Sums(top + total.log(), -drop / total, wu, wv, weight_sum.squeeze(1), still / total, mass / total)
+
+    def _can_underflow(self, norm: Tensor) -> bool:
+        """Whether any α_j e^(−D_j) may be too small a number, so that exponents must be counted from the largest."""
+        if not len(norm):
+            return False
+        farthest = self.gamma * (math.sqrt(float(norm.max())) + math.sqrt(self.radius)) ** 2
+        least = -math.log(torch.finfo(norm.dtype).tiny) / 2
+        return not farthest - float(self.log_weights.min()) < least
 
     def _share(self, z: Tensor, own: Tensor, rule: SoftMinRule) -> PoolRelevance:
         norm = z.square().sum(1)
         tau = rule.stabiliser
         got = self._pass(z, norm, own, tau)
         mean, weight_sum = got.mean, got.weight_sum
-        alone = got.top == -math.inf
+        alone = got.log_sum == -math.inf
         mean = torch.where(alone, 0.0, mean)
-        log_sum = got.top + got.total.log()
-        if self.uniform:
-            log_sum = log_sum + self.log_weights[0]
-        selves = torch.nonzero(own >= 0).squeeze(1)
-        log_rest = torch.zeros_like(norm)
-        log_rest[selves] = torch.log1p(-self.log_weights[own[selves]].exp())
+        log_sum = got.log_sum + self.log_weights[0] if self.uniform else got.log_sum
+        log_rest = self._log_rest(own)
         others = log_rest - log_sum
 
         magnitude = self._magnitude(norm, others)
         rough = self._cancels(magnitude, others) & ~alone
         small = (others < _SMALL_SCORE) & ~rough & ~alone
         if bool(small.any()):
-            D = self._masked_distances(z[small], norm[small], own[small])[0]
-            others[small] = _small_soft_min(D, self._rest_weights(own[small]))
+            log_k = self.log_kernels(z[small], norm[small], own[small])
+            others[small] = _small_soft_min(-log_k, self._rest_weights(own[small]))
 
         values = self.gamma * self.pullback.share(z, weight_sum, got.wu, got.wv)
         if tau is None:
@@ -361,7 +372,7 @@ class SoftMinDistance(nn.Module):
             error = error + 4 * eps
         rough |= ~(error <= self.cancellation * eps * mass) & ~alone
         if bool(rough.any()):
-            pairs = _Pairs(self, z[rough], self._masked_distances(z[rough], norm[rough], own[rough])[0])
+            pairs = _Pairs(self, z[rough], self.log_kernels(z[rough], norm[rough], own[rough]))
             values[rough], mass[rough], mean[rough] = pairs.share(rule)
             others[rough] = log_rest[rough] - pairs.log_sum
 
@@ -379,6 +390,7 @@ class SoftMinDistance(nn.Module):
 
         others = torch.where(alone, math.inf, others)
         score = others.clone()
+        selves = torch.nonzero(own >= 0).squeeze(1)
         own_log_weight = self.log_weights[own[selves]]
         own_distance = self.gamma * (z[selves] - self.anchors[own[selves]]).square().sum(1)
         score[selves] = -torch.logaddexp(own_log_weight - own_distance, log_rest[selves] - score[selves])
@@ -388,15 +400,15 @@ class SoftMinDistance(nn.Module):
 class _Pairs:
     """Rows against the anchors that carry weight for them, from explicit differences.
 
-    Anchors at infinity in ``D`` are left out. ``log_sum`` is log Σ_j α_j e^(−D_j) over the others, their weights not
+    Anchors with k = 0 are left out. ``log_sum`` is log Σ_j α_j e^(−D_j) over the others, their weights not
     renormalised.
     """
 
-    def __init__(self, pool: SoftMinDistance, z: Tensor, D: Tensor) -> None:
+    def __init__(self, pool: SoftMinDistance, z: Tensor, log_k: Tensor) -> None:
         self.pool = pool
         self.z = z
         self.n = len(z)
-        logits = pool.log_weights - D
+        logits = pool.log_weights + log_k
         slack = 16 * torch.finfo(z.dtype).eps * pool.gamma * (z.square().sum(1) + pool.radius)
         active = logits >= (logits.amax(1) - _NEGLIGIBLE - slack)[:, None]
         active &= logits > -math.inf
