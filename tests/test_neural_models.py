@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 import backlight
-from backlight.neural.layers.units import Radial
+from backlight.neural.layers.radial import Radial
 from tests.conftest import shared, standardised
 
 SCORES = {"OneClassSVM": ("outlierness", "inlierness", "decision_function", "score_samples"),

@@ -22,7 +22,8 @@ from backlight.neural.layers import Layer, SoftMinDistance
 from backlight.neural.layers.combine import Stack
 from backlight.neural.layers.contrasts import Contrasts, Nearest
 from backlight.neural.layers.pools import LogOdds, SoftMinPool
-from backlight.neural.layers.units import Radial, tensor
+from backlight.neural.layers.radial import Radial
+from backlight.neural.layers.units import tensor
 from backlight.neural.linear import against_the_rest
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize

@@ -21,7 +21,8 @@ from backlight.errors import ArgumentError, UnsupportedOption
 from backlight.neural.layers import Layer, Pullback, SoftMinDistance
 from backlight.neural.layers.base import Around
 from backlight.neural.layers.pools import SoftMin, SoftMinPool
-from backlight.neural.layers.units import Radial, tensor
+from backlight.neural.layers.radial import Radial
+from backlight.neural.layers.units import tensor
 from backlight.neural.registry import public_name
 
 __all__ = ["Kernel", "RadialKernel", "kernel_of", "pool"]
@@ -38,12 +39,15 @@ class Kernel:
     metric : {"sqeuclidean", "cityblock"}
     gamma : float, optional
         Of a Gaussian: ψ = γ d.
+    concave : bool
+        Whether ψ is finite and concave: see `backlight.neural.layers.radial`.
     """
 
     name: str
     profile: Callable[[Tensor], Tensor]
     metric: str = "sqeuclidean"
     gamma: float | None = None
+    concave: bool = False
 
     def log(self, X: np.ndarray, Y: np.ndarray) -> np.ndarray:
         """The logarithm of k for all pairs, from explicit differences: slow, obvious, exact."""
@@ -102,12 +106,13 @@ def gaussian(gamma: float) -> Kernel:
 
 def laplacian(gamma: float) -> Kernel:
     """exp(−γ‖x − y‖₁)."""
-    return Kernel("Laplacian", lambda d: gamma * d, "cityblock")
+    return Kernel("Laplacian", lambda d: gamma * d, "cityblock", concave=True)
 
 
 def rational_quadratic(alpha: float, length: float) -> Kernel:
     """(1 + d/(2αl²))^{−α}."""
-    return Kernel("rational quadratic", lambda d: alpha * torch.log1p(d / (2 * alpha * length * length)))
+    scale = 2 * alpha * length * length
+    return Kernel("rational quadratic", lambda d: alpha * torch.log1p(d / scale), concave=True)
 
 
 def kernel_of(estimator: Any, kernel: Any, gamma: float | None) -> Kernel:
@@ -163,7 +168,7 @@ def _of_callable(kernel: Any) -> Kernel | None:
         if kind == "RationalQuadratic":
             return rational_quadratic(float(kernel.alpha), scale)
         if kernel.nu == 0.5:
-            return Kernel("Matérn 1/2", lambda d: _root(d) / scale)
+            return Kernel("Matérn 1/2", lambda d: _root(d).div_(scale), concave=True)
     return None
 
 
@@ -176,6 +181,8 @@ def of_pairwise(estimator: Any, kernel: Any, gamma: float | None, n_features: in
 
 def _root(d: Tensor) -> Tensor:
     """√d without an infinite slope at zero."""
+    if not d.requires_grad:
+        return d.sqrt()
     return torch.where(d > 0, torch.where(d > 0, d, 1.0).sqrt(), 0.0)
 
 
@@ -183,7 +190,7 @@ def density_kernel(name: str, h: float) -> Kernel | None:
     """The kernels of `KernelDensity` that have a shape, scaled to k(0) = 1."""
     edge = math.inf
     inside: dict[str, Callable[[Tensor], Tensor]] = {
-        "exponential": lambda d: _root(d) / h,
+        "exponential": lambda d: _root(d).div_(h),
         "epanechnikov": lambda d: torch.where(d < h * h, -torch.log1p(-(d / (h * h)).clamp_max(1)), edge),
         "linear": lambda d: torch.where(d < h * h, -torch.log1p(-(_root(d) / h).clamp_max(1)), edge),
         "cosine": lambda d: torch.where(
@@ -192,7 +199,7 @@ def density_kernel(name: str, h: float) -> Kernel | None:
     }
     if name == "gaussian":
         return gaussian(1 / (2 * h * h))
-    return Kernel(name, inside[name]) if name in inside else None
+    return Kernel(name, inside[name], concave=name == "exponential") if name in inside else None
 
 
 def pool(
@@ -211,7 +218,7 @@ def pool(
         lost = 1e5 if training else 1e3
         return SoftMinPool(SoftMinDistance(anchors, log_weights, kernel.gamma, pullback, dtype, still, lost))
     weights = np.asarray(log_weights, dtype=float)
-    units: Layer = Radial(tensor(anchors), pullback, kernel.profile, kernel.metric, training)
+    units: Layer = Radial(tensor(anchors), pullback, kernel.profile, kernel.metric, training, kernel.concave)
     if still is not None:
         weights = np.append(weights, still)
         units = _AndStill(units)

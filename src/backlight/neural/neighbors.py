@@ -17,6 +17,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 
 from backlight.errors import UnsupportedOption
 from backlight.neural.layers import Layer
@@ -119,16 +120,29 @@ def vote(estimator: Any) -> Head:
     if len(names) < 2:
         raise UnsupportedOption("this KNeighborsClassifier was fitted on one class: there is nothing to tell apart")
 
-    def make(inputs: Inputs) -> Layer:
-        import torch
+    by_class = [_search_among(rows[labels == c]) for c in range(len(names))]
 
-        return ClassOrderStatistics(nearest, torch.as_tensor(labels.astype(np.int64)), len(names), k, inputs.pullback)
+    def make(inputs: Inputs) -> Layer:
+        return ClassOrderStatistics(nearest, by_class, torch.as_tensor(labels.astype(np.int64)), k, inputs.pullback)
 
     def contrast(model: Any, z: Any) -> np.ndarray:
         return contrast_reference(model, dense(z), rows, labels, len(names), k)
 
     scores = {"contrast": plain("contrast", make, contrast, Outputs.classes(names))}
     return Head(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
+
+
+def _search_among(rows: np.ndarray) -> NearestRows:
+    """The library's search among some rows, centred: its products would lose digits far from zero."""
+    from sklearn.neighbors import NearestNeighbors
+
+    center = np.median(rows, axis=0)
+    model = NearestNeighbors().fit(rows - center)
+
+    def search(z: np.ndarray, k: int) -> np.ndarray:
+        return np.asarray(model.kneighbors(z - center, n_neighbors=k, return_distance=False))
+
+    return NearestRows(search, tensor(rows))
 
 
 def contrast_reference(

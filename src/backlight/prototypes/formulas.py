@@ -24,8 +24,9 @@ from backlight.neural.layers import Layer, SoftMinDistance
 from backlight.neural.layers.combine import Deep, Stack, Unit, Weighted
 from backlight.neural.layers.contrasts import Contrasts
 from backlight.neural.layers.pools import Link, LogOdds, SoftMin, SoftMinPool
+from backlight.neural.layers.radial import Radial
 from backlight.neural.layers.surprise import WithSurprise
-from backlight.neural.layers.units import Affine, Mahalanobis, Quadratics, Radial
+from backlight.neural.layers.units import Affine, Mahalanobis, Quadratics
 from backlight.prototypes.subject import ModuleSubject, NetworkSubject, Subject
 from backlight.targets.base import Objective
 from backlight.targets.outputs import LogProbability
@@ -356,7 +357,7 @@ def _energies(layer: Layer, unit: int, weight: float, constant: float, T: np.nda
         found = [_factor(inner, k) for k in range(inner.units)]
         U = np.stack([np.sqrt(2 * inner.scale) * f for f, _ in found])
         means = np.stack([m for _, m in found])
-        return Pool(-weight, layer.log_weights.double().numpy(), means, U, T, t, constant + weight * layer.constant)
+        return Pool(-weight, layer.log_weights.double().numpy(), means, U, T, t, constant)
     return None
 
 

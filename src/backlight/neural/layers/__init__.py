@@ -2,7 +2,9 @@
 
 ``base``               `Layer`, `Pass`: what a layer is
 ``pullback``           the affine end of a front end, and the way back to columns
-``units``              layers on the data: affine, quadratic, one-feature terms, radial distances
+``units``              layers on the data: affine, quadratic, one-feature terms
+``radial``             functions of the distance to each of many anchors
+``selves``             which anchor a row itself is
 ``softmin_distance``   Gaussian distances and their soft-min pool in one, fast
 ``pools``              soft-min pools, log-odds, links to scores
 ``contrasts``          nearest centres and their rivals

@@ -18,7 +18,7 @@ kept under their names) break the last equation only, and the difference is the 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -100,6 +100,25 @@ class Pass:
     others: Tensor
     flow: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def joined(parts: Sequence[Pass]) -> Pass:
+        """The pass of all rows, from those of consecutive rows: at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes, first = [len(part.output) for part in parts], parts[0]
+
+        def back(c: Tensor) -> Tensor:
+            return torch.cat([part.back(some) for part, some in zip(parts, torch.split(c, sizes), strict=True)])
+
+        return Pass(
+            output=torch.cat([part.output for part in parts]),
+            carried=torch.cat([part.carried for part in parts]),
+            back=back,
+            others=torch.cat([part.others for part in parts]),
+            flow={name: torch.cat([part.flow[name] for part in parts]) for name in first.flow},
+            notes={name: torch.cat([part.notes[name] for part in parts]) for name in first.notes},
+        )
 
     def scaled(self, output: Tensor, slope: Tensor, others: Tensor | None = None) -> Pass:
         """The pass of a link y = φ(s) with y = base + slope · carried: slope of shape (n, U)."""

@@ -3,7 +3,7 @@ r"""Order statistics of the distances to training rows: nearest neighbours, loca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from backlight.neural.layers.base import Ask, Layer, Pass, Point
 from backlight.neural.layers.pullback import Pullback
 
 __all__ = ["ClassOrderStatistics", "NearestRows", "OrderStatistics"]
+
+# So many more rows than needed are searched for, to be put in order by their differences.
+_SPARE = 3
 
 
 class NearestRows:
@@ -126,8 +129,7 @@ class OrderStatistics(Layer):
             others = (scale * (terms.sum(1) + self.extra))[:, None]
         weight = torch.where(square > 0, scale[:, None] * terms / torch.where(square > 0, square, 1.0), 0.0)
         carried = (weight * square).sum(1, keepdim=True)
-        parts = [self.pullback.squares(delta[:, r]) * weight[:, r, None] for r in range(weight.shape[1])]
-        shared = torch.stack(parts).sum(0)
+        shared = self.pullback.sum_of_squares(delta, weight)
         none = (carried <= 0).squeeze(1)
         notes = {"no_distance": none}
         if own is not None:
@@ -158,59 +160,81 @@ class ClassOrderStatistics(Layer):
     gives the first of the classes and the contrast decides by distance; the annotation ``tie`` says so.
 
     Bley et al. (arXiv 2508.03913, 2025) for two classes; the rest is derived here.
+
+    Parameters
+    ----------
+    rows : NearestRows
+        The library's own search among all rows, which votes.
+    by_class : sequence of NearestRows
+        A search among the rows of each class, in the order of ``labels``.
+    labels : (M,) tensor of int
+    k : int
     """
 
     anchors: Tensor
 
-    def __init__(self, rows: NearestRows, labels: Tensor, n_classes: int, k: int, pullback: Pullback) -> None:
+    def __init__(
+        self, rows: NearestRows, by_class: Sequence[NearestRows], labels: Tensor, k: int, pullback: Pullback
+    ) -> None:
         super().__init__()
-        self.nearest, self.pullback, self.k = rows, pullback, k
-        self.labels, self.n_classes = labels, n_classes
-        self.units = n_classes if n_classes > 2 else 1
+        self.nearest, self.by_class, self.pullback, self.k = rows, by_class, pullback, k
+        self.labels, self.n_classes = labels, len(by_class)
+        self.units = self.n_classes if self.n_classes > 2 else 1
         self.rules = {"neighbours": "neighbours"}
         self.register_buffer("anchors", rows.rows)
-        self.counts = torch.bincount(labels, minlength=n_classes)
-        self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(n_classes)]
+        self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(self.n_classes)]
 
     @property
     def rows(self) -> int:
         """Rows at once."""
-        return max(16, min(4096, (1 << 21) // len(self.anchors)))
+        return max(16, min(8192, (1 << 21) // ((self.k + _SPARE) * self.anchors.shape[1])))
+
+    def _ranked(self, z: Tensor, c: int, m: int) -> tuple[Tensor, Tensor]:
+        """Positions and squared distances of the m nearest rows of class c, nearest first, or of all it has.
+
+        A few more are searched for and all are put in order by their differences: a fast search orders what is
+        nearly as near by rounding.
+        """
+        have = len(self.members[c])
+        found = self.members[c][self.by_class[c].find(z, min(m + _SPARE, have), None)]
+        d = (z[:, None] - self.anchors[found]).square().sum(2)
+        d, order = torch.sort(d, dim=1, stable=True)
+        return found.gather(1, order)[:, :m], d[:, :m]
 
     def _pairs(self, x: Point) -> tuple[Tensor, Tensor, Tensor]:
         """For every unit the anchors of rival and own class, (n, U) each, and whether the vote is a tie."""
-        z = x.z.detach()
-        d = torch.cdist(z, self.anchors, compute_mode="donot_use_mm_for_euclid_dist")
-        near = self.nearest.find(z, self.k, None)
-        votes = torch.stack([(self.labels[near] == c).sum(1) for c in range(self.n_classes)], 1)
-        ranked = []
-        for rows in self.members:
-            top = torch.topk(d[:, rows], min(self.k + 1, len(rows)), largest=False).indices
-            ranked.append(rows[top])
+        z, k, C = x.z.detach(), self.k, self.n_classes
+        if C == 2 and k % 2 and min(len(rows) for rows in self.members) > k // 2:  # no vote is asked
+            first, second = (self._ranked(z, c, k // 2 + 1)[0][:, -1:] for c in (0, 1))
+            return first, second, torch.zeros_like(first[:, 0], dtype=torch.bool)
+        near = self.nearest.find(z, k, None)
+        votes = torch.stack([(self.labels[near] == c).sum(1) for c in range(C)], 1)
+        ranked = [self._ranked(z, c, k // 2 + 1) for c in range(C)]
         last = near[:, -1]
-        first = votes.sort(1, descending=True).values
-        tie = first[:, 0] == first[:, 1]
+        last_d = (z - self.anchors[last]).square().sum(1)
+        most = votes.sort(1, descending=True).values
+        tie = most[:, 0] == most[:, 1]
 
-        def anchor(c: int, m: Tensor) -> Tensor:
-            have = ranked[c].shape[1]
-            picked = ranked[c].gather(1, (m.clamp_max(have) - 1)[:, None]).squeeze(1)
-            return torch.where(m > have, last, picked)
+        def m_th(c: int, m: Tensor) -> tuple[Tensor, Tensor]:
+            found, d = ranked[c]
+            at, there = (m.clamp_max(found.shape[1]) - 1)[:, None], m <= found.shape[1]
+            position = torch.where(there, found.gather(1, at)[:, 0], last)
+            return position, torch.where(there, d.gather(1, at)[:, 0], last_d)
 
-        if self.n_classes == 2:
-            m = torch.full_like(last, (self.k + 1) // 2) if self.k % 2 else votes.amin(1) + 1
-            return anchor(0, m)[:, None], anchor(1, m)[:, None], tie
+        if C == 2:
+            m = torch.full_like(last, k // 2 + 1) if k % 2 else votes.amin(1) + 1
+            return m_th(0, m)[0][:, None], m_th(1, m)[0][:, None], tie
         rivals, owns = [], []
-        for a in range(self.n_classes):
-            best = torch.full_like(d[:, 0], math.inf)
+        for a in range(C):
+            best = torch.full_like(last_d, math.inf)
             rival, own = torch.zeros_like(last), torch.zeros_like(last)
-            for b in range(self.n_classes):
+            for b in range(C):
                 if a == b:
                     continue
                 m = torch.minimum(votes[:, a], votes[:, b]) + 1
-                u, v = anchor(b, m), anchor(a, m)
-                gap = d.gather(1, u[:, None]).square() - d.gather(1, v[:, None]).square()
-                better = gap.squeeze(1) < best
-                best = torch.where(better, gap.squeeze(1), best)
+                (u, far), (v, close) = m_th(b, m), m_th(a, m)
+                better = far - close < best
+                best = torch.where(better, far - close, best)
                 rival, own = torch.where(better, u, rival), torch.where(better, v, own)
             rivals.append(rival)
             owns.append(own)
@@ -230,9 +254,6 @@ class ClassOrderStatistics(Layer):
         output = far.square().sum(2) - near.square().sum(2)
 
         def back(c: Tensor) -> Tensor:
-            out = x.z.new_zeros((len(x), self.pullback.n_columns))
-            for u in range(self.units):
-                out += c[:, u, None] * (self.pullback.squares(far[:, u]) - self.pullback.squares(near[:, u]))
-            return out
+            return self.pullback.sum_of_squares(torch.cat([far, near], 1), torch.cat([c, -c], 1))
 
         return Pass(output, output, back, output, {"order statistics": output}, {"tie": tie})

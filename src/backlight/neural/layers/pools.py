@@ -80,31 +80,41 @@ class SoftMin(Around):
     log_weights : tensor of shape (U,)
     default : str
         The rule that "auto" stands for.
-    constant : float
-        Added to the output: part of the base.
     """
 
     log_weights: Tensor
     log_total: Tensor
 
-    def __init__(self, inner: Layer, log_weights: Tensor, default: str = "free", constant: float = 0.0) -> None:
+    def __init__(self, inner: Layer, log_weights: Tensor, default: str = "free") -> None:
         super().__init__(inner)
-        self.constant = constant
         self.register_buffer("log_weights", log_weights)
         self.register_buffer("log_total", torch.logsumexp(log_weights, 0))
         names = [default, *(name for name in SOFTMIN_RULES if name != default)]
         self.rules = {name: SOFTMIN_RULES[name]() for name in names}
 
+    @property
+    def rows(self) -> int:
+        """Rows at once: the units' block is cut here, where all that needs it is."""
+        return 8192
+
+    def _parts(self, n: int) -> list[slice]:
+        step = self.inner.rows
+        return [slice(start, start + step) for start in range(0, n, step)] or [slice(0, 0)]
+
     def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
-        return self.constant - torch.logsumexp(self.log_weights - self.inner(x), 1, keepdim=True)
+        return torch.cat([self._pooled(self.inner(x.take(rows))) for rows in self._parts(len(x))])
 
     def without(self, x: Point, own: Tensor) -> Tensor:
         """Shape (n, 1)."""
-        return self.constant - torch.logsumexp(self.log_weights - self._hidden(self.inner(x), own), 1, keepdim=True)
+        parts = self._parts(len(x))
+        return torch.cat([self._pooled(self._hidden(self.inner(x.take(rows)), own[rows])) for rows in parts])
 
-    def _hidden(self, h: Tensor, own: Tensor | None) -> Tensor:
-        if own is None or not bool((own >= 0).any()):
+    def _pooled(self, h: Tensor) -> Tensor:
+        return -torch.logsumexp(self.log_weights - h, 1, keepdim=True)
+
+    def _hidden(self, h: Tensor, own: Tensor) -> Tensor:
+        if not bool((own >= 0).any()):
             return h
         h = h.clone()
         selves = torch.nonzero(own >= 0).squeeze(1)
@@ -116,43 +126,63 @@ class SoftMin(Around):
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
         rule: SoftMinRule = ask.rule
-        below = self.inner.run(x, Ask(next(iter(self.inner.rules.values())), None))
-        h = below.output
         own = ask.own
-        if own is None and rule.leave_self_out:
-            own = self.self_index(x)
-        seen = self._hidden(h, own if rule.leave_self_out else None)
-        logits = self.log_weights - seen
-        others = -torch.logsumexp(logits, 1)
-        alone = others == math.inf
-        p = torch.where(alone[:, None], 0.0, torch.softmax(logits, 1))
-        h = torch.where(torch.isfinite(h), h, 0.0)  # a unit at infinity has no weight
-        mean = (p * h).sum(1)
+        if own is None:
+            own = self.self_index(x) if rule.leave_self_out else torch.full((len(x),), -1, device=x.z.device)
+        return Pass.joined([self._part(x.take(rows), rule, own[rows]) for rows in self._parts(len(x))])
+
+    def _part(self, x: Point, rule: SoftMinRule, own: Tensor) -> Pass:
+        below = self.inner.run(x, Ask(next(iter(self.inner.rules.values())), None))
+        # Comparisons and choices cost as much as exponentials, and new memory more: the former are made for rows, and
+        # for entries only if need be; the latter is used again.
+        h = below.output
+        logits = self.log_weights - (self._hidden(h, own) if rule.leave_self_out else h)
+        top = logits.amax(1)
+        alone = top == -math.inf
+        p = logits.sub_(torch.where(alone, 0.0, top)[:, None]).exp_()
+        total = p.sum(1)
+        others = -(top + total.log())
+        total = torch.where(alone, 1.0, total)
+        if bool((h.amax(1) == math.inf).any()):  # a unit at infinity has no weight
+            h = torch.where(torch.isfinite(h), h, 0.0)
+        scratch = p * h
+        mean = scratch.sum(1) / total
         o = others + self.log_total
         tau = rule.stabiliser
         if tau is None:
-            weight = p
+            weight, mass = p, mean
         else:
-            bottom = h + (tau * mean)[:, None]
-            weight = torch.where(bottom > 0, p / torch.where(bottom > 0, bottom, 1.0), 0.0)
-        mass = (weight * h).sum(1)
+            if tau == 0:
+                weight = torch.where(h > 0, p / torch.where(h > 0, h, 1.0), 0.0)
+            else:  # where E_p[h] is zero, so is h wherever it has weight
+                least = (tau * mean).clamp_min(torch.finfo(h.dtype).tiny)
+                weight = p.div_(torch.add(h, least[:, None], out=scratch))
+            mass = torch.mul(weight, h, out=scratch).sum(1) / total
         none = (mean < _NO_DISTANCE * o) | (mean <= 0) | alone
         factor = torch.ones_like(o)
         if rule.conserves:
             factor = o if tau == 0 else o / torch.where(mass > 0, mass, 1.0)
         if tau is not None or rule.conserves:
             factor = torch.where(none, 0.0, factor)
-        coefficients = torch.where(alone[:, None], 0.0, weight * factor[:, None])
-        carried = (coefficients * below.carried).sum(1, keepdim=True)
-        output = self.constant - torch.logsumexp(self.log_weights - below.output, 1, keepdim=True)
-        found = own if own is not None else torch.full_like(o, -1, dtype=torch.long)
+        coefficients = weight.mul_(torch.where(alone, 0.0, factor / total)[:, None])
+        output = others[:, None]
+        if rule.leave_self_out and bool((own >= 0).any()):
+            output = self._pooled(below.output)
+        # often the units carry all that they are, and the sum is known
+        carried = mass * factor if below.carried is h else (coefficients * below.carried).sum(1)
+        carried = torch.where(alone, 0.0, carried)[:, None]
+        flow = {
+            name: carried if value is below.carried else (coefficients * value).sum(1, keepdim=True)
+            for name, value in below.flow.items()
+        }
+        values = below.back(coefficients)  # at once: the block of units is not kept
         return Pass(
             output=output,
             carried=carried,
-            back=lambda c: below.back(c * coefficients),
-            others=others[:, None] + self.constant,
-            flow={"soft-min pool": output, **_flow(below, coefficients)},
-            notes={**below.notes, "no_distance": none, "self_anchor": found >= 0},
+            back=lambda c: c * values,
+            others=others[:, None],
+            flow={"soft-min pool": output, **flow},
+            notes={**below.notes, "no_distance": none, "self_anchor": own >= 0},
         )
 
     def self_index(self, x: Point) -> Tensor:
@@ -162,10 +192,6 @@ class SoftMin(Around):
     def training_rows(self) -> Tensor | None:
         """The units' anchors."""
         return self.inner.training_rows()
-
-
-def _flow(below: Pass, coefficients: Tensor) -> dict[str, Tensor]:
-    return {name: (coefficients * value).sum(1, keepdim=True) for name, value in below.flow.items()}
 
 
 class Link(Around):

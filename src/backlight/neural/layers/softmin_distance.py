@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight.neural.layers.pullback import Pullback
+from backlight.neural.layers.selves import Selves
 from backlight.rules.softmin import SoftMinRule
 
 __all__ = ["PoolRelevance", "SoftMinDistance"]
@@ -112,9 +113,6 @@ class SoftMinDistance(nn.Module):
     log_weights: Tensor
     keys: Tensor
     payload: Tensor
-    projections: Tensor
-    projection_order: Tensor
-    direction: Tensor
 
     def __init__(
         self,
@@ -163,12 +161,7 @@ class SoftMinDistance(nn.Module):
         if self.still:
             payload = torch.cat([payload, torch.zeros_like(payload[:1])])
         self.register_buffer("payload", payload.to(dtype))
-        # One projection finds a row that is itself an anchor without comparing it with all of them.
-        direction = torch.as_tensor(np.random.default_rng(0).standard_normal(U.shape[1]), dtype=torch.float64)
-        projections, order = torch.sort(U.to(dtype) @ direction.to(dtype))
-        self.register_buffer("direction", direction.to(dtype))
-        self.register_buffer("projections", projections)
-        self.register_buffer("projection_order", order)
+        self.selves = Selves(self.anchors, center)
 
     def extra_repr(self) -> str:
         """Sizes, for the module's printed form."""
@@ -208,28 +201,8 @@ class SoftMinDistance(nn.Module):
         return torch.cat([self._score(*pair) for pair in zip(rows, left_out, strict=True)])
 
     def self_index(self, centred: Tensor) -> Tensor:
-        """Index of the anchor that each centred row is, or -1.
-
-        Equal means equal to the rounding of the transformations before the pool. Of several equal anchors the
-        first is taken: the row is one of them, the others are its true neighbours.
-        """
-        eps = torch.finfo(centred.dtype).eps
-        projected = centred @ self.direction
-        size = centred.abs().amax(1) + self.center.abs().amax()
-        width = 64 * eps * size * self.direction.abs().sum()
-        low = torch.searchsorted(self.projections, projected - width)
-        high = torch.searchsorted(self.projections, projected + width, right=True)
-        index = torch.full((len(centred),), -1, dtype=torch.long, device=centred.device)
-        open_rows = torch.nonzero(high > low).squeeze(1)
-        step = 0
-        while len(open_rows):
-            candidate = self.projection_order[low[open_rows] + step]
-            gap = (centred[open_rows] - self.anchors[candidate]).abs().amax(1)
-            equal = gap <= 64 * eps * size[open_rows]
-            index[open_rows[equal]] = candidate[equal]
-            step += 1
-            open_rows = open_rows[~equal & (low[open_rows] + step < high[open_rows])]
-        return index
+        """Index of the anchor that each centred row is, or -1."""
+        return self.selves.find(centred, self.anchors)
 
     # -- the score -----------------------------------------------------------------------------------------------
 
@@ -302,7 +275,9 @@ class SoftMinDistance(nn.Module):
         sums = z.new_empty((n, self.payload.shape[1]))
         leaves_out, shifts = bool((own >= 0).any()), self._can_underflow(norm)
         blocks = z.new_empty((3, min(step, n), self.keys.shape[1]))
-        pieces = (part.split(step) for part in (self._queries(z, norm), own, sums, top, total, drop, still, mass))
+        pieces = (
+            torch.split(part, step) for part in (self._queries(z, norm), own, sums, top, total, drop, still, mass)
+        )
         for queries, its_own, its_sums, its_top, its_total, its_drop, its_still, its_mass in zip(*pieces, strict=True):
             log_k, p, product = (blocks if len(queries) == step else blocks[:, : len(queries)]).unbind()
             torch.mm(queries, self.keys, out=log_k)
@@ -328,7 +303,7 @@ class SoftMinDistance(nn.Module):
             torch.mm(p, self.payload, out=its_sums)
             if self.still:
                 its_still.copy_(p[:, -1])
-        wu, wv, weight_sum, _ = sums.div_(total[:, None]).split(self.parts, dim=1)
+        wu, wv, weight_sum, _ = torch.split(sums.div_(total[:, None]), self.parts, dim=1)
         return _Sums(top + total.log(), -drop / total, wu, wv, weight_sum.squeeze(1), still / total, mass / total)
 
     def _can_underflow(self, norm: Tensor) -> bool:

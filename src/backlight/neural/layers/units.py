@@ -1,8 +1,7 @@
-r"""Layers that touch the data: affine maps, quadratic forms, sums of one-feature terms, radial distances."""
+"""Layers that touch the data: affine maps, quadratic forms, sums of one-feature terms."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,16 +13,10 @@ from backlight.neural.layers.base import Ask, Layer, Pass, Point
 from backlight.neural.layers.pullback import Pullback
 from backlight.rules.quadratic import QUADRATIC_RULES, PartialContribution, ReconstructionContribution
 
-__all__ = ["Additive", "Affine", "Mahalanobis", "Quadratics", "Radial", "tensor"]
+__all__ = ["Additive", "Affine", "Mahalanobis", "Quadratics", "tensor"]
 
 # Explicit differences are formed for at most this many numbers at once (32 MiB of doubles).
 _PAIR_ENTRIES = 1 << 22
-# A block of this many doubles stays in a core's cache.
-_CHUNK_ENTRIES = 1 << 17
-# How many roundings of what they add up to the matrix products may lose.
-_CANCELLATION = 1e3
-# Terms below this share of a row's largest one cannot change a double.
-_NEGLIGIBLE = 1e-20
 
 
 def tensor(array: object) -> Tensor:
@@ -209,118 +202,3 @@ class Additive(Layer):
             output, output, lambda c: self.pullback.columns(torch.einsum("nu,nuk->nk", c, terms)), output,
             {"terms": output},
         )  # fmt: skip
-
-
-class Radial(Layer):
-    r"""h_j = ψ(d_j) ≥ 0, one unit for each anchor, with d a squared Euclidean or a city-block distance.
-
-    Relevance of a unit goes to features in proportion to their share of the distance, :math:`\delta_i^2/d` or
-    :math:`|\delta_i|/d` (Euler's identity for a function of degree 2 or 1). Distances come from explicit differences.
-
-    Parameters
-    ----------
-    anchors : (M, K)
-    profile : function ψ of d, with ψ(0) = 0; infinite outside a kernel's support
-    metric : {"sqeuclidean", "cityblock"}
-    training : bool
-        Whether the anchors are rows of the training set, which a row of the table can be.
-    """
-
-    anchors: Tensor
-    center: Tensor
-
-    def __init__(
-        self,
-        anchors: Tensor,
-        pullback: Pullback,
-        profile: Callable[[Tensor], Tensor] = lambda d: d,
-        metric: str = "sqeuclidean",
-        training: bool = False,
-    ) -> None:
-        super().__init__()
-        self.pullback, self.profile, self.metric, self.units = pullback, profile, metric, len(anchors)
-        self.training_anchors = training
-        self.rules = {"distance": "distance"}
-        self.register_buffer("anchors", anchors)
-        self.register_buffer("center", anchors.median(0).values)
-
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return max(16, min(8192, (1 << 20) // self.units))
-
-    def distances(self, z: Tensor) -> Tensor:
-        """d, shape (n, M)."""
-        if self.metric == "cityblock":
-            return torch.cdist(z, self.anchors, p=1)
-        return torch.cdist(z, self.anchors, compute_mode="donot_use_mm_for_euclid_dist").square()
-
-    def forward(self, x: Point) -> Tensor:
-        """Shape (n, M)."""
-        return self.profile(self.distances(x.z))
-
-    def run(self, x: Point, ask: Ask) -> Pass:
-        """See `Layer.run`."""
-        d = self.distances(x.z)
-        h = self.profile(d)
-
-        def back(c: Tensor) -> Tensor:
-            relevance = torch.where(torch.isfinite(h), c * h, 0.0)
-            weight = torch.where(d > 0, relevance / torch.where(d > 0, d, 1.0), 0.0)
-            return self.share(x.z, weight, relevance.abs())
-
-        return Pass(h, torch.where(torch.isfinite(h), h, 0.0), back, h, {"distance": h})
-
-    def share(self, z: Tensor, weight: Tensor, size: Tensor) -> Tensor:
-        """Σ_j w_j · shares of d_j, (n, columns); ``size`` says how large each term is, |w_j| d_j."""
-        if self.metric == "cityblock":
-            return self._explicit(z, weight, size) if self.pullback.into is not None else self._absolute(z, weight)
-        centred, U = z - self.center, self.anchors - self.center
-        wu, wv = (weight @ torch.cat([U, self.pullback.carried(U)], 1)).tensor_split((z.shape[1],), 1)
-        out = self.pullback.share(centred, weight.sum(1), wu, wv)
-        # Rows near their anchors lose digits in the products above: they are done again from differences.
-        eps = torch.finfo(z.dtype).eps
-        error = 8 * eps * weight.abs().sum(1) * (centred.square().sum(1) + U.square().sum(1).max())
-        rough = ~(error <= _CANCELLATION * eps * size.sum(1))
-        if bool(rough.any()):
-            out[rough] = self._explicit(z[rough], weight[rough], size[rough])
-        return out
-
-    def _absolute(self, z: Tensor, weight: Tensor) -> Tensor:
-        """Σ_j w_j |z − u_j|, one feature after the other for as many rows as the cache holds."""
-        out, columns = torch.empty_like(z), self.anchors.T.contiguous()
-        step = max(1, _CHUNK_ENTRIES // self.units)
-        for start in range(0, len(z), step):
-            rows = slice(start, start + step)
-            for k, column in enumerate(columns):
-                gap = torch.sub(z[rows, k, None], column).abs_()
-                out[rows, k] = torch.linalg.vecdot(gap, weight[rows])
-        return self.pullback.columns(out)
-
-    def _explicit(self, z: Tensor, weight: Tensor, size: Tensor) -> Tensor:
-        """The same from all differences, leaving out anchors whose term has no size."""
-        out = z.new_zeros((len(z), self.pullback.n_columns))
-        row, anchor = torch.nonzero(size > _NEGLIGIBLE * size.amax(1, keepdim=True), as_tuple=True)
-        step = max(1, _PAIR_ENTRIES // max(1, z.shape[1]))
-        for start in range(0, len(row), step):
-            r, a = row[start : start + step], anchor[start : start + step]
-            delta = z[r] - self.anchors[a]
-            gradient = delta.sign() if self.metric == "cityblock" else delta
-            out.index_add_(0, r, self.pullback.pair(delta, gradient) * weight[r, a, None])
-        return out
-
-    def self_index(self, x: Point) -> Tensor:
-        """Which anchor each row is, −1 for none."""
-        if not self.training_anchors:
-            return super().self_index(x)
-        d = self.distances(x.z)
-        size = x.z.abs().amax(1) + self.anchors.abs().amax()
-        gap = 64 * torch.finfo(d.dtype).eps * size
-        nearest, index = d.min(1)
-        width = math.sqrt(x.z.shape[1]) * gap
-        limit = x.z.shape[1] * gap if self.metric == "cityblock" else width.square()
-        return torch.where(nearest <= limit, index, -1)
-
-    def training_rows(self) -> Tensor | None:
-        """The anchors, where they are training rows."""
-        return self.anchors if self.training_anchors else None
