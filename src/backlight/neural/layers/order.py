@@ -3,7 +3,7 @@ r"""Order statistics of the distances to training rows: nearest neighbours, loca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from backlight.neural.layers.pullback import Pullback
 
 __all__ = ["ClassOrderStatistics", "NearestRows", "OrderStatistics"]
 
+# A few blocks of this many doubles stay in a core's cache.
+_CHUNK_ENTRIES = 1 << 16
 # So many more rows than needed are searched for, to be put in order by their differences.
 _SPARE = 3
 
@@ -92,49 +94,48 @@ class OrderStatistics(Layer):
         self.register_buffer("weights", weights)
         self.register_buffer("anchors", rows.rows)
 
-    @property
-    def rows(self) -> int:
-        """Rows at once."""
-        return max(16, min(8192, (1 << 22) // (len(self.weights) * self.anchors.shape[1])))
+    def _blocks(self, z: Tensor, found: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
+        """For as many rows as the cache holds: output, differences, their squares, terms, and the gate."""
+        step = max(1, _CHUNK_ENTRIES // (found.shape[1] * z.shape[1]))
+        for rows, near in zip(torch.split(z, step), torch.split(found, step), strict=True):
+            delta = rows[:, None, :] - self.anchors[near]
+            square = delta.square().sum(2)
+            # the root of zero has no gradient
+            d = square if self.squared else torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+            if self.floor is not None:
+                d = torch.maximum(d, self.floor[near])
+            scale = torch.ones_like(d[:, 0]) if self.gate is None else self.gate(near)
+            terms = d * self.weights
+            yield scale * (terms.sum(1) + self.extra), delta, square, terms, scale
 
-    def _terms(self, x: Point, own: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        found = self.nearest.find(x.z, len(self.weights), own)
-        delta = x.z[:, None, :] - self.anchors[found]
-        square = delta.square().sum(2)
-        # the root of zero has no gradient
-        d = square if self.squared else torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
-        if self.floor is not None:
-            d = torch.maximum(d, self.floor[found])
-        scale = torch.ones_like(d[:, 0]) if self.gate is None else self.gate(found)
-        return delta, square, d * self.weights, scale
+    def _output(self, z: Tensor, own: Tensor | None) -> Tensor:
+        found = self.nearest.find(z, len(self.weights), own)
+        return torch.cat([block[0] for block in self._blocks(z, found)])[:, None]
 
     def forward(self, x: Point) -> Tensor:
         """Shape (n, 1)."""
-        _, _, terms, scale = self._terms(x, None)
-        return (scale * (terms.sum(1) + self.extra))[:, None]
+        return self._output(x.z, None)
 
     def without(self, x: Point, own: Tensor) -> Tensor:
         """Shape (n, 1)."""
-        _, _, terms, scale = self._terms(x, own)
-        return (scale * (terms.sum(1) + self.extra))[:, None]
+        return self._output(x.z, own)
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
-        own = ask.own
-        delta, square, terms, scale = self._terms(x, None)
-        output = (scale * (terms.sum(1) + self.extra))[:, None]
-        others = output
-        if own is not None and bool((own >= 0).any()):  # explained by the others, as pools do
-            delta, square, terms, scale = self._terms(x, own)
-            others = (scale * (terms.sum(1) + self.extra))[:, None]
-        weight = torch.where(square > 0, scale[:, None] * terms / torch.where(square > 0, square, 1.0), 0.0)
-        carried = (weight * square).sum(1, keepdim=True)
-        shared = self.pullback.sum_of_squares(delta, weight)
-        none = (carried <= 0).squeeze(1)
-        notes = {"no_distance": none}
-        if own is not None:
-            notes["self_anchor"] = own >= 0
-        return Pass(output, carried, lambda c: c * shared, others, {"order statistics": output}, notes)
+        own = ask.own if ask.own is not None and bool((ask.own >= 0).any()) else None
+        found = self.nearest.find(x.z, len(self.weights), own)  # a row is explained by the others, as pools do
+        parts = []
+        for value, delta, square, terms, scale in self._blocks(x.z, found):
+            weight = torch.where(square > 0, scale[:, None] * terms / torch.where(square > 0, square, 1.0), 0.0)
+            parts.append((value, (weight * square).sum(1), self.pullback.sum_of_squares(delta, weight)))
+        value, carried, shared = (torch.cat(part) for part in zip(*parts, strict=True))
+        others = value[:, None]
+        output = others if own is None else self._output(x.z, None)
+        notes = {"no_distance": carried <= 0}
+        if ask.own is not None:
+            notes["self_anchor"] = ask.own >= 0
+        flow = {"order statistics": output}
+        return Pass(output, carried[:, None], lambda c: c * shared, others, flow, notes)
 
     def self_index(self, x: Point) -> Tensor:
         """Which training row each row is, −1 for none."""
