@@ -18,10 +18,12 @@ from sklearn import (  # fmt: skip
     svm,
 )
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA
 from sklearn.gaussian_process import kernels as gp
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics.pairwise import laplacian_kernel
+from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -34,6 +36,10 @@ DETECTORS = {
     "ocsvm laplacian gamma": svm.OneClassSVM(kernel=partial(laplacian_kernel, gamma=0.3), nu=0.2),
     "ocsvm rational quadratic": svm.OneClassSVM(kernel=gp.RationalQuadratic(length_scale=2.0, alpha=1.5), nu=0.2),
     "ocsvm matern": svm.OneClassSVM(kernel=gp.Matern(length_scale=3.0, nu=0.5), nu=0.2),
+    "ocsvm matern 3/2": svm.OneClassSVM(kernel=gp.Matern(length_scale=3.0, nu=1.5), nu=0.2),
+    "ocsvm matern 5/2": svm.OneClassSVM(kernel=gp.Matern(length_scale=3.0, nu=2.5), nu=0.2),
+    "ocsvm linear": svm.OneClassSVM(kernel="linear", nu=0.2),
+    "ocsvm poly": svm.OneClassSVM(kernel="poly", degree=2, coef0=1.0, nu=0.2),
     "ocsvm own": svm.OneClassSVM(kernel=RadialKernel(lambda d: (1 + d).log()), nu=0.2),
     "kde": neighbors.KernelDensity(bandwidth=0.7),
     "kde exponential": neighbors.KernelDensity(kernel="exponential", bandwidth=0.7),
@@ -64,6 +70,8 @@ DETECTORS = {
     "kmeans two": cluster.KMeans(2, n_init=2, random_state=0),
     "minibatch kmeans": cluster.MiniBatchKMeans(4, n_init=2, random_state=0),
     "bisecting kmeans": cluster.BisectingKMeans(5, random_state=0),
+    "mean shift": cluster.MeanShift(bandwidth=2.5),
+    "affinity propagation": cluster.AffinityPropagation(damping=0.8, random_state=0),
 }
 CLASSIFIERS = {
     "qda": discriminant_analysis.QuadraticDiscriminantAnalysis(reg_param=0.1),
@@ -72,6 +80,8 @@ CLASSIFIERS = {
     "gaussian nb": naive_bayes.GaussianNB(),
     "bernoulli nb": naive_bayes.BernoulliNB(),
     "kernel clusters": KernelClusters(gamma=0.2),
+    "nearest centroid": neighbors.NearestCentroid(),
+    "nearest centroid city": neighbors.NearestCentroid(metric="manhattan"),
     "knn": neighbors.KNeighborsClassifier(5),
     "knn even": neighbors.KNeighborsClassifier(4),
     "logistic": linear_model.LogisticRegression(),
@@ -83,9 +93,11 @@ CLASSIFIERS = {
     "svc": svm.SVC(),
     "svc ovo": svm.SVC(decision_function_shape="ovo", gamma=0.3),
     "svc laplacian": svm.SVC(kernel=laplacian_kernel),
+    "svc matern": svm.SVC(kernel=gp.Matern(length_scale=3.0, nu=1.5)),
     "svc linear": svm.SVC(kernel="linear"),
     "svc poly": svm.SVC(kernel="poly", degree=3, coef0=0.7),
     "nusvc": svm.NuSVC(nu=0.2),
+    "search": GridSearchCV(make_pipeline(StandardScaler(), svm.SVC()), {"svc__C": [1.0, 10.0]}, cv=2),
     "nystroem logistic": make_pipeline(Nystroem(n_components=30, gamma=0.1, random_state=0), linear_model.LogisticRegression()),
     "nystroem sgd": make_pipeline(Nystroem(n_components=30, gamma=0.1, random_state=0), linear_model.SGDClassifier(random_state=0)),
     "one vs rest": OneVsRestClassifier(svm.SVC(gamma=0.1)),
@@ -113,6 +125,10 @@ REGRESSORS = {
     "lasso": linear_model.Lasso(0.05),
     "linear svr": svm.LinearSVR(random_state=0),
     "poisson": linear_model.PoissonRegressor(),
+    "tweedie": linear_model.TweedieRegressor(power=1.5, alpha=0.1),
+    "tweedie identity": linear_model.TweedieRegressor(power=0, alpha=0.1),
+    "pls": PLSRegression(2),
+    "ransac": linear_model.RANSACRegressor(min_samples=0.6, random_state=0),
     "svr": svm.SVR(),
     "svr poly": svm.SVR(kernel="poly", degree=2),
     "nusvr": svm.NuSVR(gamma=0.2),
@@ -127,6 +143,18 @@ REGRESSORS = {
     "gaussian process rq": gaussian_process.GaussianProcessRegressor(
         gp.RationalQuadratic(3.0, 1.0, "fixed", "fixed"), alpha=0.1
     ),
+    "gaussian process ard": gaussian_process.GaussianProcessRegressor(
+        gp.RBF([1.0, 2.0, 3.0, 4.0, 5.0], "fixed") + gp.WhiteKernel(0.1, "fixed"), normalize_y=True
+    ),
+    "gaussian process matern": gaussian_process.GaussianProcessRegressor(
+        2.0 * gp.Matern([2.0, 3.0, 3.0, 4.0, 5.0], "fixed", nu=2.5), alpha=0.1, optimizer=None
+    ),
+    "gaussian process sum": gaussian_process.GaussianProcessRegressor(
+        0.5 * gp.RBF(3.0) + gp.RBF(1.0) * gp.Matern(2.0, nu=1.5) + gp.DotProduct(0.7) + 0.3, alpha=0.1, optimizer=None
+    ),
+    "gaussian process product": gaussian_process.GaussianProcessRegressor(
+        gp.RBF([1.0, 2.0, 3.0, 4.0, 5.0]) * gp.RBF(2.0) + (0.1 * gp.DotProduct(1.0)) ** 2, alpha=0.1, optimizer=None
+    ),
     "nystroem ridge": make_pipeline(Nystroem(n_components=30, gamma=0.1, random_state=0), linear_model.Ridge()),
     "knn regression": neighbors.KNeighborsRegressor(4),
     "voting regression": ensemble.VotingRegressor(
@@ -135,6 +163,8 @@ REGRESSORS = {
     "bagging svr": ensemble.BaggingRegressor(svm.SVR(), n_estimators=4, max_features=0.6, random_state=0),
 }
 PERCEPTRONS = {
+    "svc sigmoid": svm.SVC(kernel="sigmoid", gamma=0.03, coef0=-0.2),
+    "svr sigmoid": svm.SVR(kernel="sigmoid", gamma=0.03),
     "mlp": neural_network.MLPClassifier((8, 5), max_iter=60, random_state=0),
     "mlp tanh": neural_network.MLPClassifier((6,), activation="tanh", max_iter=60, random_state=0),
     "mlp regression": neural_network.MLPRegressor(hidden_layer_sizes=(8,), max_iter=60, random_state=0),

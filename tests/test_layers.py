@@ -1,8 +1,11 @@
 """Relevance of every kind of model against its formula, written out slowly with NumPy."""
 
+import copy
 import warnings
+from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.special import logsumexp
@@ -19,17 +22,21 @@ from sklearn import (  # fmt: skip
     neural_network,
     svm,
 )
-from sklearn.compose import ColumnTransformer
+from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
+from sklearn.gaussian_process import kernels as gp
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics.pairwise import laplacian_kernel
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, RandomizedSearchCV
+from sklearn.multiclass import OneVsOneClassifier
+from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import backlight
 from backlight.neural import KernelClusters
-from backlight.rules import Hybrid, Stable
+from backlight.rules import Hybrid, Stable, Zero
 from tests.family import table
 
 
@@ -446,6 +453,145 @@ def test_a_gaussian_process_is_counted_from_its_mean(rng):
     assert near(np.asarray(ex.output), np.full(len(X), y.mean()))
 
 
+def process(kernel):
+    return gaussian_process.GaussianProcessRegressor(kernel, alpha=0.3, optimizer=None)
+
+
+@pytest.mark.parametrize("make", [gp.RBF, partial(gp.Matern, nu=1.5), partial(gp.Matern, nu=2.5)])
+def test_length_scales_a_column_are_a_scaling_of_the_columns(make, rng):
+    X, _ = table(rng)
+    y, lengths = X[:, 0] + np.sin(X[:, 1]), np.array([0.5, 1.0, 2.0, 3.0, 50.0])
+    own, scaled = process(make(lengths)).fit(X, y), process(make(1.0)).fit(X / lengths, y)
+    for level in (None, 2.0):
+        here, there = (
+            backlight.explain(own, X, reference=level),
+            backlight.explain(scaled, X / lengths, reference=level),
+        )
+        assert near(here.values, there.values)
+        assert near(here.base_values, there.base_values)
+
+
+def test_length_scales_a_column_behind_a_rotation(rng):
+    X, _ = table(rng)
+    pipe = make_pipeline(PCA(5, whiten=True), process(gp.RBF([0.5, 1.0, 2.0, 3.0, 50.0]))).fit(X, X[:, 0])
+    ex = backlight.explain(pipe, X)
+    assert near(np.asarray(ex.output), pipe.predict(X))
+    assert np.abs(ex.residual).max() <= 1e-9
+
+
+@pytest.mark.parametrize(
+    ("made", "same"),
+    [
+        (gp.RBF(3.0) * gp.RBF(4.0), gp.RBF(2.4)),
+        (gp.RBF([3.0, 6.0, 3.0, 3.0, 3.0]) * gp.RBF([4.0, 8.0, 4.0, 4.0, 4.0]), gp.RBF([2.4, 4.8, 2.4, 2.4, 2.4])),
+        (gp.RBF(2.0) ** 4, gp.RBF(1.0)),
+        (gp.Matern(2.0, nu=0.5) ** 2, gp.Matern(1.0, nu=0.5)),
+        (gp.Matern(2.0, nu=0.5) * gp.Matern(2.0, nu=0.5), gp.Matern(1.0, nu=0.5)),
+        (gp.Matern(2.0, nu=np.inf) * 1.0, gp.RBF(2.0)),
+        ((2.0 * gp.DotProduct(0.5)) ** 2, 4.0 * gp.DotProduct(0.5) * gp.DotProduct(0.5)),
+    ],
+)
+def test_the_same_covariance_written_differently_is_explained_alike(made, same, rng):
+    X, _ = table(rng)
+    y = X[:, 0] + np.sin(X[:, 1])
+    Q = X + rng.normal(size=X.shape)
+    assert near(
+        backlight.explain(process(made).fit(X, y), Q).values, backlight.explain(process(same).fit(X, y), Q).values
+    )
+
+
+def test_a_sum_of_covariances_is_a_sum_of_explanations(rng):
+    X, _ = table(rng)
+    parts = [2.0 * gp.RBF(2.0), gp.Matern([1.0, 2.0, 3.0, 4.0, 5.0], nu=1.5), 0.1 * gp.DotProduct(1.5)]
+    whole = process(sum(parts[1:], parts[0]) + gp.WhiteKernel(0.1)).fit(X, X[:, 0] + 5)
+    total = 0
+    for part in parts:
+        alone = copy.copy(whole)  # the same coefficients, a part of the covariance
+        alone.kernel_ = part
+        total = total + backlight.explain(alone, X).values
+    assert near(backlight.explain(whole, X).values, total)
+
+
+def test_a_dot_product_is_a_linear_model(rng):
+    X, _ = table(rng)
+    model = process(gp.DotProduct(1.5)).fit(X, X[:, 0])
+    ex = backlight.explain(model, X)
+    assert near(ex.values, X * (model.alpha_ @ X))
+    assert near(ex.base_values, 1.5**2 * model.alpha_.sum())
+
+
+def test_a_gaussian_process_classifier_decides_by_its_latent_mean(rng):
+    X, y = table(rng, classes=2)
+    Q = X + rng.normal(size=X.shape)
+    model = gaussian_process.GaussianProcessClassifier(2.0 * gp.RBF([2.0, 3.0, 3.0, 3.0, 9.0]), optimizer=None).fit(
+        X, y
+    )
+    net = backlight.neuralize(model)
+    assert near(net(Q).numpy(), net.reference_score(Q))
+    assert ((net(Q).numpy() > 0) == (model.predict(Q) == 1)).all()
+    ex = backlight.explain(model, Q)
+    assert np.abs(ex.residual).max() <= 1e-9
+    assert (ex.annotations["target"] == model.predict(Q)).all()
+
+
+def test_a_sigmoid_kernel_is_a_perceptron(rng):
+    """Its hidden units are the support vectors; LRP-0 by hand."""
+    X, _ = table(rng)
+    model = svm.OneClassSVM(kernel="sigmoid", gamma=0.05, coef0=0.1, nu=0.3).fit(X)
+    ex = backlight.explain(model, X, rules=Zero())
+    assert near(np.asarray(ex.output), model.decision_function(X))
+    U, beta = model.support_vectors_, model.dual_coef_[0]
+    z = 0.05 * X @ U.T + 0.1
+    assert near(ex.values, X * (0.05 * (np.tanh(z) * beta / z) @ U), 1e-8)
+    with pytest.raises(backlight.errors.UnsupportedModel, match=r"hidden units.*explain each of its estimators"):
+        backlight.explain(ensemble.BaggingRegressor(svm.SVR(kernel="sigmoid"), n_estimators=2).fit(X, X[:, 0]), X)
+
+
+def test_nearest_centroids_and_centres_are_told_as_clusters_are(rng):
+    X, y = table(rng)
+    model = neighbors.NearestCentroid().fit(X, y)
+    alike = cluster.KMeans(3, init=model.centroids_, n_init=1, max_iter=1).fit(X)
+    alike.cluster_centers_ = model.centroids_
+    assert near(backlight.explain(model, X, "all").values, backlight.explain(alike, X, "all").values)
+    city = neighbors.NearestCentroid(metric="manhattan").fit(X, y)
+    ex = backlight.explain(city, X, "all")
+    assert (np.asarray(ex.output).argmax(1) == city.predict(X)).all()
+
+
+def test_a_regression_an_output(rng):
+    X, _ = table(rng)
+    Y = np.c_[X[:, 0] ** 2, X @ np.arange(5)]
+    ex = backlight.explain(MultiOutputRegressor(svm.SVR()).fit(X, Y), X, "all")
+    for k in range(2):
+        assert near(ex.values[:, :, k], backlight.explain(svm.SVR().fit(X, Y[:, k]), X).values)
+
+
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of what shap imports
+def test_a_search_is_its_best_model(rng):
+    X, y = table(rng)
+    search = RandomizedSearchCV(svm.SVC(), {"C": [0.1, 1.0, 10.0]}, n_iter=2, cv=2, random_state=0).fit(X, y)
+    assert near(backlight.explain(search, X).values, backlight.explain(search.best_estimator_, X).values, 0)
+    forest = GridSearchCV(ensemble.RandomForestClassifier(5, random_state=0), {"max_depth": [2]}, cv=2).fit(X, y)
+    assert near(backlight.explain(forest, X[:5]).values, backlight.explain(forest.best_estimator_, X[:5]).values, 0)
+    with pytest.raises(backlight.errors.NotFittedModel, match="no best_estimator_: fit it with refit=True"):
+        backlight.explain(GridSearchCV(svm.SVC(), {"C": [1.0]}, cv=2, refit=False).fit(X, y), X)
+    moved = FixedThresholdClassifier(linear_model.LogisticRegression()).fit(X, y == 0)
+    with pytest.raises(backlight.errors.UnsupportedModel, match=r"moves the line.*explain its estimator_"):
+        backlight.explain(moved, X)
+
+
+def test_columns_keep_their_names_where_a_model_hands_on_an_array_without_them(rng):
+    """RANSAC fits its regression on an array: columns in another order must not be explained as if they were not."""
+    X, _ = table(rng)
+    frame = pd.DataFrame(X, columns=list("edcba"))
+    model = linear_model.RANSACRegressor(min_samples=0.6, random_state=0).fit(frame, X @ np.arange(5))
+    ex = backlight.explain(model, frame[list("abcde")])
+    assert ex.feature_names == tuple("edcba")
+    assert near(np.asarray(ex.output), model.predict(frame))
+    with pytest.raises(backlight.errors.ColumnsError, match="missing: c"):
+        backlight.explain(model, frame.drop(columns="c"))
+
+
 # -- densities ---------------------------------------------------------------------------------------------------------
 
 
@@ -612,17 +758,29 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (svm.SVC(kernel="sigmoid"), "SVC.kernel='sigmoid'"),
         (svm.SVC(kernel=lambda a, b: a @ b.T), "SVC.kernel='<lambda>'.*RadialKernel"),
         (neighbors.KNeighborsClassifier(weights="distance"), "weights='distance'"),
         (neighbors.KNeighborsClassifier(metric="manhattan"), "metric='manhattan'"),
         (neighbors.LocalOutlierFactor(), "novelty=True"),
         (ensemble.VotingClassifier([("a", naive_bayes.GaussianNB()), ("b", svm.SVC())]), "voting='hard'"),
-        (gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.DotProduct() + 1), "GaussianProcessRegressor"),
-        (gaussian_process.GaussianProcessRegressor(gaussian_process.kernels.Matern(nu=1.5)), "Matern"),
+        (process(gp.ExpSineSquared() + gp.WhiteKernel(9)), r"GaussianProcessRegressor\(kernel=ExpSineSquared"),
+        (process(gp.RBF() + gp.Matern(nu=2)), "kernel=Matern.*nu=2"),
+        (process(gp.DotProduct() * gp.RBF()), "kernel=DotProduct.*RBF.*products of a constant"),
+        (process(gp.RBF([1, 1, 1, 2, 2]) * gp.Matern()), "kernel=RBF.*Matern.*kernels of one distance"),
+        (process((gp.RBF() + gp.ConstantKernel()) ** 2), "kernel=RBF"),
+        (process(gp.WhiteKernel() + 2.0), "constant in every column"),
+        (gaussian_process.GaussianProcessClassifier(), "3 classes compares probabilities.*two apart, such as y == "),
+        (neighbors.NearestCentroid(priors="empirical"), "unequal priors.*LinearDiscriminantAnalysis"),
+        (neighbors.RadiusNeighborsClassifier(5.0), "step function"),
+        (cluster.AffinityPropagation(max_iter=1), "has not converged"),
+        (cluster.Birch(), "Birch has no network.*KernelClusters"),
+        (ensemble.StackingClassifier([("a", naive_bayes.GaussianNB())]), "final_estimator_ on transform"),
+        (ensemble.AdaBoostClassifier(n_estimators=3), "AdaBoostClassifier.*counts votes"),
+        (OneVsOneClassifier(svm.LinearSVC()), "OneVsOneClassifier.*counts votes"),
+        (TransformedTargetRegressor(linear_model.Ridge()), "explain its regressor_"),
+        (make_pipeline(cluster.FeatureAgglomeration(2, pooling_func=np.max), linear_model.Ridge()), "pooling_func=max"),
         (make_pipeline(PCA(2), naive_bayes.BernoulliNB()), "BernoulliNB after a projection"),
         (make_pipeline(Nystroem(n_components=20), svm.SVC()), "Nystroem followed by SVC"),
-        (ensemble.BaggingClassifier(svm.SVC(kernel="sigmoid"), n_estimators=2), "kernel='sigmoid'"),
     ],
 )  # fmt: skip
 def test_an_option_without_a_network_is_refused_by_name(model, said, rng):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn import decomposition, feature_selection, impute, preprocessing, random_projection
+from sklearn import cluster, decomposition, feature_selection, impute, preprocessing, random_projection
 from sklearn.compose import ColumnTransformer
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -53,6 +53,7 @@ LINEAR = {
     "lda eigen": LinearDiscriminantAnalysis(solver="eigen", n_components=1),
     "gaussian projection": random_projection.GaussianRandomProjection(3, random_state=0),
     "sparse projection": random_projection.SparseRandomProjection(3, random_state=0),
+    "merged columns": cluster.FeatureAgglomeration(3),
     "components analysis": NeighborhoodComponentsAnalysis(2, random_state=0, max_iter=5),
 }
 SELECTED = {

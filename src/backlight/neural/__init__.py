@@ -1,8 +1,9 @@
 """Classical models as exact networks, one file per family.
 
 ``layers``            the vocabulary: layers with a pass forward and a way back, from which all models are composed
-``svm``, ``density``, ``cluster``, ``gaussians``, ``bayes``, ``neighbors``, ``linear``, ``expansions``, ``boltzmann``,
-``ensembles``         the models: read the fitted estimator, name its scores; all private attributes are read here
+``svm``, ``density``, ``cluster``, ``gaussians``, ``bayes``, ``neighbors``, ``linear``, ``perceptrons``, ``expansions``,
+``processes``, ``boltzmann``, ``ensembles``  the models: read the fitted estimator, name its scores; all private
+                      attributes are read here
 ``kernels``           radial kernels as layers
 ``scores``, ``targets``  scores that families share; what a user can ask to have explained
 ``frontend``          from the columns of a table to a model's space
@@ -29,6 +30,8 @@ from backlight.neural import (
     gaussians,
     linear,
     neighbors,
+    perceptrons,
+    processes,
     svm,
     transformers,
     trees,
@@ -58,6 +61,8 @@ __all__ = [
     "linear",
     "neighbors",
     "neuralize",
+    "perceptrons",
+    "processes",
     "svm",
     "transformers",
     "trees",

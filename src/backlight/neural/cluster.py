@@ -2,6 +2,7 @@ r"""Clusterings by centres: why this cluster, and not the next one.
 
 Score "assignment", one output a cluster: :math:`f_c = \min_{k\ne c}(\lVert x-\mu_k\rVert^2-\lVert
 x-\mu_c\rVert^2)`, positive exactly for the assigned cluster; see `backlight.neural.layers.contrasts.Contrasts`.
+`MeanShift`, `AffinityPropagation` and, for classes, `NearestCentroid` are told by their centres in the same way.
 "soft_assignment" is the log-odds of a mixture of equal round Gaussians of the clustering's own spread, the soft
 k-means: :math:`\log q_c/(1-q_c)`, :math:`q \propto e^{-\beta d}`, with :math:`\beta = nd/(2\,\text{inertia})`, the
 maximum likelihood given the labels. "outlierness" is the squared distance to the nearest centre.
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from backlight.errors import UnsupportedOption
 from backlight.neural.layers import Layer, SoftMinDistance
 from backlight.neural.layers.combine import Stack
 from backlight.neural.layers.contrasts import Contrasts, Nearest
@@ -27,11 +29,15 @@ from backlight.neural.layers.units import tensor
 from backlight.neural.linear import against_the_rest
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
-from backlight.neural.scores import plain
+from backlight.neural.scores import Reference, plain
+from backlight.neural.svm import dense
 from backlight.neural.targets import Outputs
 from backlight.neural.units import SQUARED
 
-__all__ = ["bisecting", "kernel_clusters", "kmeans"]
+__all__ = ["bisecting", "centers_only", "kernel_clusters", "kmeans", "nearest_centroid"]
+
+# For each target (own centre, rival centre).
+Pairs = list[list[tuple[int, int]]]
 
 
 @neuralize.register("sklearn.cluster.KMeans", "sklearn.cluster.MiniBatchKMeans")
@@ -39,13 +45,52 @@ def kmeans(estimator: Any) -> Head:
     """Neuralize `KMeans` or `MiniBatchKMeans`."""
     centers = np.asarray(estimator.cluster_centers_, dtype=float)
     k = len(centers)
-    pairs = [[(c, other) for other in range(k) if other != c] for c in range(k)]
+    pairs = _each_against_all(k)
 
     def assignment(model: Any, z: Any) -> np.ndarray:
-        d = np.asarray(model.transform(z), dtype=float) ** 2
-        return np.stack([np.delete(d, c, axis=1).min(1) - d[:, c] for c in range(k)], 1)
+        return _margins(np.asarray(model.transform(z), dtype=float) ** 2)
 
-    return _head(estimator, centers, pairs, assignment, list(range(k)))
+    scores = _scores(centers, pairs, assignment, list(range(k)), _transformed)
+    if k > 1 and float(estimator.inertia_) > 0:
+        scores |= _soft(estimator, centers)
+    return _head(estimator, pairs, scores)
+
+
+@neuralize.register("sklearn.cluster.MeanShift", "sklearn.cluster.AffinityPropagation")
+def centers_only(estimator: Any) -> Head:
+    """Neuralize a clustering that predicts the nearest of its centres: `MeanShift`, `AffinityPropagation`."""
+    name = type(estimator).__name__
+    if getattr(estimator, "affinity", "euclidean") != "euclidean":
+        raise UnsupportedOption(f"{name}(affinity={estimator.affinity!r}) has no centres: fit it with 'euclidean'")
+    centers = dense(estimator.cluster_centers_)
+    if not len(centers):
+        raise UnsupportedOption(f"this {name} has not converged and has no centres: fit it with more iterations")
+    pairs = _each_against_all(len(centers))
+    scores = _scores(centers, pairs, lambda _, z: _margins(_squared(z, centers)), list(range(len(centers))), _nearest)
+    return _head(estimator, pairs, scores)
+
+
+@neuralize.register("sklearn.neighbors.NearestCentroid")
+def nearest_centroid(estimator: Any) -> Head:
+    """Neuralize `NearestCentroid` with uniform priors: how much nearer than the next centroid."""
+    priors = np.asarray(estimator.class_prior_)
+    if not np.isclose(priors, 1 / len(priors)).all():
+        raise UnsupportedOption(
+            "NearestCentroid with unequal priors is not supported: fit it with priors='uniform', or use "
+            "LinearDiscriminantAnalysis"
+        )
+    metric = {"euclidean": "sqeuclidean", "manhattan": "cityblock"}[estimator.metric]
+    centers = dense(estimator.centroids_)
+    k = len(centers)
+    pairs = _each_against_all(k)
+    outputs = Outputs.each(estimator.classes_)
+
+    def contrast(inputs: Inputs) -> Layer:
+        units = Radial(tensor(centers), inputs.pullback, metric=metric)
+        return Contrasts(units, pairs, _stiffness(centers, pairs, metric))
+
+    score = plain("contrast", contrast, lambda _, z: _margins(_squared(z, centers, metric)), outputs)
+    return Head(f"nearest of {k} centroids", {"contrast": score})
 
 
 @neuralize.register("sklearn.cluster.BisectingKMeans")
@@ -75,51 +120,79 @@ def bisecting(estimator: Any) -> Head:
         return np.stack([np.min([d[:, b] - d[:, a] for a, b in path], axis=0) for path in pairs], 1)
 
     leaves = [path[-1][0] for path in pairs]
-    return _head(estimator, nodes, pairs, assignment, leaves)
+    return _head(estimator, pairs, _scores(nodes, pairs, assignment, leaves, _transformed))
 
 
-def _head(estimator: Any, centers: np.ndarray, pairs: Any, assignment: Any, leaves: list[int]) -> Head:
-    k = len(pairs)
-    scores: dict[str, Score] = {}
+def _each_against_all(k: int) -> Pairs:
+    return [[(c, other) for other in range(k) if other != c] for c in range(k)]
+
+
+def _squared(z: Any, centers: np.ndarray, metric: str = "sqeuclidean") -> np.ndarray:
+    from scipy.spatial.distance import cdist
+
+    return np.asarray(cdist(dense(z), centers, metric))
+
+
+def _margins(d: np.ndarray) -> np.ndarray:
+    """min_{k≠c} d_k − d_c, (n, k)."""
+    return np.stack([np.delete(d, c, axis=1).min(1) - d[:, c] for c in range(d.shape[1])], 1)
+
+
+def _transformed(model: Any, z: Any) -> np.ndarray:
+    """The squared distance to the nearest centre, by the library's own distances."""
+    return np.asarray(np.asarray(model.transform(z), dtype=float).min(1) ** 2)
+
+
+def _nearest(model: Any, z: Any) -> np.ndarray:
+    return np.asarray(_squared(z, dense(model.cluster_centers_)).min(1))
+
+
+def _stiffness(centers: np.ndarray, pairs: Pairs, metric: str = "sqeuclidean") -> float:
+    """The β of `Contrasts`: one over the mean of the targets' scores at their centres."""
+    d = _squared(centers, centers, metric)
+    mean = float(np.mean([min(d[a, b] for a, b in path) for path in pairs]))
+    return 1 / mean if mean > 0 else 1.0
+
+
+def _head(estimator: Any, pairs: Pairs, scores: dict[str, Score]) -> Head:
     name = type(estimator).__name__
+    return Head(f"{name} ({len(pairs)} clusters)" if len(pairs) > 1 else f"{name} (one cluster)", scores)
 
-    def nearest(inputs: Inputs) -> Layer:
+
+def _scores(
+    centers: np.ndarray, pairs: Pairs, assignment: Reference, leaves: list[int], nearest: Reference
+) -> dict[str, Score]:
+    def distance(inputs: Inputs) -> Layer:
         return Nearest(Radial(tensor(centers[leaves]), inputs.pullback))
 
-    def squared(model: Any, z: Any) -> np.ndarray:
-        return np.asarray(np.asarray(model.transform(z), dtype=float).min(1) ** 2)
-
-    outlierness = plain("outlierness", nearest, squared, unit=SQUARED)
-    if k < 2:
-        return Head(f"{name} (one cluster)", {"outlierness": outlierness})
-    outputs = Outputs.each([f"cluster {c}" for c in range(k)])
-
     def contrast(inputs: Inputs) -> Layer:
-        near = [min(float(((centers[b] - centers[a]) ** 2).sum()) for a, b in path) for path in pairs]
-        beta = 1 / np.mean(near) if np.mean(near) > 0 else 1.0
-        return Contrasts(Radial(tensor(centers), inputs.pullback), pairs, float(beta))
+        return Contrasts(Radial(tensor(centers), inputs.pullback), pairs, _stiffness(centers, pairs))
 
-    scores["assignment"] = plain("assignment", contrast, assignment, outputs)
-    if leaves == list(range(k)) and float(estimator.inertia_) > 0:
-        stiffness = len(estimator.labels_) * centers.shape[1] / (2 * float(estimator.inertia_))
+    outputs = Outputs.each([f"cluster {c}" for c in range(len(pairs))])
+    scores = {"assignment": plain("assignment", contrast, assignment, outputs)} if len(pairs) > 1 else {}
+    return {**scores, "outlierness": plain("outlierness", distance, nearest, unit=SQUARED)}
 
-        def soft(inputs: Inputs) -> Layer:
-            units = Radial(tensor(centers), inputs.pullback, lambda d: stiffness * d)
-            return LogOdds(units, torch.zeros(k, dtype=torch.float64))
 
-        def soft_reference(model: Any, z: Any) -> np.ndarray:
-            return against_the_rest(-stiffness * np.asarray(model.transform(z), dtype=float) ** 2)
+def _soft(estimator: Any, centers: np.ndarray) -> dict[str, Score]:
+    k = len(centers)
+    stiffness = len(estimator.labels_) * centers.shape[1] / (2 * float(estimator.inertia_))
 
-        scores["soft_assignment"] = plain("soft_assignment", soft, soft_reference, outputs)
-    scores["outlierness"] = outlierness
-    return Head(f"{name} ({k} clusters)", scores)
+    def soft(inputs: Inputs) -> Layer:
+        units = Radial(tensor(centers), inputs.pullback, lambda d: stiffness * d)
+        return LogOdds(units, torch.zeros(k, dtype=torch.float64))
+
+    def reference(model: Any, z: Any) -> np.ndarray:
+        return against_the_rest(-stiffness * np.asarray(model.transform(z), dtype=float) ** 2)
+
+    outputs = Outputs.each([f"cluster {c}" for c in range(k)])
+    return {"soft_assignment": plain("soft_assignment", soft, reference, outputs)}
 
 
 @neuralize.register("backlight.neural.KernelClusters")
 def kernel_clusters(estimator: Any) -> Head:
     """Neuralize `KernelClusters`: distances, soft-min pools, differences, min over rivals."""
     k = len(estimator.rows_)
-    pairs = [[(c, other) for other in range(k) if other != c] for c in range(k)]
+    pairs = _each_against_all(k)
 
     def make(inputs: Inputs) -> Layer:
         way, dtype = inputs.pullback, inputs.dtype
@@ -130,8 +203,7 @@ def kernel_clusters(estimator: Any) -> Head:
         return Contrasts(Stack(pools), pairs, 1.0)
 
     def assignment(model: Any, z: Any) -> np.ndarray:
-        d = model.transform(z)
-        return np.stack([np.delete(d, c, axis=1).min(1) - d[:, c] for c in range(k)], 1)
+        return _margins(model.transform(z))
 
     outputs = Outputs.each([f"cluster {label}" for label in estimator.labels_])
     return Head(f"kernel clusters ({k})", {"assignment": plain("assignment", make, assignment, outputs)})

@@ -24,13 +24,14 @@ from backlight.neural.layers.units import tensor
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import head_of, neuralize
 from backlight.neural.pipeline import carry, unwrap
-from backlight.neural.scores import plain, sigmoid_slope
+from backlight.neural.scores import column, plain, sigmoid_slope
 from backlight.neural.targets import Outputs
 
 __all__ = [
     "bagging_classifier",
     "bagging_regressor",
     "calibrated",
+    "multi_output",
     "one_vs_rest",
     "voting_classifier",
     "voting_regressor",
@@ -108,6 +109,20 @@ def bagging_regressor(estimator: Any) -> Head:
         ]
 
     return _regression(f"bag of {len(makes)} regressions", makes, np.ones(len(makes)), members)
+
+
+@neuralize.register("sklearn.multioutput.MultiOutputRegressor")
+def multi_output(estimator: Any) -> Head:
+    """Neuralize `MultiOutputRegressor`: one regression an output."""
+    makes = _all([member(one, ["predict"])[1] for one in estimator.estimators_])
+    n = len(estimator.estimators_)
+
+    def predict(model: Any, z: Any) -> np.ndarray:
+        return column(np.stack([one.predict(z) for one in model.estimators_], 1))
+
+    outputs = Outputs.each([f"output {k}" for k in range(n)]) if n > 1 else Outputs()
+    score = plain("predict", lambda inputs: Stack(makes(inputs)), predict, outputs)
+    return Head(f"{n} regressions, one an output", {"predict": score})
 
 
 def _bag(estimator: Any) -> list[tuple[Any, np.ndarray]]:

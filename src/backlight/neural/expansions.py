@@ -1,8 +1,8 @@
 r"""Kernel classifiers and regressions: signed kernel expansions.
 
-:math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, the mean of a Gaussian
-process, and a Nyström map followed by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
-`backlight.neural.layers.expansion.SignedExpansion`.
+:math:`f(x) = \sum_j \beta_j k(x, u_j) + b`: `SVC`, `NuSVC`, `SVR`, `NuSVR`, `KernelRidge`, and a Nyström map followed
+by a linear model, whose coefficients are :math:`\beta = N^{\mathsf T} w`. See
+`backlight.neural.layers.expansion.SignedExpansion`; for Gaussian processes `backlight.neural.processes`.
 
 Several classes. libsvm fits one expansion a pair of classes. "pairs" has one output a pair, what
 ``decision_function_shape="ovo"`` returns; "pair_sum" one output a class: the sum of its pairs, which the library
@@ -21,19 +21,17 @@ from backlight.errors import UnsupportedOption
 from backlight.neural.kernels import Kernel, of_pairwise, pool
 from backlight.neural.layers import Layer
 from backlight.neural.layers.combine import Stack
-from backlight.neural.layers.energies import Polynomial
 from backlight.neural.layers.expansion import Levelled, SignedExpansion
 from backlight.neural.layers.pools import SoftMinPool
-from backlight.neural.layers.units import Affine, tensor
 from backlight.neural.linear import affine, log_odds
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
 from backlight.neural.pipeline import Collapsed
 from backlight.neural.scores import plain
-from backlight.neural.svm import dense, svm_anchors, svm_kernel
+from backlight.neural.svm import dense, products, svm_anchors, svm_kernel, svm_products
 from backlight.neural.targets import Outputs
 
-__all__ = ["gaussian_process", "kernel_ridge", "nystroem", "svc", "svr"]
+__all__ = ["expansion", "kernel_ridge", "levelled", "nystroem", "svc", "svr"]
 
 # Coefficients below this share of the largest one are rounding, of a solver that wanted zero.
 _NOTHING = 1e-300
@@ -77,17 +75,7 @@ def _median(anchors: np.ndarray) -> float:
     return float(np.median(pdist(some, "sqeuclidean"))) if len(some) > 1 else 1.0
 
 
-def _one(estimator: Any, anchors: np.ndarray, beta: np.ndarray, intercept: float) -> Callable[[Inputs], Layer]:
-    """The layer of one expansion of a libsvm estimator, by its kernel."""
-    kind = estimator.kernel
-    if kind == "linear":
-        weight = beta[None] @ anchors
-        return lambda inputs: Affine(tensor(weight), tensor([intercept]), inputs.pullback)
-    if kind == "poly":
-        return lambda inputs: Polynomial(
-            tensor(anchors), tensor(beta[None]), tensor([intercept]), float(estimator._gamma),
-            float(estimator.coef0), int(estimator.degree), inputs.pullback,
-        )  # fmt: skip
+def _radial(estimator: Any, anchors: np.ndarray, beta: np.ndarray, intercept: float) -> Callable[[Inputs], Layer]:
     kernel = svm_kernel(estimator)
     return lambda inputs: expansion(kernel, anchors, beta, intercept, inputs)
 
@@ -101,29 +89,34 @@ def svc(estimator: Any) -> Head:
     what = f"{type(estimator).__name__} ({estimator.kernel if isinstance(estimator.kernel, str) else 'own'} kernel, "
     if len(classes) == 2:
         # The public attributes are libsvm's for several classes, and negated for two.
-        make = _one(estimator, anchors, -dual[0], -float(intercepts[0]))
+        beta, b = -dual[0], -float(intercepts[0])
+        make = svm_products(estimator, anchors, beta[None], np.array([b])) or _radial(estimator, anchors, beta, b)
         score = plain(
             "decision_function", make, lambda model, z: np.asarray(model.decision_function(z)), Outputs.binary(classes)
         )
         return Head(f"{what}{len(anchors)} support vectors)", {"decision_function": score})
     starts = np.r_[0, np.cumsum(estimator.n_support_)]
-    made: list[Callable[[Inputs], Layer]] = []
+    betas = np.zeros((len(intercepts), len(anchors)))
     names: list[str] = []
     sums = np.zeros((len(classes), len(classes) * (len(classes) - 1) // 2))
     ends: list[tuple[int, int]] = []
     for i in range(len(classes)):
         for j in range(i + 1, len(classes)):
             S_i, S_j = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
-            beta = np.r_[dual[j - 1, S_i], dual[i, S_j]]
-            made.append(_one(estimator, np.r_[anchors[S_i], anchors[S_j]], beta, float(intercepts[len(names)])))
+            betas[len(names), S_i], betas[len(names), S_j] = dual[j - 1, S_i], dual[i, S_j]
             sums[i, len(names)], sums[j, len(names)] = 1, -1
             names.append(f"{classes[i]} against {classes[j]}")
             ends.append((i, j))
 
     ties = estimator.break_ties and estimator.decision_function_shape == "ovr"
 
-    def pairs(inputs: Inputs) -> Layer:
-        return Stack([make(inputs) for make in made])
+    pairs = svm_products(estimator, anchors, betas, intercepts)
+    if pairs is None:
+        made = [
+            _radial(estimator, anchors[beta != 0], beta[beta != 0], float(b))
+            for beta, b in zip(betas, intercepts, strict=True)
+        ]
+        pairs = lambda inputs: Stack([make(inputs) for make in made])  # noqa: E731
 
     def ovo(model: Any, z: Any) -> np.ndarray:
         from copy import copy
@@ -162,16 +155,19 @@ def svr(estimator: Any) -> Head:
     anchors, beta = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
     intercept = float(np.ravel(estimator.intercept_)[0])
     kind = f"{type(estimator).__name__} ({len(anchors)} support vectors)"
-    if estimator.kernel in ("linear", "poly"):
-        make = _one(estimator, anchors, beta, intercept)
-    else:
-        kernel = svm_kernel(estimator)
-        make = _levelled(kernel, anchors, beta, intercept)
+    make = svm_products(estimator, anchors, beta[None], np.array([intercept]))
+    if make is None:
+        make = _levelled(svm_kernel(estimator), anchors, beta, intercept)
     return Head(kind, {"predict": plain("predict", make, lambda model, z: np.asarray(model.predict(z)))})
 
 
+def levelled(make: Callable[[float, Inputs], Layer], intercept: float) -> Callable[[Inputs], Layer]:
+    """The layer of a regression that is counted from its intercept, or from any level."""
+    return lambda inputs: Levelled(lambda b: make(b, inputs), intercept)
+
+
 def _levelled(kernel: Kernel, anchors: np.ndarray, beta: np.ndarray, intercept: float) -> Callable[[Inputs], Layer]:
-    return lambda inputs: Levelled(lambda b: expansion(kernel, anchors, beta, b, inputs), intercept)
+    return levelled(lambda b, inputs: expansion(kernel, anchors, beta, b, inputs), intercept)
 
 
 @neuralize.register("sklearn.kernel_ridge.KernelRidge")
@@ -183,58 +179,17 @@ def kernel_ridge(estimator: Any) -> Head:
     beta = dual.ravel()
     gamma = 1 / anchors.shape[1] if estimator.gamma is None else float(estimator.gamma)
 
-    make: Callable[[Inputs], Layer]
-    if estimator.kernel == "linear":
-        make = lambda inputs: Affine(tensor(beta[None] @ anchors), tensor([0.0]), inputs.pullback)  # noqa: E731
-    elif estimator.kernel in ("poly", "polynomial"):
-        make = lambda inputs: Polynomial(  # noqa: E731
-            tensor(anchors), tensor(beta[None]), tensor([0.0]), gamma, float(estimator.coef0),
-            int(estimator.degree), inputs.pullback,
-        )  # fmt: skip
-    else:
-        make = _levelled(
-            of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1]), anchors, beta, 0.0
-        )
+    make = products(
+        estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta[None], np.zeros(1)
+    )  # fmt: skip
+    if make is None:
+        kernel = of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1])
+        make = _levelled(kernel, anchors, beta, 0.0)
 
     def predict(model: Any, z: Any) -> np.ndarray:
         return np.asarray(model.predict(z)).ravel()
 
     return Head(f"KernelRidge ({len(anchors)} rows)", {"predict": plain("predict", make, predict)})
-
-
-@neuralize.register("sklearn.gaussian_process.GaussianProcessRegressor")
-def gaussian_process(estimator: Any) -> Head:
-    """Neuralize the mean of a Gaussian process: a constant times a radial kernel, white noise beside it allowed."""
-    if np.ndim(estimator.alpha_) > 1 and estimator.alpha_.shape[1] > 1:
-        raise UnsupportedOption("GaussianProcessRegressor with several outputs is not supported: fit one an output")
-    factor, kernel = _covariance(estimator, estimator.kernel_)
-    anchors = dense(estimator.X_train_)
-    scale = float(np.ravel(estimator._y_train_std)[0])  # private: normalize_y's mean and spread
-    mean = float(np.ravel(estimator._y_train_mean)[0])
-    beta = factor * scale * np.asarray(estimator.alpha_).ravel()
-
-    def predict(model: Any, z: Any) -> np.ndarray:
-        return np.asarray(model.predict(z)).ravel()
-
-    make = _levelled(kernel, anchors, beta, mean)
-    return Head(
-        f"Gaussian process mean ({kernel.name}, {len(anchors)} rows)", {"predict": plain("predict", make, predict)}
-    )
-
-
-def _covariance(estimator: Any, kernel: Any) -> tuple[float, Kernel]:
-    """The factor c and the kernel k of c·k, where white noise adds nothing between different rows."""
-    name = type(kernel).__name__
-    if name == "Sum":
-        kinds = [type(part).__name__ for part in (kernel.k1, kernel.k2)]
-        if "WhiteKernel" in kinds:
-            return _covariance(estimator, kernel.k2 if kinds[0] == "WhiteKernel" else kernel.k1)
-    if name == "Product":
-        for constant, other in ((kernel.k1, kernel.k2), (kernel.k2, kernel.k1)):
-            if type(constant).__name__ == "ConstantKernel":
-                factor, inner = _covariance(estimator, other)
-                return factor * float(constant.constant_value), inner
-    return 1.0, of_pairwise(estimator, kernel, None, estimator.n_features_in_)
 
 
 @neuralize.register("backlight.neural.pipeline.Collapsed")

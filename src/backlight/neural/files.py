@@ -21,13 +21,21 @@ _VETTED = frozenset(
         "sklearn.cluster._bisect_k_means._BisectingTree",
         "sklearn.cluster._kmeans._kmeans_single_elkan",
         "sklearn.cluster._kmeans._kmeans_single_lloyd",
+        "sklearn._loss.loss.HalfTweedieLoss",
+        "sklearn._loss.loss.HalfTweedieLossIdentity",
         *(
             f"sklearn.gaussian_process.kernels.{name}"
-            for name in ("ConstantKernel", "Matern", "Product", "RBF", "RationalQuadratic", "Sum", "WhiteKernel")
+            for name in (
+                "ConstantKernel", "DotProduct", "Exponentiation", "Matern", "Product", "RBF", "RationalQuadratic",
+                "Sum", "WhiteKernel",
+            )
         ),
         "sklearn.metrics._dist_metrics.EuclideanDistance",
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.metrics._scorer._PassthroughScorer",
         "sklearn.metrics.pairwise.laplacian_kernel",
+        "sklearn.model_selection._split.KFold",
+        "sklearn.model_selection._split.StratifiedKFold",
         "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.neural_network._stochastic_optimizers.SGDOptimizer",
         "sklearn.neighbors._ball_tree.BallTree",
@@ -36,7 +44,7 @@ _VETTED = frozenset(
         "sklearn.neighbors._kd_tree.KDTree64",
         "sklearn.utils._bunch.Bunch",
     }
-)
+)  # fmt: skip
 
 
 def load_model(path: Path, trust: Sequence[str] = ()) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -141,8 +141,8 @@ def kernel_of(estimator: Any, kernel: Any, gamma: float | None) -> Kernel:
     name = kernel if isinstance(kernel, str) else getattr(kernel, "__name__", repr(kernel))
     raise UnsupportedOption(
         f"{type(estimator).__name__}(kernel={name!r}) has no network: fit it with kernel='rbf', with "
-        "sklearn.metrics.pairwise.laplacian_kernel, with a RBF, RationalQuadratic or Matern(nu=0.5) of "
-        "sklearn.gaussian_process.kernels, or with backlight.neural.RadialKernel(profile)"
+        "sklearn.metrics.pairwise.laplacian_kernel, with a RBF, RationalQuadratic or Matern(nu=0.5, 1.5 or "
+        "2.5) of sklearn.gaussian_process.kernels, or with backlight.neural.RadialKernel(profile)"
     )
 
 
@@ -156,20 +156,40 @@ def _of_callable(kernel: Any) -> Kernel | None:
         if named is not None and module.startswith("sklearn.metrics.pairwise") and isinstance(gamma, int | float):
             return named(float(gamma))
         return None
-    cls = public_name(type(kernel))
-    if not cls.startswith("sklearn.gaussian_process.kernels."):
-        return None
-    kind = cls.rpartition(".")[2]
+    found = of_process(kernel)
     length = np.ravel(getattr(kernel, "length_scale", np.nan))
-    if kind in ("RBF", "RationalQuadratic", "Matern") and len(length) == 1:
-        scale = float(length[0])
-        if kind == "RBF":
-            return gaussian(1 / (2 * scale * scale))
-        if kind == "RationalQuadratic":
-            return rational_quadratic(float(kernel.alpha), scale)
-        if kernel.nu == 0.5:
-            return Kernel("Matérn 1/2", lambda d: _root(d).div_(scale), concave=True)
+    return at_length(found, float(length[0])) if found is not None and len(length) == 1 else None
+
+
+def of_process(kernel: Any) -> Kernel | None:
+    """A kernel of `sklearn.gaussian_process.kernels` at length scale 1, where it is radial."""
+    kind = public_name(type(kernel)).removeprefix("sklearn.gaussian_process.kernels.")
+    if kind == "RBF" or (kind == "Matern" and kernel.nu == math.inf):
+        return gaussian(0.5)
+    if kind == "RationalQuadratic":
+        return rational_quadratic(float(kernel.alpha), 1.0)
+    if kind == "Matern" and kernel.nu in _MATERN:
+        return Kernel(*_MATERN[kernel.nu], concave=True)
     return None
+
+
+def at_length(kernel: Kernel, length: float) -> Kernel:
+    """The kernel of the distance counted in lengths."""
+    square = length * length
+    gamma = None if kernel.gamma is None else kernel.gamma / square
+    return replace(kernel, profile=lambda d: kernel.profile(d / square), gamma=gamma)
+
+
+def _matern_3_2(d: Tensor) -> Tensor:
+    """S − log(1 + s), s = √(3d): of k = (1 + s) e^{−s}."""
+    s = _root(3 * d)
+    return (s - torch.log1p(s)).clamp_min(0)
+
+
+def _matern_5_2(d: Tensor) -> Tensor:
+    """S − log(1 + s + s²/3), s = √(5d): of k = (1 + s + s²/3) e^{−s}."""
+    s = _root(5 * d)
+    return (s - torch.log1p(s + s.square() / 3)).clamp_min(0)
 
 
 def of_pairwise(estimator: Any, kernel: Any, gamma: float | None, n_features: int) -> Kernel:
@@ -186,11 +206,16 @@ def _root(d: Tensor) -> Tensor:
     return torch.where(d > 0, torch.where(d > 0, d, 1.0).sqrt(), 0.0)
 
 
+# The half-integer members of the family (Rasmussen and Williams 2006, eq. 4.17). With s = √(2ν d) the slopes of ψ in d
+# are ν/s for 1/2, 3/(2(1 + s)) and (5/6)(1 + s)/(1 + s + s²/3): all falling, so that ψ is concave.
+_MATERN = {0.5: ("Matérn 1/2", _root), 1.5: ("Matérn 3/2", _matern_3_2), 2.5: ("Matérn 5/2", _matern_5_2)}
+
+
 def density_kernel(name: str, h: float) -> Kernel | None:
     """The kernels of `KernelDensity` that have a shape, scaled to k(0) = 1."""
     edge = math.inf
     inside: dict[str, Callable[[Tensor], Tensor]] = {
-        "exponential": lambda d: _root(d).div_(h),
+        "exponential": lambda d: _root(d) / h,
         "epanechnikov": lambda d: torch.where(d < h * h, -torch.log1p(-(d / (h * h)).clamp_max(1)), edge),
         "linear": lambda d: torch.where(d < h * h, -torch.log1p(-(_root(d) / h).clamp_max(1)), edge),
         "cosine": lambda d: torch.where(

@@ -1,9 +1,7 @@
-r"""Linear models, and multilayer perceptrons.
+r"""Linear models.
 
 A linear model is one affine layer: :math:`R_i = w_i (x_i - \tilde x_i)`, :math:`\tilde x` = 0 or ``reference``. Behind
-a projection or a Nyström map the layers are folded into one: see `backlight.neural.expansions` for the latter. A
-perceptron becomes a `torch.nn.Sequential`, which the relevance engine explains like any other; an affine front end is
-folded into its first layer.
+a projection or a Nyström map the layers are folded into one: see `backlight.neural.expansions` for the latter.
 """
 
 from __future__ import annotations
@@ -13,21 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from backlight.errors import UnsupportedOption
 from backlight.neural.layers import Layer
-from backlight.neural.layers.combine import Deep, Signed
+from backlight.neural.layers.combine import Signed
 from backlight.neural.layers.pools import Link, LogOdds
 from backlight.neural.layers.units import Affine, tensor
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
-from backlight.neural.scores import Reference, plain, probability
+from backlight.neural.scores import Reference, plain, predicted, probability
 from backlight.neural.svm import dense
 from backlight.neural.targets import Outputs
 
 __all__ = [
-    "affine", "against_the_rest", "linear_classifier", "linear_regressor", "log_odds", "odds_scores", "perceptron",
+    "affine", "against_the_rest", "linear_classifier", "linear_regressor", "log_odds", "odds_scores",
     "reference_log_odds",
 ]  # fmt: skip
 
@@ -37,7 +33,7 @@ REGRESSORS = (
     "OrthogonalMatchingPursuitCV", "HuberRegressor", "QuantileRegressor", "TheilSenRegressor", "SGDRegressor",
     "PassiveAggressiveRegressor", "MultiTaskLasso", "MultiTaskElasticNet",
 )  # fmt: skip
-LOG_LINKED = ("PoissonRegressor", "GammaRegressor")
+LOG_LINKED = ("PoissonRegressor", "GammaRegressor", "TweedieRegressor")
 CLASSIFIERS = (
     "LogisticRegression", "LogisticRegressionCV", "RidgeClassifier", "RidgeClassifierCV", "SGDClassifier",
     "Perceptron", "PassiveAggressiveClassifier",
@@ -62,13 +58,19 @@ def linear_regressor(estimator: Any) -> Head:
     outputs = Outputs.each([f"output {k}" for k in range(len(weight))]) if np.ndim(estimator.coef_) > 1 else Outputs()
     if len(weight) == 1:
         outputs = Outputs()
-    score = plain("predict", _affine_layer(estimator), _predict, outputs)
+    score = plain("predict", _affine_layer(estimator), predicted, outputs)
     return Head(f"{type(estimator).__name__} ({weight.shape[1]} weights)", {"predict": score})
 
 
-def _predict(model: Any, z: Any) -> np.ndarray:
-    out = np.asarray(model.predict(z), dtype=float)
-    return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
+@neuralize.register("sklearn.cross_decomposition.PLSRegression")
+def partial_least_squares(estimator: Any) -> Head:
+    """Neuralize `PLSRegression`: a linear function of centred columns."""
+    weight = np.atleast_2d(np.asarray(estimator.coef_, dtype=float))
+    mean = np.asarray(estimator._x_mean, dtype=float)  # private: what predict takes off first
+    bias = np.ravel(estimator.intercept_) - weight @ mean
+    outputs = Outputs.each([f"output {k}" for k in range(len(weight))]) if len(weight) > 1 else Outputs()
+    score = plain("predict", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), predicted, outputs)
+    return Head(f"partial least squares ({estimator.n_components} components)", {"predict": score})
 
 
 @neuralize.register("sklearn.linear_model.SGDOneClassSVM")
@@ -82,7 +84,10 @@ def linear_one_class(estimator: Any) -> Head:
 
 @neuralize.register(*(f"sklearn.linear_model.{name}" for name in LOG_LINKED))
 def log_linked_regressor(estimator: Any) -> Head:
-    """Neuralize a Poisson or gamma regression: score "log_predict", the linear predictor."""
+    """Neuralize a Poisson, gamma or Tweedie regression: score "log_predict", the linear predictor."""
+    link = getattr(estimator, "link", "log")
+    if link == "identity" or (link == "auto" and estimator.power <= 0):
+        return linear_regressor(estimator)
     score = plain("log_predict", _affine_layer(estimator), _linear_predictor)
     return Head(f"{type(estimator).__name__} (log link)", {"log_predict": score})
 
@@ -174,61 +179,3 @@ def reference_log_odds(model: Any, z: Any) -> np.ndarray:
     if log_q.shape[1] == 2:
         return np.asarray(log_q[:, 1] - log_q[:, 0])
     return against_the_rest(log_q)
-
-
-# -- multilayer perceptrons ----------------------------------------------------------------------------------------
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "identity": nn.Identity,
-}  # fmt: skip
-
-
-@neuralize.register("sklearn.neural_network.MLPClassifier", "sklearn.neural_network.MLPRegressor")
-def perceptron(estimator: Any) -> Head:
-    """Neuralize a multilayer perceptron: its logits, or its prediction."""
-    finish = estimator.out_activation_
-    last = estimator.coefs_[-1].shape[1]
-    classes = getattr(estimator, "classes_", None)
-    if classes is not None and finish == "logistic" and last > 1:
-        raise UnsupportedOption("MLPClassifier with several labels at once is not supported: fit one model a label")
-    if finish not in ("identity", "softmax", "logistic"):
-        raise UnsupportedOption(f"{type(estimator).__name__} ends in {finish!r}, which is not supported")
-    names = None if classes is None else [str(c) for c in classes]
-    if names is None:
-        outputs = Outputs() if last == 1 else Outputs.each([f"output {k}" for k in range(last)])
-        score = plain("predict", lambda inputs: Deep(_sequential(estimator, inputs), last), _predict, outputs)
-        return Head(f"multilayer perceptron ({_sizes(estimator)})", {"predict": score})
-    outputs = Outputs.classes(names)
-    score = plain("logit", lambda inputs: Deep(_sequential(estimator, inputs), last), _logits, outputs)
-    return Head(f"multilayer perceptron ({_sizes(estimator)}, {len(names)} classes)", {"logit": score})
-
-
-def _sizes(estimator: Any) -> str:
-    return "–".join(str(len(W)) for W in estimator.coefs_) + f"–{estimator.coefs_[-1].shape[1]}"
-
-
-def _sequential(estimator: Any, inputs: Inputs) -> nn.Module:
-    layers: list[nn.Module] = []
-    for index, (W, b) in enumerate(zip(estimator.coefs_, estimator.intercepts_, strict=True)):
-        weight, bias = tensor(W.T), tensor(b)
-        if index == 0:
-            weight, bias, start = inputs.pullback.linear(weight, bias)
-            bias = bias - weight @ start
-        # made on "meta": building a layer must not draw from the user's random state
-        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device="meta").to_empty(device="cpu")
-        layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
-        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
-        layers += [layer, ACTIVATIONS[estimator.activation]()]
-    return nn.Sequential(*layers[:-1]).eval()
-
-
-def _logits(model: Any, z: Any) -> np.ndarray:
-    """What the library's probabilities are the softmax or the logistic function of."""
-    # The softmax forgets a constant a row, and both forget digits: the library's own pass, with another last
-    # activation.
-    from copy import copy
-
-    linear = copy(model)
-    linear.out_activation_ = "identity"
-    out = np.asarray(linear._forward_pass_fast(z, check_input=True))  # private: predict_proba before its end
-    return out[:, 0] if out.shape[1] == 1 else out

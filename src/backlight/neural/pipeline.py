@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,16 @@ __all__ = ["Collapsed", "Parts", "carry", "front_features", "unwrap"]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A model taken apart: transformers, the estimator at the end, and the whole."""
+    """A model taken apart: transformers, the estimator at the end, and the whole.
+
+    ``names`` are those of the table's columns where the whole was given them and its first part was not.
+    """
 
     model: Any
     steps: tuple[Any, ...]
     estimator: Any
     transform: Callable[[Any], Any]
+    names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,10 +55,56 @@ class Collapsed:
         return self.call("predict_proba", z)
 
 
+# Models that chose another one, or hold it, and answer with it unchanged: the attribute that it is found in.
+_HOLDERS = {
+    "sklearn.frozen.FrozenEstimator": "estimator",
+    "sklearn.model_selection.GridSearchCV": "best_estimator_",
+    "sklearn.model_selection.RandomizedSearchCV": "best_estimator_",
+    "sklearn.model_selection.HalvingGridSearchCV": "best_estimator_",
+    "sklearn.model_selection.HalvingRandomSearchCV": "best_estimator_",
+    "sklearn.linear_model.RANSACRegressor": "estimator_",
+    "sklearn.semi_supervised.SelfTrainingClassifier": "estimator_",
+}
+
+
+def _held(model: Any) -> Any:
+    """The model that answers in the end."""
+    while (attribute := _HOLDERS.get(public_name(type(model)))) is not None:
+        if not hasattr(model, attribute):
+            wanted = "fit it with refit=True" if attribute == "best_estimator_" else "call its fit first"
+            raise NotFittedModel(f"{type(model).__name__} has no {attribute}: {wanted}")
+        model = getattr(model, attribute)
+    return model
+
+
+def _renamed(holder: Any, parts: Parts) -> Parts:
+    """The parts of what a holder holds, with the holder's names of columns where it handed on an array without them."""
+    names = getattr(holder, "feature_names_in_", None)
+    if names is None or hasattr(_first(parts), "feature_names_in_"):
+        return parts
+    return replace(
+        parts, names=tuple(str(name) for name in names), transform=lambda X: parts.transform(_without_names(X))
+    )
+
+
+def _without_names(X: Any) -> Any:
+    return X if hasattr(X, "toarray") else np.asarray(X)
+
+
+def _first(parts: Parts) -> Any:
+    """The part that sees the table."""
+    first = parts.steps[0] if parts.steps else parts.estimator
+    return first.kernel_map if isinstance(first, Collapsed) else first
+
+
 def unwrap(model: Any) -> Parts:
-    """Split a pipeline into its transformers and its last estimator; a lone estimator has no transformers."""
-    if public_name(type(model)) == "sklearn.frozen.FrozenEstimator":
-        model = model.estimator
+    """Split a pipeline into its transformers and its last estimator; a lone estimator has no transformers.
+
+    A search, or another model that answers with one that it holds, is that one.
+    """
+    held = _held(model)
+    if held is not model:
+        return _renamed(model, unwrap(held))
     if public_name(type(model)) != "sklearn.pipeline.Pipeline":
         return Parts(model, (), model, lambda X: X)
     *before, (_, last) = model.steps
@@ -74,15 +124,13 @@ def unwrap(model: Any) -> Parts:
 
 def front_features(parts: Parts) -> tuple[tuple[str, ...], bool, Features]:
     """Names of the table's columns, whether they are the user's, and the features that reach the estimator."""
-    first = parts.steps[0] if parts.steps else parts.estimator
-    if isinstance(first, Collapsed):
-        first = first.kernel_map
+    first = _first(parts)
     width = getattr(first, "n_features_in_", None)
     if width is None and hasattr(first, "_BaseLibSVM__Xfit"):  # private: with a callable kernel libsvm counts nothing
         width = first._BaseLibSVM__Xfit.shape[1]
     if width is None:
         raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
-    given = getattr(first, "feature_names_in_", None)
+    given = parts.names or getattr(first, "feature_names_in_", None)
     names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
     features = Features((), np.arange(width), Vocabulary(), n_columns=width)
     for step in parts.steps:

@@ -15,7 +15,7 @@ from backlight.neural.network import Inputs, Score
 from backlight.neural.targets import Outputs
 from backlight.neural.units import PLAIN, Unit
 
-__all__ = ["Reference", "minus", "plain", "probability", "shifted"]
+__all__ = ["Reference", "column", "minus", "plain", "predicted", "probability", "shifted"]
 
 Reference = Callable[[Any, Any], np.ndarray]
 Make = Callable[[Inputs], Layer]
@@ -24,6 +24,17 @@ Make = Callable[[Inputs], Layer]
 def plain(name: str, make: Make, reference: Reference, outputs: Outputs | None = None, unit: Unit = PLAIN) -> Score:
     """The layer's output itself."""
     return Score(name, make, reference, outputs or Outputs(), unit)
+
+
+def column(y: Any) -> np.ndarray:
+    """One number a row as shape (n,), several as they are."""
+    out = np.asarray(y, dtype=float)
+    return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
+
+
+def predicted(model: Any, z: Any) -> np.ndarray:
+    """What the library predicts."""
+    return column(model.predict(z))
 
 
 def shifted(name: str, make: Make, constant: float, reference: Reference, unit: Unit = PLAIN) -> Score:

@@ -17,23 +17,28 @@ negative for every row, and every ranking of causes reversed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from backlight.errors import UnsupportedOption
 from backlight.neural.kernels import Kernel, of_pairwise, pool
 from backlight.neural.kernels import kernel_of as radial
 from backlight.neural.layers import Layer
+from backlight.neural.layers.combine import Deep
+from backlight.neural.layers.energies import Polynomial
 from backlight.neural.layers.pools import Budget, Link
+from backlight.neural.layers.units import Affine, tensor
 from backlight.neural.network import Head, Inputs, Score
 from backlight.neural.neuralize import neuralize
+from backlight.neural.perceptrons import perceptron_layers
 from backlight.neural.scores import minus, plain
 from backlight.neural.units import NATS
 
-__all__ = ["dense", "one_class_svm", "svm_anchors", "svm_kernel"]
+__all__ = ["dense", "one_class_svm", "products", "svm_anchors", "svm_kernel", "svm_products"]
 
 # score_samples is decision_function + offset_, so that a score far below the offset keeps only the absolute precision
 # of the offset: at this share of it the logarithm is still right to 13 digits.
@@ -59,12 +64,52 @@ def svm_kernel(estimator: Any) -> Kernel:
     return radial(estimator, estimator.kernel, float(estimator._gamma))  # private: the number behind gamma="scale"
 
 
+def products(
+    kind: Any,
+    gamma: float,
+    offset: float,
+    degree: float,
+    anchors: np.ndarray,
+    beta: np.ndarray,
+    intercept: np.ndarray,
+) -> Callable[[Inputs], Layer] | None:
+    """The layer of f_u = Σ_j β_uj k(x, u_j) + b_u where k is a function of products, by the library's name; else None.
+
+    β has shape (U, M). A linear kernel is an affine layer, a polynomial one `Polynomial`, and a sigmoid one a
+    perceptron with one layer of tanh units, which the relevance engine explains.
+    """
+    if kind == "linear":
+        return lambda inputs: Affine(tensor(beta @ anchors), tensor(intercept), inputs.pullback)
+    if kind in ("poly", "polynomial"):
+        return lambda inputs: Polynomial(
+            tensor(anchors), tensor(beta), tensor(intercept), gamma, offset, int(degree), inputs.pullback
+        )
+    if kind == "sigmoid":
+        hidden, last = (gamma * anchors, np.full(len(anchors), offset)), (beta, intercept)
+        return lambda inputs: Deep(perceptron_layers([hidden, last], nn.Tanh, inputs), len(beta))
+    return None
+
+
+def svm_products(
+    estimator: Any, anchors: np.ndarray, beta: np.ndarray, intercept: np.ndarray
+) -> Callable[[Inputs], Layer] | None:
+    """`products` of a libsvm estimator."""
+    gamma = float(estimator._gamma)  # private: the number behind gamma="scale"
+    return products(estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta, intercept)
+
+
 @neuralize.register("sklearn.svm.OneClassSVM")
 def one_class_svm(estimator: Any) -> Head:
-    """Neuralize a fitted `sklearn.svm.OneClassSVM` with a radial kernel."""
-    kernel = svm_kernel(estimator)
+    """Neuralize a fitted `sklearn.svm.OneClassSVM`; without a radial kernel, its decision function only."""
     vectors, dual = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
     total, rho = float(dual.sum()), float(np.ravel(estimator.offset_)[0])
+    signed = svm_products(estimator, vectors, dual[None], np.array([-rho]))
+    if signed is not None:
+        score = plain("decision_function", signed, lambda model, z: np.asarray(model.decision_function(z)))
+        return Head(
+            f"one-class SVM ({estimator.kernel} kernel, {len(vectors)} support vectors)", {"decision_function": score}
+        )
+    kernel = svm_kernel(estimator)
     log_weights = np.log(dual / total)
 
     def outlierness(model: Any, z: Any) -> np.ndarray:

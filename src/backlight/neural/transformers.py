@@ -252,7 +252,16 @@ def _discriminants(step: Any) -> tuple[np.ndarray, np.ndarray]:
     return A, np.asarray(step.xbar_, dtype=float) if step.solver == "svd" else np.zeros(A.shape[1])
 
 
+def _means(step: Any) -> tuple[np.ndarray, np.ndarray]:
+    if step.pooling_func is not np.mean:
+        name = getattr(step.pooling_func, "__name__", step.pooling_func)
+        raise UnsupportedOption(f"FeatureAgglomeration(pooling_func={name}) is not linear: fit it with numpy.mean")
+    member = np.arange(step.n_clusters_)[:, None] == np.asarray(step.labels_)
+    return member / member.sum(1, keepdims=True), np.zeros(len(step.labels_))
+
+
 LINEAR: dict[str, Affine] = {
+    "sklearn.cluster.FeatureAgglomeration": _means,
     "sklearn.decomposition.PCA": _pca,
     "sklearn.decomposition.IncrementalPCA": _pca,
     "sklearn.decomposition.TruncatedSVD": _components,

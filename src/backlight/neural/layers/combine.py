@@ -227,7 +227,7 @@ class Member(Around):
 
 
 class Deep(Layer):
-    """A multilayer perceptron, from elements to outputs: explained by the relevance engine as any module is.
+    """Hidden units, from elements to outputs: explained by the relevance engine as any module is.
 
     Attributes
     ----------
@@ -246,6 +246,6 @@ class Deep(Layer):
     def run(self, x: Point, ask: Ask) -> Pass:
         """Not here: `backlight.explain` hands the module to the relevance engine."""
         raise UnsupportedModel(
-            "a multilayer perceptron is explained by the relevance engine and cannot be a member of an ensemble in "
-            "this version: explain each of its estimators"
+            "hidden units (a perceptron's, a sigmoid kernel's) are explained by the relevance engine and cannot be in "
+            "a member of an ensemble in this version: explain each of its estimators"
         )
