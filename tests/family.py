@@ -44,6 +44,8 @@ DETECTORS = {
     "kde": neighbors.KernelDensity(bandwidth=0.7),
     "kde exponential": neighbors.KernelDensity(kernel="exponential", bandwidth=0.7),
     "lof": neighbors.LocalOutlierFactor(novelty=True, n_neighbors=7),
+    "lof manhattan": neighbors.LocalOutlierFactor(novelty=True, n_neighbors=7, metric="manhattan"),
+    "knn distance p 1": neighbors.NearestNeighbors(n_neighbors=5, p=1),
     "knn distance": neighbors.NearestNeighbors(n_neighbors=5),
     "gmm full": mixture.GaussianMixture(3, random_state=0),
     "gmm tied": mixture.GaussianMixture(3, covariance_type="tied", random_state=0),
@@ -83,6 +85,7 @@ CLASSIFIERS = {
     "nearest centroid": neighbors.NearestCentroid(),
     "nearest centroid city": neighbors.NearestCentroid(metric="manhattan"),
     "knn": neighbors.KNeighborsClassifier(5),
+    "knn manhattan": neighbors.KNeighborsClassifier(5, metric="manhattan"),
     "knn even": neighbors.KNeighborsClassifier(4),
     "logistic": linear_model.LogisticRegression(),
     "logistic liblinear": OneVsRestClassifier(linear_model.LogisticRegression(solver="liblinear")),
@@ -156,6 +159,7 @@ REGRESSORS = {
         gp.RBF([1.0, 2.0, 3.0, 4.0, 5.0]) * gp.RBF(2.0) + (0.1 * gp.DotProduct(1.0)) ** 2, alpha=0.1, optimizer=None
     ),
     "nystroem ridge": make_pipeline(Nystroem(n_components=30, gamma=0.1, random_state=0), linear_model.Ridge()),
+    "knn regression manhattan": neighbors.KNeighborsRegressor(4, metric="manhattan"),
     "knn regression": neighbors.KNeighborsRegressor(4),
     "voting regression": ensemble.VotingRegressor(
         [("svr", svm.SVR()), ("lin", make_pipeline(StandardScaler(), linear_model.Ridge()))], weights=[1, 3]

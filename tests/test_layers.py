@@ -298,6 +298,10 @@ def test_distances_and_local_outlier_factors_share_each_neighbours_distance(rng)
     assert near(backlight.explain(knn, Q).values, each[:, -1])
     assert near(backlight.explain(knn, Q, score="mean_distance").values, each.mean(1))
 
+    city = neighbors.NearestNeighbors(n_neighbors=4, metric="manhattan").fit(X)
+    apart = np.abs(Q[:, None] - X[city.kneighbors(Q, return_distance=False)])
+    assert near(backlight.explain(city, Q, score="mean_distance").values, apart.mean(1))
+
     lof = neighbors.LocalOutlierFactor(novelty=True, n_neighbors=4).fit(X)
     # density and reach of the training rows, from the definition (Breunig et al. 2000)
     dist = np.sqrt(((X[:, None] - X) ** 2).sum(2))
@@ -760,7 +764,8 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
     [
         (svm.SVC(kernel=lambda a, b: a @ b.T), "SVC.kernel='<lambda>'.*RadialKernel"),
         (neighbors.KNeighborsClassifier(weights="distance"), "weights='distance'"),
-        (neighbors.KNeighborsClassifier(metric="manhattan"), "metric='manhattan'"),
+        (neighbors.KNeighborsClassifier(metric="chebyshev"), "metric='chebyshev'"),
+        (neighbors.LocalOutlierFactor(metric="cosine", novelty=True), "metric='cosine'.*Normalizer"),
         (neighbors.LocalOutlierFactor(), "novelty=True"),
         (ensemble.VotingClassifier([("a", naive_bayes.GaussianNB()), ("b", svm.SVC())]), "voting='hard'"),
         (process(gp.ExpSineSquared() + gp.WhiteKernel(9)), r"GaussianProcessRegressor\(kernel=ExpSineSquared"),

@@ -32,6 +32,8 @@ _VETTED = frozenset(
         ),
         "sklearn.metrics._dist_metrics.EuclideanDistance",
         "sklearn.metrics._dist_metrics.EuclideanDistance64",
+        "sklearn.metrics._dist_metrics.ManhattanDistance",
+        "sklearn.metrics._dist_metrics.ManhattanDistance64",
         "sklearn.metrics._scorer._PassthroughScorer",
         "sklearn.metrics.pairwise.laplacian_kernel",
         "sklearn.model_selection._split.KFold",

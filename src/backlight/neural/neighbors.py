@@ -9,6 +9,8 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
 "neighbourhood" says why these k rows and not the next k: the mean squared distance of the latter less that of the
 former.
 
+Distances are Euclidean or city-block; sums of absolute differences stand where the former's squares do.
+
 Which rows are the neighbours is asked of the estimator's own search, so that ties fall as they do there.
 """
 
@@ -36,19 +38,27 @@ __all__ = ["distances", "local_outlier_factor", "neighbourhood", "vote"]
 
 def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
     """The training rows (private: `_fit_X`) and the estimator's own search, after a check of its metric."""
-    metric, params = estimator.effective_metric_, estimator.effective_metric_params_
-    if metric not in ("euclidean", "l2") and not (metric == "minkowski" and params.get("p", 2) == 2):
-        raise UnsupportedOption(
-            f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not "
-            "supported: fit it with metric='euclidean'"
-        )
+    city = _is_city(estimator)
     rows = dense(estimator._fit_X)
     bare = without_names(estimator)
 
     def search(z: np.ndarray, k: int) -> np.ndarray:
         return np.asarray(bare.kneighbors(z, n_neighbors=k, return_distance=False))
 
-    return NearestRows(search, tensor(rows)), rows
+    return NearestRows(search, tensor(rows), city), rows
+
+
+def _is_city(estimator: Any) -> bool:
+    """Whether its distances are city-block, not Euclidean."""
+    metric, p = estimator.effective_metric_, estimator.effective_metric_params_.get("p", 2)
+    if metric in ("manhattan", "cityblock", "l1") or (metric == "minkowski" and p == 1):
+        return True
+    if metric in ("euclidean", "l2") or (metric == "minkowski" and p == 2):
+        return False
+    raise UnsupportedOption(
+        f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not supported: "
+        "fit it with metric='euclidean' or 'manhattan'; a Normalizer before the former orders rows as 'cosine' does"
+    )
 
 
 @neuralize.register("sklearn.neighbors.NearestNeighbors")
@@ -74,7 +84,8 @@ def _distances(model: Any, z: Any, k: int) -> np.ndarray:
     """Distances that the library's search found, from explicit differences: its own lose digits near zero."""
     rows, query = dense(model._fit_X), dense(z)
     found = without_names(model).kneighbors(query, n_neighbors=k, return_distance=False)
-    return np.asarray(np.sqrt(((query[:, None] - rows[found]) ** 2).sum(2)))
+    delta = query[:, None] - rows[found]
+    return np.asarray(np.abs(delta).sum(2) if _is_city(model) else np.sqrt((delta**2).sum(2)))
 
 
 @neuralize.register("sklearn.neighbors.LocalOutlierFactor")
@@ -120,7 +131,7 @@ def vote(estimator: Any) -> Head:
     if len(names) < 2:
         raise UnsupportedOption("this KNeighborsClassifier was fitted on one class: there is nothing to tell apart")
 
-    by_class = [_search_among(rows[labels == c]) for c in range(len(names))]
+    by_class = [_search_among(rows[labels == c], nearest.city) for c in range(len(names))]
 
     def make(inputs: Inputs) -> Layer:
         return ClassOrderStatistics(nearest, by_class, torch.as_tensor(labels.astype(np.int64)), k, inputs.pullback)
@@ -132,17 +143,17 @@ def vote(estimator: Any) -> Head:
     return Head(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
 
 
-def _search_among(rows: np.ndarray) -> NearestRows:
+def _search_among(rows: np.ndarray, city: bool) -> NearestRows:
     """The library's search among some rows, centred: its products would lose digits far from zero."""
     from sklearn.neighbors import NearestNeighbors
 
     center = np.median(rows, axis=0)
-    model = NearestNeighbors().fit(rows - center)
+    model = NearestNeighbors(metric="manhattan" if city else "euclidean").fit(rows - center)
 
     def search(z: np.ndarray, k: int) -> np.ndarray:
         return np.asarray(model.kneighbors(z - center, n_neighbors=k, return_distance=False))
 
-    return NearestRows(search, tensor(rows))
+    return NearestRows(search, tensor(rows), city)
 
 
 def contrast_reference(
@@ -152,7 +163,7 @@ def contrast_reference(
     near = without_names(model).kneighbors(z, n_neighbors=k, return_distance=False)
     out = np.empty((len(z), n_classes))
     for i, row in enumerate(z):
-        d = ((row - rows) ** 2).sum(1)
+        d = np.abs(row - rows).sum(1) if _is_city(model) else ((row - rows) ** 2).sum(1)
         votes = np.bincount(labels[near[i]], minlength=n_classes)
         by_class = [np.sort(d[labels == c]) for c in range(n_classes)]
 
@@ -186,7 +197,8 @@ def neighbourhood(estimator: Any) -> Head:
     def make(inputs: Inputs) -> Layer:
         return OrderStatistics(nearest, tensor(weights), inputs.pullback, squared=True)
 
-    score = plain("neighbourhood", make, lambda model, z: (_distances(model, z, both) ** 2) @ weights)
+    power = 1 if nearest.city else 2
+    score = plain("neighbourhood", make, lambda model, z: (_distances(model, z, both) ** power) @ weights)
     return Head(f"neighbourhood of {k} of {len(rows)} rows", {"neighbourhood": score})
 
 

@@ -28,10 +28,20 @@ class NearestRows:
     search : function of rows (n, K) and a number k
         Positions of the k nearest training rows, nearest first, (n, k).
     rows : (M, K) training rows
+    city : bool
+        Whether distances are sums of absolute differences, not roots of sums of squares.
     """
 
-    def __init__(self, search: Callable[[np.ndarray, int], np.ndarray], rows: Tensor) -> None:
-        self.search, self.rows = search, rows
+    def __init__(self, search: Callable[[np.ndarray, int], np.ndarray], rows: Tensor, city: bool = False) -> None:
+        self.search, self.rows, self.city = search, rows, city
+
+    def gradient(self, delta: Tensor) -> Tensor:
+        """G with δ · g the city-block distance or the squared Euclidean one."""
+        return delta.sign() if self.city else delta
+
+    def size(self, delta: Tensor) -> Tensor:
+        """That distance, of differences (…, K)."""
+        return delta.abs().sum(-1) if self.city else delta.square().sum(-1)
 
     def find(self, z: Tensor, k: int, own: Tensor | None) -> Tensor:
         """Positions (n, k), leaving out each row's own."""
@@ -52,16 +62,16 @@ class OrderStatistics(Layer):
     r"""y = A(x) Σ_r w_r max(m_r, d_(r)) + b: a weighted sum of the distances to the nearest training rows.
 
     d_(r) is the r-th smallest distance. Relevance: :math:`R_i = A\sum_r w_r\,
-    d_{(r)}\,\delta_{ri}^2/\lVert\delta_r\rVert^2`; a neighbour at distance zero carries nothing. With floors m (the
-    reach of a local outlier factor) the larger one is shared in the same way, and a gate A, made of constants of the
-    training set, is passed as it is.
+    d_{(r)}\,\delta_{ri}^2/\lVert\delta_r\rVert^2`, of city-block distances :math:`|\delta_{ri}|`; a neighbour at
+    distance zero carries nothing. With floors m (the reach of a local outlier factor) the larger one is shared in the same way,
+    and a gate A, made of constants of the training set, is passed as it is.
 
     Parameters
     ----------
     rows : NearestRows
     weights : (k,)
     squared : bool
-        Whether d is squared.
+        Whether d is squared, where it is Euclidean.
     floor : (M,), optional
         m_r: a constant of each training row.
     gate : function of neighbours (n, k) to (n,), optional
@@ -95,18 +105,19 @@ class OrderStatistics(Layer):
         self.register_buffer("anchors", rows.rows)
 
     def _blocks(self, z: Tensor, found: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
-        """For as many rows as the cache holds: output, differences, their squares, terms, and the gate."""
+        """For as many rows as the cache holds: output, differences, their sizes, terms, and the gate."""
         step = max(1, _CHUNK_ENTRIES // (found.shape[1] * z.shape[1]))
         for rows, near in zip(torch.split(z, step), torch.split(found, step), strict=True):
             delta = rows[:, None, :] - self.anchors[near]
-            square = delta.square().sum(2)
-            # the root of zero has no gradient
-            d = square if self.squared else torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+            size = self.nearest.size(delta)
+            d = size
+            if not (self.squared or self.nearest.city):  # the root of zero has no gradient
+                d = torch.where(size > 0, torch.where(size > 0, size, 1.0).sqrt(), 0.0)
             if self.floor is not None:
                 d = torch.maximum(d, self.floor[near])
             scale = torch.ones_like(d[:, 0]) if self.gate is None else self.gate(near)
             terms = d * self.weights
-            yield scale * (terms.sum(1) + self.extra), delta, square, terms, scale
+            yield scale * (terms.sum(1) + self.extra), delta, size, terms, scale
 
     def _output(self, z: Tensor, own: Tensor | None) -> Tensor:
         found = self.nearest.find(z, len(self.weights), own)
@@ -125,9 +136,10 @@ class OrderStatistics(Layer):
         own = ask.own if ask.own is not None and bool((ask.own >= 0).any()) else None
         found = self.nearest.find(x.z, len(self.weights), own)  # a row is explained by the others, as pools do
         parts = []
-        for value, delta, square, terms, scale in self._blocks(x.z, found):
-            weight = torch.where(square > 0, scale[:, None] * terms / torch.where(square > 0, square, 1.0), 0.0)
-            parts.append((value, (weight * square).sum(1), self.pullback.sum_of_squares(delta, weight)))
+        for value, delta, size, terms, scale in self._blocks(x.z, found):
+            weight = torch.where(size > 0, scale[:, None] * terms / torch.where(size > 0, size, 1.0), 0.0)
+            shares = self.pullback.sum_of_pairs(delta, self.nearest.gradient(delta), weight)
+            parts.append((value, (weight * size).sum(1), shares))
         value, carried, shared = (torch.cat(part) for part in zip(*parts, strict=True))
         others = value[:, None]
         output = others if own is None else self._output(x.z, None)
@@ -152,10 +164,11 @@ class OrderStatistics(Layer):
 class ClassOrderStatistics(Layer):
     r"""The contrast f_ab = d_(m)^b − d_(m)^a: the m-th nearest row of class a against that of class b.
 
-    Squared distances. With an odd number k of neighbours and two classes, m = (k + 1)/2 makes f > 0 exactly where the
-    vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general m = min(v_a, v_b) +
-    1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies inside the ball, of the
-    other one outside. A class with fewer rows than that is represented by the k-th nearest row of all.
+    Squared distances, or city-block ones. With an odd number k of neighbours and two classes, m = (k + 1)/2 makes f > 0
+    exactly where the vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general
+    m = min(v_a, v_b) + 1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies
+    inside the ball, of the other one outside. A class with fewer rows than that is represented by the k-th nearest row
+    of all.
 
     Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f. Where a vote is a tie the library
     gives the first of the classes and the contrast decides by distance; the annotation ``tie`` says so.
@@ -198,7 +211,7 @@ class ClassOrderStatistics(Layer):
         """
         have = len(self.members[c])
         found = self.members[c][self.by_class[c].find(z, min(m + _SPARE, have), None)]
-        d = (z[:, None] - self.anchors[found]).square().sum(2)
+        d = self.nearest.size(z[:, None] - self.anchors[found])
         d, order = torch.sort(d, dim=1, stable=True)
         return found.gather(1, order)[:, :m], d[:, :m]
 
@@ -212,7 +225,7 @@ class ClassOrderStatistics(Layer):
         votes = torch.stack([(self.labels[near] == c).sum(1) for c in range(C)], 1)
         ranked = [self._ranked(z, c, k // 2 + 1) for c in range(C)]
         last = near[:, -1]
-        last_d = (z - self.anchors[last]).square().sum(1)
+        last_d = self.nearest.size(z - self.anchors[last])
         most = votes.sort(1, descending=True).values
         tie = most[:, 0] == most[:, 1]
 
@@ -245,16 +258,17 @@ class ClassOrderStatistics(Layer):
         """Shape (n, U)."""
         rival, mine, _ = self._pairs(x)
         z = x.z[:, None, :]
-        return (z - self.anchors[rival]).square().sum(2) - (z - self.anchors[mine]).square().sum(2)
+        return self.nearest.size(z - self.anchors[rival]) - self.nearest.size(z - self.anchors[mine])
 
     def run(self, x: Point, ask: Ask) -> Pass:
         """See `Layer.run`."""
         rival, mine, tie = self._pairs(x)
         z = x.z[:, None, :]
         far, near = z - self.anchors[rival], z - self.anchors[mine]
-        output = far.square().sum(2) - near.square().sum(2)
+        output = self.nearest.size(far) - self.nearest.size(near)
 
         def back(c: Tensor) -> Tensor:
-            return self.pullback.sum_of_squares(torch.cat([far, near], 1), torch.cat([c, -c], 1))
+            both = torch.cat([far, near], 1)
+            return self.pullback.sum_of_pairs(both, self.nearest.gradient(both), torch.cat([c, -c], 1))
 
         return Pass(output, output, back, output, {"order statistics": output}, {"tie": tie})

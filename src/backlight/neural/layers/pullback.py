@@ -116,11 +116,11 @@ class Pullback(nn.Module):
         """Shares of ‖δ‖², shape (rows, columns), from explicit differences of shape (rows, K)."""
         return self.pair(delta, delta)
 
-    def sum_of_squares(self, delta: Tensor, weight: Tensor) -> Tensor:
-        """Σ_r w_r · shares of ‖δ_r‖², (rows, columns), from differences (rows, r, K) and weights (rows, r)."""
+    def sum_of_pairs(self, delta: Tensor, gradient: Tensor, weight: Tensor) -> Tensor:
+        """Σ_r w_r · shares of δ_r · g_r, (rows, columns), from (rows, r, K) twice and weights (rows, r)."""
         into, back = self.into, self.back
-        squares = delta.square() if into is None or back is None else (delta @ back).mul_(delta @ into)
-        return self.columns((weight[:, None, :] @ squares).squeeze(1))
+        terms = delta * gradient if into is None or back is None else (delta @ back).mul_(gradient @ into)
+        return self.columns((weight[:, None, :] @ terms).squeeze(1))
 
     def linear(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The linear function z ↦ weight · z + bias, of elements: weights (U, E), constants (U,), reference (E,).
