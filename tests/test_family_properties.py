@@ -30,6 +30,32 @@ sizes = st.floats(1e-3, 30.0)
 scales = st.sampled_from([1e-3, 1.0, 1e3])
 
 
+metrics = st.sampled_from(["euclidean", "manhattan"])
+
+
+def covariances():
+    """Sums of up to three products."""
+    lengths = st.floats(0.3, 10)
+    radial = st.one_of(
+        st.builds(gp.RBF, lengths),
+        st.builds(gp.Matern, lengths, nu=st.sampled_from([0.5, 1.5, 2.5, np.inf])),
+        st.builds(gp.RationalQuadratic, lengths, st.floats(0.1, 5)),
+        st.builds(lambda k, e: k**e, st.builds(gp.Matern, lengths, nu=st.just(1.5)), st.floats(0.5, 3)),
+    )
+    factor = st.builds(gp.ConstantKernel, st.floats(0.1, 5))
+    term = st.one_of(
+        radial,
+        st.builds(gp.WhiteKernel, st.floats(0.01, 1)),
+        st.builds(gp.DotProduct, st.floats(0, 2)),
+        st.builds(lambda a, b: a * b, factor, radial),
+        st.builds(lambda a, b: a * b, radial, radial),
+        st.builds(lambda a, b: a * b, factor, st.builds(gp.DotProduct, st.floats(0, 2))),
+    )
+    return st.builds(
+        lambda first, rest: sum(rest, first), radial, st.lists(term, max_size=2)
+    )  # at least one term is not constant
+
+
 def models():
     """Detectors, clusterings, classifiers and regressions with their options."""
     k = st.integers(1, 6)
@@ -37,8 +63,11 @@ def models():
     return st.one_of(
         st.builds(svm.OneClassSVM, gamma=gamma, nu=st.floats(0.05, 0.9)),
         st.builds(neighbors.KernelDensity, kernel=st.sampled_from(["gaussian", "exponential"]), bandwidth=st.floats(0.05, 5)),
-        st.builds(neighbors.NearestNeighbors, n_neighbors=k),
-        st.builds(neighbors.LocalOutlierFactor, n_neighbors=k, novelty=st.just(True), contamination=st.floats(0.01, 0.4)),
+        st.builds(neighbors.NearestNeighbors, n_neighbors=k, p=st.sampled_from([1, 2])),
+        st.builds(
+            neighbors.LocalOutlierFactor, n_neighbors=k, novelty=st.just(True), contamination=st.floats(0.01, 0.4),
+            metric=metrics,
+        ),
         st.builds(
             mixture.GaussianMixture, st.integers(1, 4), random_state=st.just(0), reg_covar=st.just(1e-3),
             covariance_type=st.sampled_from(["full", "tied", "diag", "spherical"]),
@@ -64,7 +93,7 @@ def models():
             kernel_ridge.KernelRidge, kernel=st.sampled_from(["rbf", "laplacian"]), gamma=sizes, alpha=st.floats(0.01, 5)
         ),
         st.builds(
-            gaussian_process.GaussianProcessRegressor, st.builds(gp.RBF, st.floats(0.3, 10), st.just("fixed")),
+            gaussian_process.GaussianProcessRegressor, covariances(), optimizer=st.none(),
             alpha=st.floats(0.05, 1), normalize_y=st.booleans(),
         ),
         st.builds(discriminant_analysis.QuadraticDiscriminantAnalysis, reg_param=st.floats(0.05, 0.9)),
@@ -73,8 +102,9 @@ def models():
         ),
         st.builds(naive_bayes.GaussianNB, var_smoothing=st.floats(1e-6, 1)),
         st.builds(naive_bayes.BernoulliNB, alpha=st.floats(0.01, 5), binarize=st.floats(0, 1), fit_prior=st.booleans()),
-        st.builds(neighbors.KNeighborsClassifier, k),
-        st.builds(neighbors.KNeighborsRegressor, k),
+        st.builds(neighbors.KNeighborsClassifier, k, metric=metrics),
+        st.builds(neighbors.KNeighborsRegressor, k, metric=metrics),
+        st.builds(neighbors.NearestCentroid, metric=metrics),
         st.builds(linear_model.LogisticRegression, C=st.floats(0.01, 10), fit_intercept=st.booleans()),
         st.builds(linear_model.Ridge, alpha=st.floats(0.01, 10), fit_intercept=st.booleans()),
         st.builds(

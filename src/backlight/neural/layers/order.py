@@ -63,8 +63,8 @@ class OrderStatistics(Layer):
 
     d_(r) is the r-th smallest distance. Relevance: :math:`R_i = A\sum_r w_r\,
     d_{(r)}\,\delta_{ri}^2/\lVert\delta_r\rVert^2`, of city-block distances :math:`|\delta_{ri}|`; a neighbour at
-    distance zero carries nothing. With floors m (the reach of a local outlier factor) the larger one is shared in the same way,
-    and a gate A, made of constants of the training set, is passed as it is.
+    distance zero carries nothing. With floors m (the reach of a local outlier factor) the larger one is shared in the
+    same way, and a gate A, made of constants of the training set, is passed as it is.
 
     Parameters
     ----------
