@@ -45,6 +45,8 @@ _VETTED = frozenset(
         "sklearn.neighbors._kd_tree.KDTree",
         "sklearn.neighbors._kd_tree.KDTree64",
         "sklearn.utils._bunch.Bunch",
+        "sklearn.utils._metadata_requests.MetadataRequest",
+        "sklearn.utils._metadata_requests.MethodMetadataRequest",
     }
 )  # fmt: skip
 
