@@ -52,7 +52,8 @@ def show_decisions(
     width: int | None,
 ) -> None:
     """Write what was asked for, and print what makes each class, cluster or prediction."""
-    from backlight.report import decisions, doubtful, reasons_of, write_decision_report
+    from backlight.explanation.display import aligned
+    from backlight.report import decisions, doubtful, in_words, reasons_of, write_decision_report
     from backlight.tables.files import write_table
 
     if labels is None:
@@ -80,7 +81,8 @@ def show_decisions(
     table.add_column("made by (mean part of the score)")
     for group in decisions(ex):
         order = np.argsort(-np.abs(group.mean), kind="stable")[:4]
-        made = ", ".join(f"{escape(ex.feature_names[j])} ({group.mean[j]:+.3g})" for j in order)
+        parts = aligned(group.mean[order], signed=True)
+        made = ", ".join(f"{escape(ex.feature_names[j])} ({part})" for j, part in zip(order, parts, strict=True))
         table.add_row(escape(group.name), f"{len(group.members):,}", made)
     console.print(table)
     rows = doubtful(ex, min(top or _SHOWN, _SHOWN, len(ex)))
@@ -90,10 +92,10 @@ def show_decisions(
         closest.add_column("is")
     closest.add_column("score", justify="right", no_wrap=True)
     closest.add_column("because (part of the score)")
-    for i in rows:
-        because = ", ".join(f"{escape(name)} {escape(cell)} ({value:+.2g})" for name, cell, value in reasons_of(ex, i))
+    scores = aligned(np.asarray(ex.output)[rows], 4)
+    for i, score in zip(rows, scores, strict=True):
         named = [escape(str(names[int(index[i])]))] if index is not None else []
-        closest.add_row(escape(str(labels[i])), *named, f"{float(ex.output[i]):.3g}", because)
+        closest.add_row(escape(str(labels[i])), *named, score, escape(in_words(reasons_of(ex, i))))
     console.print(f"\n{'The closest calls' if index is not None else 'The largest scores'}:")
     console.print(closest)
     gap = float(np.abs(ex.residual).max())

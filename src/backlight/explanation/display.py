@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -10,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from backlight.explanation.core import Explanation
 
-__all__ = ["as_html", "as_text", "cell_text", "number"]
+__all__ = ["aligned", "as_html", "as_text", "cell_text", "number"]
 
 _LINES = 6
 
@@ -18,6 +20,30 @@ _LINES = 6
 def number(value: float) -> str:
     """A number for people: four significant digits."""
     return "0" if value == 0 else f"{value:.4g}"
+
+
+def aligned(values: Iterable[float], digits: int = 3, *, signed: bool = False, scale: float | None = None) -> list[str]:
+    """Numbers that are read together: the same decimals for all, so that the largest one has some digits.
+
+    Exponents only where the largest is below 10⁻⁴ or above 10⁷. ``scale`` stands for the largest where more is read
+    beside them.
+
+    Examples
+    --------
+    >>> aligned([-118.3, 57.21, 0.04], 2, signed=True)
+    ['-118', '+57', '0']
+    >>> aligned([2, 2.0304])
+    ['2.00', '2.03']
+    """
+    values = [float(value) for value in values]
+    most = max((abs(value) for value in values if math.isfinite(value)), default=0.0) if scale is None else scale
+    plus = "+" if signed else ""
+    if most and not 1e-4 <= most < 1e7:
+        return [f"{value:{plus}.{digits - 1}e}" if value else "0" for value in values]
+    decimals = max(0, digits - 1 - math.floor(math.log10(most))) if most else 0
+    shown = [f"{value:{plus}.{decimals}f}" for value in values]
+    # what is nothing at this scale has no sign
+    return [text if float(text) else text.lstrip("+-") for text in shown]
 
 
 def as_text(ex: Explanation) -> str:

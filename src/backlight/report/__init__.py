@@ -14,7 +14,7 @@ All text goes through the template's escaping or through `svg`'s. Imports ``anom
 
 from backlight.report.anomaly import KnownFaults, write_anomaly_report
 from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report, write_phases
-from backlight.report.decisions import decisions, doubtful, reasons_of, write_decision_report
+from backlight.report.decisions import decisions, doubtful, in_words, reasons_of, write_decision_report
 from backlight.report.pictures import write_picture_report, write_pictures
 from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
 
@@ -22,6 +22,7 @@ __all__ = [
     "KnownFaults",
     "decisions",
     "doubtful",
+    "in_words",
     "reasons_of",
     "write_anomaly_report",
     "write_audit_numbers",

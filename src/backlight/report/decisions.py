@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backlight.explanation.display import aligned
 from backlight.report.page import write_page
 from backlight.report.svg import waterfall_bar
 
 if TYPE_CHECKING:
     from backlight.explanation import Explanation
 
-__all__ = ["Decision", "decisions", "doubtful", "reasons_of", "write_decision_report"]
+__all__ = ["Decision", "decisions", "doubtful", "in_words", "reasons_of", "write_decision_report"]
 
 _COLUMNS = 12
 _REASONS = 4
@@ -66,6 +67,12 @@ def reasons_of(ex: Explanation, row: int, count: int = _REASONS) -> list[tuple[s
     return [(ex.feature_names[j], cell(ex, row, j), float(ex.values[row, j])) for j in order]
 
 
+def in_words(why: list[tuple[str, str, float]]) -> str:
+    """Reasons in a line: column, cell, and its part of the score."""
+    parts = aligned([value for _, _, value in why], 2, signed=True)
+    return ", ".join(f"{column} {text} ({part})" for (column, text, _), part in zip(why, parts, strict=True))
+
+
 def cell(ex: Explanation, row: int, column: int) -> str:
     """A cell of the table, for people."""
     if ex.data is None:
@@ -105,14 +112,18 @@ def write_decision_report(
     rows = doubtful(ex, top)
     names = dict(enumerate(ex.provenance.get("outputs") or ()))
     index = ex.annotations.get("target")
+    scores = aligned(np.asarray(ex.output)[rows], 4)
     mean = max(float(np.abs(group.mean).max()) for group in found) or 1.0
     write_page(
         "decisions.html.j2", path, force=force, title=title, kind=str(ex.provenance["model"]), method=ex.method,
         score=ex.target, rows=len(ex), decided=index is not None, gap=float(np.abs(ex.residual).max()),
-        base=float(np.median(np.abs(ex.base_values))), size=float(np.median(np.abs(np.asarray(ex.output)))),
+        **dict(zip(("base", "size"), aligned(np.median(np.abs([ex.base_values, ex.output]), axis=1)), strict=True)),
         groups=[_group(ex, group, np.setdiff1d(every, group.members), mean) for group in found],
         several=len(found) > 1,
-        details=[_row(ex, int(i), labels, "" if index is None else str(names[int(index[i])])) for i in rows],
+        details=[
+            _row(ex, int(i), str(labels[i]), "" if index is None else str(names[int(index[i])]), score)
+            for i, score in zip(rows, scores, strict=True)
+        ],
         provenance={**provenance, **{name: str(v) for name, v in ex.provenance["versions"].items()}},
     )  # fmt: skip
 
@@ -123,35 +134,32 @@ def _group(ex: Explanation, group: Decision, others: np.ndarray, scale: float) -
         "name": group.name, "count": len(group.members),
         "columns": [
             {
-                "name": ex.feature_names[j], "mean": f"{group.mean[j]:+.3g}",
+                "name": ex.feature_names[j], "mean": mean,
                 "bar": waterfall_bar(0, float(group.mean[j]), -scale, scale, "pos" if group.mean[j] >= 0 else "neg"),
                 "inside": typical(ex, group.members, j), "outside": typical(ex, others, j),
             }
-            for j in order
+            for j, mean in zip(order, aligned(group.mean[order], signed=True), strict=True)
         ],
         "left": len(group.mean) - len(order),
     }  # fmt: skip
 
 
-def _row(ex: Explanation, row: int, labels: np.ndarray, name: str) -> dict[str, Any]:
+def _row(ex: Explanation, row: int, label: str, name: str, score: str) -> dict[str, Any]:
     why = reasons_of(ex, row, _COLUMNS)
     scale = float(np.abs(ex.values[row]).max()) or 1.0
+    rest = float(ex.values[row].sum() - sum(value for _, _, value in why))
+    base, whole = float(ex.base_values[row]), float(ex.output[row])
+    *parts, rest_part, base_part = aligned([*(value for _, _, value in why), rest, base], 4, signed=True, scale=scale)
     return {
-        "label": str(labels[row]), "decision": name, "score": f"{float(ex.output[row]):.4g}",
-        "base": _number(float(ex.base_values[row]), scale),
-        "short": ", ".join(f"{column} {text} ({value:+.2g})" for column, text, value in why[:_REASONS]),
+        "label": label, "decision": name, "score": score, "base": base_part, "rest": rest_part,
+        "whole": aligned([whole], 4, scale=scale)[0],
+        "short": in_words(why[:_REASONS]),
         "why": [
             {
-                "name": column, "cell": text, "value": f"{value:+.4g}",
+                "name": column, "cell": text, "value": part,
                 "bar": waterfall_bar(0, value, -scale, scale, "pos" if value >= 0 else "neg"),
             }
-            for column, text, value in why
+            for (column, text, value), part in zip(why, parts, strict=True)
         ],
-        "rest": _number(float(ex.values[row].sum() - sum(value for _, _, value in why)), scale),
         "left": ex.values.shape[1] - len(why),
     }  # fmt: skip
-
-
-def _number(value: float, scale: float) -> str:
-    """A number beside others of a scale: what rounding left of zero is zero."""
-    return "0" if abs(value) < 1e-12 * scale else f"{value:+.4g}"

@@ -72,6 +72,8 @@ class Radial(Layer):
         super().__init__()
         self.pullback, self.profile, self.metric, self.units = pullback, profile, metric, len(anchors)
         self.concave = concave
+        squares = metric == "sqeuclidean"
+        self.expands = squares and concave and len(anchors) >= _MANY and anchors.shape[1] >= _WIDE
         self.rules = {"distance": "distance"}
         self.register_buffer("anchors", anchors)
         self.register_buffer("center", anchors.median(0).values)
@@ -83,7 +85,6 @@ class Radial(Layer):
         squared = centred.square().sum(1)
         self.radius = float(squared.max())
         self.register_buffer("payload", torch.cat([centred, pullback.carried(centred)], 1))
-        self.expands = concave and len(anchors) >= _MANY and anchors.shape[1] >= _WIDE
         if self.expands:  # ‖z − u‖² = [z, ‖z‖², 1] · [−2u, 1, ‖u‖²]
             keys = torch.cat([-2 * centred, torch.ones_like(squared)[:, None], squared[:, None]], 1)
             self.register_buffer("keys", keys.T.contiguous())
