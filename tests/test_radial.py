@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import KernelDensity
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import backlight
 from backlight.neural.layers.base import Ask, Point
 from backlight.neural.layers.pullback import Pullback
 from backlight.neural.layers.radial import Radial
+from tests.oracles.memory import Largest
 
 
 def roots(anchors, **options):
@@ -111,21 +111,12 @@ def test_memory_does_not_grow_with_rows_times_anchors(kernel, rng):
     M, d, n = 1500, 6, 3000
     net = backlight.neuralize(KernelDensity(kernel=kernel, bandwidth=9.0).fit(rng.normal(size=(M, d))))
 
-    class Largest(TorchDispatchMode):
-        entries = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor):
-                Largest.entries = max(Largest.entries, out.untyped_storage().nbytes() // 8)
-            return out
-
     X = rng.normal(size=(n, d))
-    with Largest():
+    with Largest() as largest:
         backlight.explain(net, X)
         net(X)
 
-    assert Largest.entries <= 4 * max(1 << 16, n * d, M * (2 * d + 2))
+    assert largest.entries <= 4 * max(1 << 16, n * d, M * (2 * d + 2))
 
 
 def test_an_absolute_distance_is_shared_the_same_however_rows_are_cut(rng, monkeypatch):

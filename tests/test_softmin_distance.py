@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from backlight.neural.layers.pullback import Pullback
 from backlight.neural.layers.softmin_distance import SoftMinDistance
 from backlight.rules import SOFTMIN_RULES, Free, OneClassDTD, Pool, Stable
 from tests.oracles import softmin as oracle
+from tests.oracles.memory import Largest
 
 
 def pool(U, weights=None, gamma=0.5, dtype=torch.float64):
@@ -223,20 +223,11 @@ def test_no_tensor_of_rows_times_anchors_times_features_is_formed(rng):
     n, M, d = 3000, 2000, 40
     net, X = pool(rng.normal(size=(M, d))), torch.tensor(rng.normal(size=(n, d)))
 
-    class Largest(TorchDispatchMode):
-        entries = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            if isinstance(out, torch.Tensor):
-                Largest.entries = max(Largest.entries, out.untyped_storage().nbytes() // 8)
-            return out
-
-    with Largest():
+    with Largest() as largest:
         net.relevance(X, Stable())
 
     # Sums over anchors of every row, and three blocks of a few rows.
-    assert Largest.entries <= max(n * net.payload.shape[1], 3 * net.chunk * M)
+    assert largest.entries <= max(n * net.payload.shape[1], 3 * net.chunk * M)
     assert net.payload.shape[1] < 2 * d + 1 + 8
     assert 3 * net.chunk < n / 10
 
