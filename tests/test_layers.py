@@ -27,6 +27,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.gaussian_process import kernels as gp
 from sklearn.kernel_approximation import Nystroem
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.metrics.pairwise import laplacian_kernel
 from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, RandomizedSearchCV
 from sklearn.multiclass import OneVsOneClassifier
@@ -572,7 +573,12 @@ def test_a_regression_an_output(rng):
 
 @pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # of what shap imports
 def test_a_search_is_its_best_model(rng):
+    class Another(GridSearchCV):
+        """As other libraries have."""
+
     X, y = table(rng)
+    own = Another(svm.SVC(), {"C": [1.0]}, cv=2).fit(X, y)
+    assert near(backlight.explain(own, X).values, backlight.explain(own.best_estimator_, X).values, 0)
     search = RandomizedSearchCV(svm.SVC(), {"C": [0.1, 1.0, 10.0]}, n_iter=2, cv=2, random_state=0).fit(X, y)
     assert near(backlight.explain(search, X).values, backlight.explain(search.best_estimator_, X).values, 0)
     forest = GridSearchCV(ensemble.RandomForestClassifier(5, random_state=0), {"max_depth": [2]}, cv=2).fit(X, y)
@@ -779,6 +785,7 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
         (neighbors.RadiusNeighborsClassifier(5.0), "step function"),
         (cluster.AffinityPropagation(max_iter=1), "has not converged"),
         (cluster.Birch(), "Birch has no network.*KernelClusters"),
+        (KernelRidge(kernel="poly", degree=2.5, coef0=99), "degree=2.5"),
         (ensemble.StackingClassifier([("a", naive_bayes.GaussianNB())]), "final_estimator_ on transform"),
         (ensemble.AdaBoostClassifier(n_estimators=3), "AdaBoostClassifier.*counts votes"),
         (OneVsOneClassifier(svm.LinearSVC()), "OneVsOneClassifier.*counts votes"),

@@ -58,10 +58,7 @@ class Collapsed:
 # Models that chose another one, or hold it, and answer with it unchanged: the attribute that it is found in.
 _HOLDERS = {
     "sklearn.frozen.FrozenEstimator": "estimator",
-    "sklearn.model_selection.GridSearchCV": "best_estimator_",
-    "sklearn.model_selection.RandomizedSearchCV": "best_estimator_",
-    "sklearn.model_selection.HalvingGridSearchCV": "best_estimator_",
-    "sklearn.model_selection.HalvingRandomSearchCV": "best_estimator_",
+    "sklearn.model_selection.BaseSearchCV": "best_estimator_",  # of every search, also of other libraries
     "sklearn.linear_model.RANSACRegressor": "estimator_",
     "sklearn.semi_supervised.SelfTrainingClassifier": "estimator_",
 }
@@ -69,7 +66,9 @@ _HOLDERS = {
 
 def _held(model: Any) -> Any:
     """The model that answers in the end."""
-    while (attribute := _HOLDERS.get(public_name(type(model)))) is not None:
+    while attribute := next(
+        (_HOLDERS[name] for name in map(public_name, type(model).__mro__) if name in _HOLDERS), None
+    ):
         if not hasattr(model, attribute):
             wanted = "fit it with refit=True" if attribute == "best_estimator_" else "call its fit first"
             raise NotFittedModel(f"{type(model).__name__} has no {attribute}: {wanted}")

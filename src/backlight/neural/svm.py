@@ -81,6 +81,8 @@ def products(
     if kind == "linear":
         return lambda inputs: Affine(tensor(beta @ anchors), tensor(intercept), inputs.pullback)
     if kind in ("poly", "polynomial"):
+        if degree != int(degree):
+            raise UnsupportedOption(f"a polynomial kernel of degree={degree} is not supported: fit it with a whole one")
         return lambda inputs: Polynomial(
             tensor(anchors), tensor(beta), tensor(intercept), gamma, offset, int(degree), inputs.pullback
         )
