@@ -771,6 +771,12 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
         (svm.SVC(kernel=lambda a, b: a @ b.T), "SVC.kernel='<lambda>'.*RadialKernel"),
         (neighbors.KNeighborsClassifier(weights="distance"), "weights='distance'"),
         (neighbors.KNeighborsClassifier(metric="chebyshev"), "metric='chebyshev'"),
+        (neighbors.KNeighborsClassifier(metric_params={"w": np.arange(5.0)}), "metric_params=.*'w'.*scale the columns"),
+        (neighbors.LocalOutlierFactor(novelty=True, p=1, metric_params={"w": np.ones(5)}), "metric_params=.*'w'"),
+        (
+            neighbors.KernelDensity(metric="minkowski", metric_params={"w": np.ones(5)}),
+            "metric_params=.*'w'.*scale the columns",
+        ),
         (neighbors.LocalOutlierFactor(metric="cosine", novelty=True), "metric='cosine'.*Normalizer"),
         (neighbors.LocalOutlierFactor(), "novelty=True"),
         (ensemble.VotingClassifier([("a", naive_bayes.GaussianNB()), ("b", svm.SVC())]), "voting='hard'"),

@@ -47,9 +47,14 @@ def kernel_density(estimator: Any) -> Head:
             f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its "
             "edge: fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
         )
-    if estimator.metric not in ("euclidean", "l2") and not (
-        estimator.metric == "minkowski" and (estimator.metric_params or {}).get("p", 2) == 2
-    ):
+    params = dict(estimator.metric_params or {})
+    p = params.pop("p", 2)
+    if any(value is not None for value in params.values()):
+        raise UnsupportedOption(
+            f"KernelDensity(metric_params={estimator.metric_params!r}) is not supported: scale the columns before it "
+            "instead"
+        )
+    if estimator.metric not in ("euclidean", "l2") and not (estimator.metric == "minkowski" and p == 2):
         raise UnsupportedOption(
             f"KernelDensity(metric={estimator.metric!r}) is not supported: fit it with metric='euclidean'"
         )

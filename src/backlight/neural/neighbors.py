@@ -50,7 +50,13 @@ def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
 
 def _is_city(estimator: Any) -> bool:
     """Whether its distances are city-block, not Euclidean."""
-    metric, p = estimator.effective_metric_, estimator.effective_metric_params_.get("p", 2)
+    metric, params = estimator.effective_metric_, dict(estimator.effective_metric_params_)
+    p = params.pop("p", 2)
+    if any(value is not None for value in params.values()):
+        raise UnsupportedOption(
+            f"{type(estimator).__name__}(metric_params={estimator.metric_params!r}) is not supported: scale the "
+            "columns before it instead"
+        )
     if metric in ("manhattan", "cityblock", "l1") or (metric == "minkowski" and p == 1):
         return True
     if metric in ("euclidean", "l2") or (metric == "minkowski" and p == 2):
