@@ -47,6 +47,7 @@ LINEAR = {
     "pca whiten": decomposition.PCA(3, whiten=True),
     "incremental pca": decomposition.IncrementalPCA(3),
     "svd": decomposition.TruncatedSVD(3, random_state=0),
+    "svd arpack": decomposition.TruncatedSVD(3, algorithm="arpack", random_state=0),
     "ica": decomposition.FastICA(3, random_state=0, whiten="unit-variance"),
     "factor analysis": decomposition.FactorAnalysis(2),
     "lda": LinearDiscriminantAnalysis(),

@@ -110,6 +110,7 @@ class Features:
 
     def projected(self, A: np.ndarray, center: np.ndarray) -> Features:
         """(x − center) Aᵀ."""
+        A = np.ascontiguousarray(A)  # some solvers return their axes as a view in reverse, which torch cannot take
         if self.linear is None:
             return replace(self, linear=Linear(A, center, np.zeros(len(A))))
         old = self.linear
