@@ -1,6 +1,7 @@
 """The scikit-learn family: one fitted model for every kind of network, small enough to fit in milliseconds."""
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 from sklearn import (  # fmt: skip
@@ -180,3 +181,13 @@ def table(rng: np.random.Generator, n: int = 160, d: int = 5, classes: int = 3) 
     y = rng.integers(0, classes, n)
     mixing = rng.normal(size=(d, d)) / 2 + np.eye(d)
     return rng.normal(size=(n, d)) @ mixing + 2.5 * rng.normal(size=(classes, d))[y], y
+
+
+def process(kernel: gp.Kernel) -> gaussian_process.GaussianProcessRegressor:
+    """A regression with a covariance as it is given."""
+    return gaussian_process.GaussianProcessRegressor(kernel, alpha=0.3, optimizer=None)
+
+
+def near(a: Any, b: Any, tolerance: float = 1e-10) -> bool:
+    """Whether two arrays are equal to a share of the second one's largest number, or of one."""
+    return np.abs(np.asarray(a) - b).max() <= tolerance * max(1, np.abs(b).max())

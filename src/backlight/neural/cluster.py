@@ -66,7 +66,7 @@ def centers_only(estimator: Any) -> Head:
     if not len(centers):
         raise UnsupportedOption(f"this {name} has not converged and has no centres: fit it with more iterations")
     pairs = _each_against_all(len(centers))
-    scores = _scores(centers, pairs, lambda _, z: _margins(_squared(z, centers)), list(range(len(centers))), _nearest)
+    scores = _scores(centers, pairs, lambda _, z: _margins(_distances(z, centers)), list(range(len(centers))), _nearest)
     return _head(estimator, pairs, scores)
 
 
@@ -89,7 +89,7 @@ def nearest_centroid(estimator: Any) -> Head:
         units = Radial(tensor(centers), inputs.pullback, metric=metric)
         return Contrasts(units, pairs, _stiffness(centers, pairs, metric))
 
-    score = plain("contrast", contrast, lambda _, z: _margins(_squared(z, centers, metric)), outputs)
+    score = plain("contrast", contrast, lambda _, z: _margins(_distances(z, centers, metric)), outputs)
     return Head(f"nearest of {k} centroids", {"contrast": score})
 
 
@@ -127,7 +127,7 @@ def _each_against_all(k: int) -> Pairs:
     return [[(c, other) for other in range(k) if other != c] for c in range(k)]
 
 
-def _squared(z: Any, centers: np.ndarray, metric: str = "sqeuclidean") -> np.ndarray:
+def _distances(z: Any, centers: np.ndarray, metric: str = "sqeuclidean") -> np.ndarray:
     from scipy.spatial.distance import cdist
 
     return np.asarray(cdist(dense(z), centers, metric))
@@ -144,12 +144,12 @@ def _transformed(model: Any, z: Any) -> np.ndarray:
 
 
 def _nearest(model: Any, z: Any) -> np.ndarray:
-    return np.asarray(_squared(z, dense(model.cluster_centers_)).min(1))
+    return np.asarray(_distances(z, dense(model.cluster_centers_)).min(1))
 
 
 def _stiffness(centers: np.ndarray, pairs: Pairs, metric: str = "sqeuclidean") -> float:
     """The β of `Contrasts`: one over the mean of the targets' scores at their centres."""
-    d = _squared(centers, centers, metric)
+    d = _distances(centers, centers, metric)
     mean = float(np.mean([min(d[a, b] for a, b in path) for path in pairs]))
     return 1 / mean if mean > 0 else 1.0
 

@@ -29,6 +29,7 @@ from backlight.neural.layers.order import NearestRows, OrderStatistics
 from backlight.neural.layers.pools import SoftMinPool
 from backlight.neural.layers.surprise import WithSurprise
 from backlight.neural.layers.units import tensor
+from backlight.neural.neighbors import metric_of
 from backlight.neural.network import Head, Inputs
 from backlight.neural.neuralize import neuralize
 from backlight.neural.scores import minus, plain, shifted
@@ -47,14 +48,7 @@ def kernel_density(estimator: Any) -> Head:
             f"KernelDensity(kernel={estimator.kernel!r}) is a step function, constant in every feature but at its "
             "edge: fit it with kernel='gaussian', 'exponential', 'epanechnikov', 'linear' or 'cosine'"
         )
-    params = dict(estimator.metric_params or {})
-    p = params.pop("p", 2)
-    if any(value is not None for value in params.values()):
-        raise UnsupportedOption(
-            f"KernelDensity(metric_params={estimator.metric_params!r}) is not supported: scale the columns before it "
-            "instead"
-        )
-    if estimator.metric not in ("euclidean", "l2") and not (estimator.metric == "minkowski" and p == 2):
+    if metric_of(estimator, estimator.metric, estimator.metric_params) != "euclidean":
         raise UnsupportedOption(
             f"KernelDensity(metric={estimator.metric!r}) is not supported: fit it with metric='euclidean'"
         )

@@ -179,9 +179,7 @@ def kernel_ridge(estimator: Any) -> Head:
     beta = dual.ravel()
     gamma = 1 / anchors.shape[1] if estimator.gamma is None else float(estimator.gamma)
 
-    make = products(
-        estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta[None], np.zeros(1)
-    )  # fmt: skip
+    make = products(estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta[None], np.zeros(1))
     if make is None:
         kernel = of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1])
         make = _levelled(kernel, anchors, beta, 0.0)

@@ -181,13 +181,13 @@ def at_length(kernel: Kernel, length: float) -> Kernel:
 
 
 def _matern_3_2(d: Tensor) -> Tensor:
-    """S − log(1 + s), s = √(3d): of k = (1 + s) e^{−s}."""
+    """ψ = s − log(1 + s), s = √(3d): of k = (1 + s) e^{−s}."""
     s = _root(3 * d)
     return (s - torch.log1p(s)).clamp_min(0)
 
 
 def _matern_5_2(d: Tensor) -> Tensor:
-    """S − log(1 + s + s²/3), s = √(5d): of k = (1 + s + s²/3) e^{−s}."""
+    """ψ = s − log(1 + s + s²/3), s = √(5d): of k = (1 + s + s²/3) e^{−s}."""
     s = _root(5 * d)
     return (s - torch.log1p(s + s.square() / 3)).clamp_min(0)
 

@@ -33,7 +33,7 @@ from backlight.neural.svm import dense
 from backlight.neural.targets import Outputs
 from backlight.neural.units import DISTANCE, LOCAL
 
-__all__ = ["distances", "local_outlier_factor", "neighbourhood", "vote"]
+__all__ = ["distances", "local_outlier_factor", "metric_of", "neighbourhood", "vote"]
 
 
 def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
@@ -48,9 +48,9 @@ def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
     return NearestRows(search, tensor(rows), city), rows
 
 
-def _is_city(estimator: Any) -> bool:
-    """Whether its distances are city-block, not Euclidean."""
-    metric, params = estimator.effective_metric_, dict(estimator.effective_metric_params_)
+def metric_of(estimator: Any, metric: Any, params: Any) -> Any:
+    """Its metric by one name, "euclidean" and "manhattan" where it is one of these; weights of it are refused."""
+    params = dict(params or {})
     p = params.pop("p", 2)
     if any(value is not None for value in params.values()):
         raise UnsupportedOption(
@@ -58,9 +58,17 @@ def _is_city(estimator: Any) -> bool:
             "columns before it instead"
         )
     if metric in ("manhattan", "cityblock", "l1") or (metric == "minkowski" and p == 1):
-        return True
+        return "manhattan"
     if metric in ("euclidean", "l2") or (metric == "minkowski" and p == 2):
-        return False
+        return "euclidean"
+    return metric
+
+
+def _is_city(estimator: Any) -> bool:
+    """Whether its distances are city-block, not Euclidean."""
+    found = metric_of(estimator, estimator.effective_metric_, estimator.effective_metric_params_)
+    if found in ("euclidean", "manhattan"):
+        return bool(found == "manhattan")
     raise UnsupportedOption(
         f"{type(estimator).__name__}(metric={estimator.metric!r}, p={getattr(estimator, 'p', 2)}) is not supported: "
         "fit it with metric='euclidean' or 'manhattan'; a Normalizer before the former orders rows as 'cosine' does"

@@ -65,15 +65,15 @@ _HOLDERS = {
 
 
 def _held(model: Any) -> Any:
-    """The model that answers in the end."""
-    while attribute := next(
-        (_HOLDERS[name] for name in map(public_name, type(model).__mro__) if name in _HOLDERS), None
-    ):
-        if not hasattr(model, attribute):
-            wanted = "fit it with refit=True" if attribute == "best_estimator_" else "call its fit first"
-            raise NotFittedModel(f"{type(model).__name__} has no {attribute}: {wanted}")
-        model = getattr(model, attribute)
-    return model
+    """The model inside a holder; any other model itself."""
+    names = map(public_name, type(model).__mro__)
+    attribute = next((_HOLDERS[name] for name in names if name in _HOLDERS), None)
+    if attribute is None:
+        return model
+    if not hasattr(model, attribute):
+        wanted = "fit it with refit=True" if attribute == "best_estimator_" else "call its fit first"
+        raise NotFittedModel(f"{type(model).__name__} has no {attribute}: {wanted}")
+    return getattr(model, attribute)
 
 
 def _renamed(holder: Any, parts: Parts) -> Parts:

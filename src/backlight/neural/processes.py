@@ -182,9 +182,8 @@ def _power(term: Term, exponent: float, kernel: Any, model: str) -> Term:
 
 
 def _layer(terms: list[Term], anchors: np.ndarray, beta: np.ndarray, mean: float) -> Callable[[Inputs], Layer]:
-    if len(terms) == 1 and terms[0].kernel is not None:  # counted from the mean, or from any level
-        term = terms[0]
-        kernel = terms[0].kernel
+    term, kernel = terms[0], terms[0].kernel
+    if len(terms) == 1 and kernel is not None:  # counted from the mean, or from any level
         return levelled(lambda b, inputs: _radial(kernel, term, anchors, beta, b, inputs), mean)
     constant = mean + sum(term.factor * float(beta.sum()) for term in terms if not (term.kernel or term.degree))
 

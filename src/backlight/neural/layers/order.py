@@ -36,7 +36,7 @@ class NearestRows:
         self.search, self.rows, self.city = search, rows, city
 
     def gradient(self, delta: Tensor) -> Tensor:
-        """G with δ · g the city-block distance or the squared Euclidean one."""
+        """What makes δ · gradient the city-block distance or the squared Euclidean one."""
         return delta.sign() if self.city else delta
 
     def size(self, delta: Tensor) -> Tensor:
