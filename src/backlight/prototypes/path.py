@@ -66,7 +66,7 @@ class Path:
         return "\n".join(lines)
 
     def plot(self, *, ax: Any = None) -> Any:
-        """F and Ω against strength, or pictures: see `backlight.prototypes.plots.path`."""
+        """What f and Ω are against strength, or pictures: see `backlight.prototypes.plots.path`."""
         from backlight.prototypes.plots import path
 
         return path(self, ax)

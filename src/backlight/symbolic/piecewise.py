@@ -397,7 +397,7 @@ def combined(row: Sequence[Fraction], functions: Sequence[Affine]) -> Affine:
 
 
 def added(f: Affine, g: Affine, sign: int = 1) -> Affine:
-    """F + g."""
+    """The sum f + g."""
     return tuple(a + sign * b for a, b in zip(f, g, strict=True))
 
 
