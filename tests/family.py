@@ -29,7 +29,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from backlight.neural import KernelClusters, RadialKernel
+from backlight.classical import KernelClusters, RadialKernel
 
 DETECTORS = {
     "ocsvm": svm.OneClassSVM(nu=0.2),

@@ -9,9 +9,9 @@ from sklearn.metrics import roc_auc_score
 from backlight.anomaly.bands import bands_of, standard_scores
 from backlight.anomaly.detector import DETECTORS, fit_detector, prepare
 from backlight.anomaly.workflow import anchor_positions, explain_table, find_anomalies
+from backlight.classical import neuralize
 from backlight.demo import mixed_up_wines
 from backlight.errors import ArgumentError, DataError
-from backlight.neural import neuralize
 from backlight.tables import as_frame
 
 

@@ -9,6 +9,8 @@ from sklearn.svm import OneClassSVM
 from torch import nn
 
 import backlight
+from backlight._audit import REWRITES
+from backlight._audit.measure import total_variation
 from backlight.canonical import intervals, lift, lower
 from backlight.canonical.affine import fold_norms
 from backlight.canonical.algebra import compose, plus, scale_columns, scale_rows, simplest
@@ -16,8 +18,6 @@ from backlight.canonical.bounds import bounds
 from backlight.canonical.canonize import canonical_form
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import AlphaBeta, Box, Convolution, Dense, Elementwise, Epsilon, Gamma, Zero, ZPlus
-from backlight.structure import REWRITES
-from backlight.structure.measure import total_variation
 from tests.networks import MAKERS, lenet, made, mlp, resnet20
 
 RULES = {

@@ -245,8 +245,8 @@ def test_a_users_own_model_is_explained(estimator, run, tmp_path):
 def test_types_that_the_user_trusts_are_loaded(tmp_path):
     import skops.io
 
+    from backlight.classical.files import load_model
     from backlight.errors import UntrustedModelError
-    from backlight.neural.files import load_model
 
     model = KernelDensity().fit([[1.0], [2.0]])
     model.extra_ = json.JSONDecoder

@@ -454,7 +454,7 @@ def test_an_unknown_operator_is_named_with_its_module_and_three_ways_out():
 
 def test_an_operator_can_be_registered():
     from backlight.engine.operators import registry
-    from backlight.engine.sites import Transposed
+    from backlight.engine.steps import Transposed
 
     @backlight.engine.operator("linalg_inv")
     def inverse(node, context):

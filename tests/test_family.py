@@ -14,9 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 import backlight
-from backlight.neural.layers.combine import Deep
-from backlight.neural.neuralize import head_of
-from backlight.neural.pipeline import unwrap
+from backlight.classical.frontend.pipeline import unwrap
+from backlight.classical.layers.composition import Deep
+from backlight.classical.neuralize import spec_of
 from tests.family import CLASSIFIERS, COUNTS, DETECTORS, PERCEPTRONS, REGRESSORS, table
 
 ALL = {**DETECTORS, **CLASSIFIERS, **COUNTS, **REGRESSORS, **PERCEPTRONS}
@@ -62,7 +62,7 @@ def fitted(name, X, y, *before):
 
 
 def scores_of(model):
-    return list(head_of(unwrap(model).estimator).scores)
+    return list(spec_of(unwrap(model).estimator).scores)
 
 
 def assert_explained(model, Q, scores=None, exactly=1e-10, conserved=1e-9):
@@ -190,7 +190,7 @@ def test_a_network_in_single_precision_is_close(name, rng):
 def test_a_model_from_a_file_is_trusted_and_explained_alike(name, rng, tmp_path):
     import skops.io
 
-    from backlight.neural.files import load_model
+    from backlight.classical.files import load_model
 
     X, y = data(name, rng)
     model = fitted(name, X, y)

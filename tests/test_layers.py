@@ -34,7 +34,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import backlight
-from backlight.neural import KernelClusters
+from backlight.classical import KernelClusters
 from backlight.rules import Hybrid, Stable, Zero
 from tests.family import near, process, table
 

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 import backlight
-from backlight.neural.layers.radial import Radial
+from backlight.classical.layers.radial import Radial
 from tests.conftest import shared, standardised
 
 SCORES = {"OneClassSVM": ("outlierness", "inlierness", "decision_function", "score_samples"),
@@ -311,8 +311,8 @@ def test_a_third_party_model_is_one_function(rng):
     @backlight.neuralize.register(Other)
     def other(estimator):
         units = lambda inputs: Radial(torch.as_tensor(estimator.centre_), inputs.pullback)  # noqa: E731
-        score = backlight.neural.Score("outlierness", units, lambda model, z: (z**2).sum(1))
-        return backlight.neural.Head("a point", {"outlierness": score})
+        score = backlight.classical.Score("outlierness", units, lambda model, z: (z**2).sum(1))
+        return backlight.classical.ModelSpec("a point", {"outlierness": score})
 
     X = rng.normal(size=(5, 2))
     assert np.allclose(backlight.explain(Other(), X).values, X**2)

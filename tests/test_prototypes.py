@@ -22,6 +22,7 @@ from torch import nn
 
 import backlight
 from backlight import constraints, priors, spaces, targets
+from backlight._prototype.optimizer import Best, adam, evaluate, lbfgs
 from backlight.errors import (
     ArgumentError,
     BacklightError,
@@ -36,7 +37,6 @@ from backlight.errors import (
     UnsupportedModel,
     UnsupportedOption,
 )
-from backlight.prototypes.climb import Best, adam, evaluate, lbfgs
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_at_kinks_the_gradient_is_no_certificate_and_the_clarke_residual_is(net,
         assert c.kind in ("Clarke residual", "gradient")
         problem = p.problems[t]
         v = problem.white.encode(torch.as_tensor(p.x[t]).flatten()[None])
-        from backlight.prototypes.local import Batch, Options, _clarke
+        from backlight._prototype.gradient_ascent import Batch, Options, _clarke
 
         batch = Batch([problem], Options())
         here, away = _clarke(batch, v, None), _clarke(batch, 0.8 * v, None)
@@ -367,7 +367,7 @@ def test_arithmetic_on_targets_has_the_weights_it_says(net, digits):
     x = torch.as_tensor(digits[0][:7])
     a = net[0](x)
     expected = net(x)[:, 3] + 3 * a[:, 1].mean((1, 2)) - 2.5 * net[:5](x)[:, 7]
-    from backlight.prototypes.subject import subject_of
+    from backlight._prototype.subject import subject_of
 
     seen = subject_of(net).see(x, objective.layers)
     assert_allclose(objective.value(seen).detach(), expected.detach(), rtol=1e-12)
@@ -379,7 +379,7 @@ def test_arithmetic_on_targets_has_the_weights_it_says(net, digits):
 
 
 def test_every_kind_of_target_has_its_formula(net, digits):
-    from backlight.prototypes.subject import subject_of
+    from backlight._prototype.subject import subject_of
 
     x = torch.as_tensor(digits[0][:5])
     subject = subject_of(net)

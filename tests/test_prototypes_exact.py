@@ -26,9 +26,9 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import backlight
 from backlight import constraints, priors, spaces, targets
+from backlight._prototype.exact.modes import Modes
+from backlight._prototype.qp import nearest
 from backlight.errors import ArgumentError, Infeasible, NoPrototype, Unbounded
-from backlight.prototypes.exact.modes import Modes
-from backlight.prototypes.qp import nearest
 
 EXACT = 1e-12
 
@@ -331,7 +331,7 @@ def mixture_of(seed, K=5, d=4, apart=2.0):
 def test_the_tilting_identity():
     prior, w = mixture_of(0)
     x = torch.as_tensor(np.random.default_rng(1).standard_normal((30, 4)))
-    from backlight.prototypes.exact.modes import _tilted
+    from backlight._prototype.exact.modes import _tilted
 
     tilted = _tilted(prior, w)
     assert_allclose(tilted.value(x.numpy()), x.numpy() @ w - prior.energy(x).numpy(), rtol=1e-11, atol=1e-11)

@@ -35,8 +35,8 @@ def test_help_loads_no_torch():
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
         "Audit", "BacklightError", "Canonical", "Composite", "Explanation", "Ledger", "Method", "NeuralizedModel",
-        "Prototypes", "Rewrite", "__version__", "audit", "canonize", "constraints", "convolution", "dense", "derive",
-        "engine", "equivalent", "errors", "examples", "explain", "first", "neural", "neuralize", "plan", "presets",
+        "Prototypes", "Rewrite", "__version__", "audit", "canonize", "classical", "constraints", "convolution", "dense", "derive",
+        "engine", "equivalent", "errors", "examples", "explain", "first", "neuralize", "plan", "presets",
         "priors", "prototype", "rules", "spaces", "symbolic", "targets",
     ]  # fmt: skip
     for name in backlight.__all__:
@@ -89,7 +89,7 @@ def test_batches_progress_and_strictness(capsys):
 def test_strict_raises_where_a_rule_leaves_something_unexplained():
     from sklearn.neighbors import KernelDensity
 
-    class Leaky(backlight.neural.NeuralizedModel):
+    class Leaky(backlight.classical.NeuralizedModel):
         def relevance(self, *args, **options):
             out = super().relevance(*args, **options)
             out.values[:] *= 0.9

@@ -9,9 +9,9 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KernelDensity
 
 import backlight
-from backlight.neural.layers.base import Ask, Point
-from backlight.neural.layers.pullback import Pullback
-from backlight.neural.layers.radial import Radial
+from backlight.classical.layers.base import Ask, Point
+from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.radial import Radial
 from tests.oracles.memory import Largest
 
 

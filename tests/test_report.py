@@ -185,7 +185,7 @@ def test_a_report_without_anomalies_says_so(tmp_path):
     from sklearn.neighbors import KernelDensity
 
     from backlight.anomaly.workflow import explain_table
-    from backlight.neural import neuralize
+    from backlight.classical import neuralize
 
     X = np.random.default_rng(0).normal(size=(50, 3))
     found = explain_table(neuralize(KernelDensity().fit(X)), as_frame(X[:20] * 0.01))

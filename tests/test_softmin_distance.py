@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backlight.neural.layers.pullback import Pullback
-from backlight.neural.layers.softmin_distance import SoftMinDistance
+from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.rules import SOFTMIN_RULES, Free, OneClassDTD, Pool, Stable
 from tests.oracles import softmin as oracle
 from tests.oracles.memory import Largest
@@ -160,7 +160,7 @@ def test_a_row_almost_on_an_anchor_keeps_its_digits(rng):
 
 @pytest.mark.parametrize("far", [1e3, 1e6, 1e8])
 def test_far_anchors_cost_neither_digits_nor_the_fast_path(far, rng, monkeypatch):
-    import backlight.neural.layers.softmin_distance as module
+    import backlight.classical.layers.softmin_distance as module
 
     U, X = rng.normal(size=(300, 4)), rng.normal(size=(40, 4))
     U[0] = far
@@ -178,7 +178,7 @@ def test_far_anchors_cost_neither_digits_nor_the_fast_path(far, rng, monkeypatch
 
 
 def test_results_do_not_depend_on_how_rows_are_chunked(rng, monkeypatch):
-    import backlight.neural.layers.softmin_distance as module
+    import backlight.classical.layers.softmin_distance as module
 
     U, X = rng.normal(size=(300, 6)), torch.tensor(rng.normal(size=(500, 6)))
     whole = pool(U).relevance(X, Stable()).values

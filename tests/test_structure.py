@@ -11,11 +11,11 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import backlight
+from backlight._audit import REWRITES
+from backlight._audit.measure import between, rank_correlation, top_changed, total_variation
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.report import write_audit_report
 from backlight.rules import Gamma
-from backlight.structure import REWRITES
-from backlight.structure.measure import between, rank_correlation, top_changed, total_variation
 from tests.networks import made, mlp
 from tests.test_canonical import dense
 
@@ -193,7 +193,7 @@ def test_bad_arguments_say_what_there_is():
 
 
 def test_importing_the_room_does_not_hide_the_function():
-    code = "import backlight, backlight.structure; import backlight.symbolic; assert callable(backlight.audit)"
+    code = "import backlight, backlight._audit; import backlight.symbolic; assert callable(backlight.audit)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

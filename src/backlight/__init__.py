@@ -6,6 +6,7 @@ Importing this package loads neither torch nor scikit-learn: the public names ar
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from backlight._version import __version__
@@ -20,11 +21,18 @@ if TYPE_CHECKING:
     from backlight import spaces as spaces
     from backlight import symbolic as symbolic
     from backlight import targets as targets
+    from backlight._audit import Audit as Audit
+    from backlight._audit import Rewrite as Rewrite
+    from backlight._audit import audit as audit
     from backlight._explain import explain as explain
+    from backlight._prototype import Prototypes as Prototypes
+    from backlight._prototype.prototype import prototype as prototype
     from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
     from backlight.canonical import Canonical as Canonical
     from backlight.canonical import canonize as canonize
+    from backlight.classical import NeuralizedModel as NeuralizedModel
+    from backlight.classical import neuralize as neuralize
     from backlight.engine import Composite as Composite
     from backlight.engine import convolution as convolution
     from backlight.engine import dense as dense
@@ -32,13 +40,6 @@ if TYPE_CHECKING:
     from backlight.engine import presets as presets
     from backlight.explanation import Explanation as Explanation
     from backlight.explanation import Ledger as Ledger
-    from backlight.neural import NeuralizedModel as NeuralizedModel
-    from backlight.neural import neuralize as neuralize
-    from backlight.prototypes import Prototypes as Prototypes
-    from backlight.prototypes import prototype as prototype
-    from backlight.structure import Audit as Audit
-    from backlight.structure import Rewrite as Rewrite
-    from backlight.structure import audit as audit
     from backlight.symbolic import derive as derive
     from backlight.symbolic import equivalent as equivalent
 
@@ -56,6 +57,7 @@ __all__ = [
     "__version__",
     "audit",
     "canonize",
+    "classical",
     "constraints",
     "convolution",
     "dense",
@@ -66,7 +68,6 @@ __all__ = [
     "examples",
     "explain",
     "first",
-    "neural",
     "neuralize",
     "plan",
     "presets",
@@ -79,16 +80,16 @@ __all__ = [
 ]
 
 _HOME = {
-    "Audit": "backlight.structure",
+    "Audit": "backlight._audit",
     "Canonical": "backlight.canonical",
     "Composite": "backlight.engine",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
     "Method": "backlight.attribution",
-    "NeuralizedModel": "backlight.neural",
-    "Prototypes": "backlight.prototypes",
-    "Rewrite": "backlight.structure",
-    "audit": "backlight.structure",
+    "NeuralizedModel": "backlight.classical",
+    "Prototypes": "backlight._prototype",
+    "Rewrite": "backlight._audit",
+    "audit": "backlight._audit",
     "canonize": "backlight.canonical",
     "convolution": "backlight.engine",
     "dense": "backlight.engine",
@@ -96,13 +97,13 @@ _HOME = {
     "equivalent": "backlight.symbolic",
     "explain": "backlight._explain",
     "first": "backlight.engine",
-    "neuralize": "backlight.neural",
+    "neuralize": "backlight.classical",
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
-    "prototype": "backlight.prototypes",
+    "prototype": "backlight._prototype",
 }
 _ROOMS = (
-    "constraints", "engine", "errors", "examples", "neural", "priors", "rules", "spaces", "symbolic", "targets",
+    "classical", "constraints", "engine", "errors", "examples", "priors", "rules", "spaces", "symbolic", "targets",
 )  # fmt: skip
 
 
@@ -111,6 +112,9 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOME[name]), name)
     elif name in _ROOMS:
         value = importlib.import_module(f"backlight.{name}")
+    elif name == "neural":
+        warnings.warn("backlight.neural is called backlight.classical since version 0.2", FutureWarning, stacklevel=2)
+        value = importlib.import_module("backlight.classical")
     else:
         raise AttributeError(f"module 'backlight' has no attribute {name!r}")
     globals()[name] = value

@@ -12,11 +12,11 @@ import torch
 
 from backlight._version import __version__
 from backlight.attribution import Method, explain_module
+from backlight.classical import NeuralizedModel, Relevance, neuralize, trees
+from backlight.classical.layers.composition import Deep
+from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Explanation, Ledger
-from backlight.neural import NeuralizedModel, Relevance, neuralize, trees
-from backlight.neural.layers.combine import Deep
-from backlight.neural.targets import Outputs
 from backlight.tables import Frame, as_frame
 
 __all__ = ["explain", "versions"]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from backlight.classical import NeuralizedModel, neuralize
 from backlight.errors import ArgumentError, DataError, listed
-from backlight.neural import NeuralizedModel, neuralize
 from backlight.tables import Frame, as_frame
 from backlight.tables.columns import Column, understand
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from backlight.anomaly.bands import Band, bands_of, standard_scores
+from backlight.classical import NeuralizedModel, Relevance
+from backlight.classical.score_units import NATS, ScoreUnit
 from backlight.errors import DataError
 from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
-from backlight.neural import NeuralizedModel, Relevance
-from backlight.neural.units import NATS, Unit
 
 __all__ = ["Group", "Repair", "Study", "study"]
 
@@ -72,7 +72,7 @@ class Study:
     groups : list of Group
         Rows above the line by the shape of their relevance, largest group first.
     trust : RemovalCheck, optional
-    unit : Unit
+    unit : ScoreUnit
         What scores are counted in.
     """
 
@@ -92,7 +92,7 @@ class Study:
     trust: RemovalCheck | None
     threshold_note: str
     calibration_rows: int
-    unit: Unit = NATS
+    unit: ScoreUnit = NATS
 
     @property
     def flagged(self) -> np.ndarray:

@@ -11,9 +11,9 @@ import torch
 
 from backlight.anomaly.detector import Prepared, fit_detector, prepare
 from backlight.anomaly.study import Study, study
+from backlight.classical import NeuralizedModel
 from backlight.errors import ArgumentError
 from backlight.evaluate import conformal_threshold
-from backlight.neural import NeuralizedModel
 from backlight.tables import Frame
 from backlight.tables.columns import Column, understand
 

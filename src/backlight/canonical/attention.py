@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from backlight.canonical.affine import moved_bias
+from backlight.canonical.consumers import PLAIN_MOVES, Reader, Tracker
 from backlight.canonical.form import Affine, Form, Operator, Value
-from backlight.canonical.readers import PLAIN_MOVES, Reader, Tracker
 from backlight.canonical.units import Note
 from backlight.rules import Dense
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.canonical.consumers import PLAIN_MOVES, steered
 from backlight.canonical.form import Affine, Form, Given, Held, Operator, Pointwise, Value
-from backlight.canonical.readers import PLAIN_MOVES, steered
 
 __all__ = ["Interval", "bounds"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from backlight.canonical import gadgets, units
+from backlight.canonical import patterns, units
 from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
@@ -153,7 +153,7 @@ def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canon
 
     Affine chains and batch normalisation are fused, collinear units merged, units dropped that are dead, constant or
     cancel each other, pairs relu(z), relu(−z) made into one unit and a linear part, units given length one, maxima,
-    minima and absolute values recognised in their ReLU gadgets, and attention written by its singular vectors. Two
+    minima and absolute values recognised in their ReLU patterns, and attention written by its singular vectors. Two
     networks that differ by such steps have one canonical form, and so one explanation. Units keep their order.
 
     Parameters
@@ -288,7 +288,7 @@ def canonical_form(
                 f"some of the given rows lie outside of the domain {domain!r}: give rows that lie in it"
             )
     log = _Log(form)
-    # gadgets that were written out are found before their parts are fused into other layers
+    # patterns that were written out are found before their parts are fused into other layers
     while any(step(form, log.note) for step in _WRITTEN_OUT):
         log.settle()
     _fuse(form, log)
@@ -319,8 +319,8 @@ def canonical_form(
     return Canonical(lower(form, dtype, title), tuple(log.steps), change, planted, form)
 
 
-_WRITTEN_OUT = (split_scales, gadgets.pairs, gadgets.extremes, gadgets.absorb, gadgets.beside)
-_GADGETS = (*_WRITTEN_OUT, units.orient, gadgets.rows_of_extremes, gadgets.pools)
+_WRITTEN_OUT = (split_scales, patterns.pairs, patterns.extremes, patterns.absorb, patterns.beside)
+_GADGETS = (*_WRITTEN_OUT, units.orient, patterns.rows_of_extremes, patterns.pools)
 
 
 def _fuse(form: Form, log: _Log, *, suspect: bool = False) -> None:

@@ -15,7 +15,7 @@ from backlight.engine.graph import Graph, Node, Ref
 from backlight.engine.operators import find
 from backlight.engine.operators.activations import ACTIVATIONS
 from backlight.engine.simplify import simplify
-from backlight.engine.sites import LinearSite
+from backlight.engine.steps import LinearSite
 from backlight.errors import UnsupportedModel
 from backlight.rules import Convolution, LinearMap
 

@@ -23,8 +23,8 @@ from torch import Tensor
 from backlight.canonical.affine import channel_axis
 from backlight.canonical.algebra import RESIDUE, pick_columns, pick_rows, rows, scale_columns, scale_rows, simplest
 from backlight.canonical.bounds import Interval
+from backlight.canonical.consumers import Reader, Readers, Tracker
 from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, lengthwise, scale_of
-from backlight.canonical.readers import Reader, Readers, Tracker
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
 __all__ = ["HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "opposite", "orient", "rectifiers"]

@@ -212,9 +212,10 @@ def explain(
         )
         return
     from backlight.anomaly.workflow import explain_table
+    from backlight.classical import neuralize
+    from backlight.classical.families import trees
+    from backlight.classical.files import load_model
     from backlight.cli.decisions import explain_decisions, show_decisions
-    from backlight.neural import neuralize, trees
-    from backlight.neural.files import load_model
     from backlight.tables.files import expand, file_hash, read_files
 
     _check_outputs(out, report, force)
@@ -258,7 +259,7 @@ def explain(
 
 def _is_detector(explained: Any, rules: str, target: str | None) -> bool:
     """Whether the anomaly report fits: a neuralized detector, by its own rule."""
-    from backlight.neural import NeuralizedModel
+    from backlight.classical import NeuralizedModel
 
     if not isinstance(explained, NeuralizedModel) or explained.score.name != "outlierness":
         return False

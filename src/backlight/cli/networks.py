@@ -13,7 +13,7 @@ from backlight.cli.app import Force, Quiet, Report, app, plainly, progress_bar
 from backlight.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from backlight.structure import Audit
+    from backlight._audit import Audit
 
 __all__ = ["audit", "derive"]
 
@@ -63,8 +63,8 @@ def audit(
         if path is not None:
             check_output(path, suffixes, force=force)
     paths = expand(data)
+    from backlight._audit import audit as study
     from backlight.report import write_audit_numbers, write_audit_picture, write_audit_report
-    from backlight.structure import audit as study
     from backlight.vision.files import load_network
 
     network = load_network(model, architecture)

@@ -17,7 +17,7 @@ from backlight.cli.networks import Architecture
 from backlight.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
-    from backlight.prototypes import Prototypes
+    from backlight._prototype import Prototypes
 
 __all__ = ["prototype"]
 
@@ -149,10 +149,11 @@ def _of_table(
 
     from backlight import constraints as rules
     from backlight import priors
+    from backlight._prototype import prototype as look
+    from backlight.classical import neuralize
+    from backlight.classical.families import trees
+    from backlight.classical.files import load_model
     from backlight.cli.decisions import read_target
-    from backlight.neural import neuralize, trees
-    from backlight.neural.files import load_model
-    from backlight.prototypes import prototype as look
     from backlight.tables.files import read_files
 
     loaded = load_model(model, trust)

@@ -11,6 +11,6 @@ from backlight.engine.composites import Composite, Place, convolution, dense, fi
 from backlight.engine.network import Network
 from backlight.engine.operators import operator
 from backlight.engine.plan import Plan
-from backlight.engine.recipes import PRESETS as presets  # noqa: N811 - it reads as a module of presets
+from backlight.engine.presets import PRESETS as presets  # noqa: N811 - it reads as a module of presets
 
 __all__ = ["Composite", "Network", "Place", "Plan", "convolution", "dense", "first", "operator", "presets"]

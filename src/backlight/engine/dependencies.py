@@ -10,7 +10,7 @@ from torch import Tensor
 from backlight.engine.graph import Graph, Node, Ref, references
 from backlight.engine.operators import Context
 from backlight.engine.operators.routing import MOVES
-from backlight.engine.sites import fill
+from backlight.engine.steps import fill
 from backlight.errors import UnsupportedModel
 
 __all__ = ["OUTPUT_NAMES", "TAILS", "Dependencies"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from backlight.engine.graph import Graph, Node
 from backlight.engine.operators.activations import CLAMPS, RECTIFIERS, clamp_bounds
 from backlight.engine.operators.routing import MOVES
-from backlight.engine.sites import Site
+from backlight.engine.steps import Site
 from backlight.rules import Rule
 
 __all__ = ["nonnegative_nodes", "receives_direct", "switched_off"]

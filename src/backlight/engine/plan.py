@@ -16,8 +16,8 @@ from backlight.engine.dependencies import TAILS, Dependencies
 from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_off
 from backlight.engine.graph import Graph, Node
 from backlight.engine.operators import find
-from backlight.engine.recipes import composite
-from backlight.engine.sites import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
+from backlight.engine.presets import composite
+from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import BacklightWarning, UnsupportedOperator
 from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
 from backlight.tables import frame_like

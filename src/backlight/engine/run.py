@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backlight.engine.plan import Plan
-from backlight.engine.sites import Book, Parts, Step
+from backlight.engine.steps import LedgerRecorder, Parts, Step
 from backlight.rules import Message
 
 __all__ = ["Pass", "forward"]
@@ -38,7 +38,7 @@ class Pass:
     output: Tensor
     kept: dict[int, Tensor]
 
-    def relevance(self, seed: Tensor, *, last: bool = False) -> tuple[dict[int, Message], Book]:
+    def relevance(self, seed: Tensor, *, last: bool = False) -> tuple[dict[int, Message], LedgerRecorder]:
         """Send relevance back from the output.
 
         Parameters
@@ -52,9 +52,9 @@ class Pass:
         -------
         dict of int to Message
             What arrived at the inputs and at the places that were asked for.
-        Book
+        LedgerRecorder
         """
-        plan, book = self.plan, Book(self.output.shape[0])
+        plan, book = self.plan, LedgerRecorder(self.output.shape[0])
         mail: dict[int, Any] = {plan.output: Message(seed)}
         wanted = set(plan.inputs.values()) | set(self.kept)
         found: dict[int, Message] = {}

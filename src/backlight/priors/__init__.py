@@ -8,8 +8,8 @@ from backlight.priors.base import Prior, Sum, Whitening
 from backlight.priors.density import LogProb
 from backlight.priors.estimators import from_estimator
 from backlight.priors.gaussian import L2, Gaussian, Near
-from backlight.priors.images import L1, TotalVariation
 from backlight.priors.mixture import KernelDensity, Mixture
+from backlight.priors.norms import L1, TotalVariation
 from backlight.priors.rbm import RBM
 
 __all__ = [

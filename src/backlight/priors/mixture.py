@@ -4,7 +4,7 @@ For a linear f the tilted density is again a mixture (complete the square):
 
 .. math::  e^{w\cdot x}\,\mathcal N(x;\mu,S) = e^{w\cdot\mu+\frac12 w^\mathsf{T}Sw}\,\mathcal N(x;\mu+Sw,S) ,
 
-so that a prototype is a mode of a mixture with shifted means; see `backlight.prototypes.tilting`.
+so that a prototype is a mode of a mixture with shifted means; see `backlight._prototype.tilting`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from backlight.report.page import write_page
 from backlight.tables.files import atomic, write_table
 
 if TYPE_CHECKING:
-    from backlight.structure import Audit
+    from backlight._audit import Audit
     from backlight.symbolic import Derivation
 
 __all__ = ["write_audit_numbers", "write_audit_picture", "write_audit_report", "write_phases"]

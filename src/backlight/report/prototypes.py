@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backlight._prototype.plots import picture
 from backlight.errors import ArgumentError, FileError, require
-from backlight.prototypes.plots import picture
 from backlight.report.page import write_page
 from backlight.report.pictures import png
 from backlight.report.svg import waterfall_bar
 from backlight.tables.files import atomic, write_table
 
 if TYPE_CHECKING:
-    from backlight.prototypes import Prototypes
+    from backlight._prototype import Prototypes
 
 __all__ = ["write_prototype_numbers", "write_prototype_picture", "write_prototype_report"]
 

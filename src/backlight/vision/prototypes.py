@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight import priors, spaces, targets
-from backlight.prototypes import Prototypes, prototype
+from backlight._prototype import Prototypes, prototype
 from backlight.vision.pictures import Preprocessing
 
 __all__ = ["prototypes_of_pictures"]

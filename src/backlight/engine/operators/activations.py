@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.sites import Book, Mail, Site, Step, Values, fill
+from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Values, fill
 from backlight.rules import Facts, Message, Pass, Rule, relevance
 
 __all__ = ["ACTIVATIONS", "CLAMPS", "RECTIFIERS", "Activation", "clamp_bounds"]
@@ -135,7 +135,7 @@ class _ActivationStep(Step):
         y = y[0] if isinstance(y, tuple) else y
         return y, (values[self.carriers[0]], y, given[1:], fill(self.node.kwargs, values))
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         x, y, further, named = record
         if self.ratio is None:
             return (Message(direct=relevance(y, message)),)

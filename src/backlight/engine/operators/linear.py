@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.sites import Book, LinearSite, Mail, Site, Step, Values
+from backlight.engine.steps import LedgerRecorder, LinearSite, Messages, Site, Step, Values
 from backlight.rules import Convolution, Dense, Elementwise, Facts, LinearMap, Message, Rule, Zero, relevance
 
 __all__ = ["affine"]
@@ -164,11 +164,11 @@ class _LookupStep(Step):
     """A token gets all the relevance of its vector."""
 
     def forward(self, values: Values) -> tuple[Any, Any]:
-        from backlight.engine.sites import fill
+        from backlight.engine.steps import fill
 
         assert self.node.target is not None
         value = self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values))
         return value, value
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         return (Message(direct=relevance(record, message).sum(-1)),)

@@ -20,7 +20,7 @@ from torch import Tensor
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
 from backlight.engine.operators.routing import MOVES
-from backlight.engine.sites import Book, Mail, Site, Step, Transposed, Values, fill, total
+from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, Values, fill, total
 from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient, row_sums
 
 __all__ = ["product"]
@@ -120,7 +120,7 @@ class _ProductStep(Step):
             out = node.target(*args, **fill(node.kwargs, values))
         return out.detach(), (leaves, out)
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         leaves, out = record
         gradient = as_gradient(out.detach(), message)
         columns = [
@@ -228,7 +228,7 @@ class _NormStep(Step):
             y = y + bias
         return y, (x, y, inverse)
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         x, y, inverse = record
         gradient = as_gradient(y, message)
         weight = self._shaped(self.weight, x)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Graph, Node, Ref
-from backlight.engine.sites import Site
+from backlight.engine.steps import Site
 
 __all__ = ["ALIASES", "FIRST_OF_TUPLE", "Context", "find", "operator"]
 

@@ -12,7 +12,18 @@ from torch.nn import functional as F
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.sites import DEFAULTS, Book, LinearSite, Mail, Parts, Site, Step, Transposed, Values, fill
+from backlight.engine.steps import (
+    DEFAULTS,
+    LedgerRecorder,
+    LinearSite,
+    Messages,
+    Parts,
+    Site,
+    Step,
+    Transposed,
+    Values,
+    fill,
+)
 from backlight.rules import Elementwise, Facts, Message, Rule, SoftmaxShare, as_gradient, relevance
 
 __all__ = ["MOVES", "SUMS"]
@@ -140,7 +151,7 @@ class _ReshapeStep(Step):
             values[self.carriers[0]].shape,
         )
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         gradient, direct = message
         return (
             Message(
@@ -169,7 +180,7 @@ class _AdditionStep(Step):
         out = x + y
         return out, out
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         sent = Message(as_gradient(record, message))
         return (sent, sent)
 
@@ -188,7 +199,7 @@ class _MemberStep(Step):
     def forward(self, values: Values) -> tuple[Any, Any]:
         return values[self.carriers[0]][self.node.args[1]], None
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         return (Parts({self.node.args[1]: message}),)
 
 
@@ -227,7 +238,7 @@ class _SoftmaxPoolStep(Step):
         y = y[0] if isinstance(y, tuple) else y
         return y, (x, y)
 
-    def pull(self, record: Any, message: Message, book: Book) -> Sequence[Mail | None]:
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         x, y = record
         kernel, stride, padding, dilation, _ = _window(self.node)
         low = torch.finfo(x.dtype).min

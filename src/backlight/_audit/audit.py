@@ -1,0 +1,495 @@
+"""The audit: how much each method's explanations change under rewrites that leave the function as it is."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from backlight._audit.measure import between, rank_correlation, top_changed, total_variation
+from backlight._audit.rewrite import Rewrite, pick
+from backlight.attribution import Method, explain_module
+from backlight.attribution.inputs import batches, home
+from backlight.attribution.reference import REFERENCES
+from backlight.canonical.affine import fold_norms
+from backlight.canonical.canonize import Step, canonical_form
+from backlight.canonical.form import Form
+from backlight.canonical.lift import lift, torch_module
+from backlight.canonical.lower import lower
+from backlight.engine import presets
+from backlight.engine.capture import light_copy
+from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
+from backlight.rules import AlphaBeta, Epsilon, Gamma, Rule, Zero, ZPlus
+from backlight.tables import frame_like
+
+if TYPE_CHECKING:
+    from backlight._audit.plots import AuditPlots
+
+__all__ = ["METHODS", "Audit", "audit"]
+
+METHODS = ("gradient_x_input", "lrp:epsilon", "lrp:gamma")
+
+_RULES: dict[str, Rule] = {
+    "zero": Zero(), "epsilon": Epsilon(0.1), "gamma": Gamma(0.25), "zplus": ZPlus(), "alphabeta": AlphaBeta(2.0, 1.0),
+}  # fmt: skip
+
+# where the function has a derivative, they see nothing else
+_BY_THE_FUNCTION = ("gradient", "gradient_x_input", "integrated_gradients", "lrp:zero")
+
+# more is no rewrite of this network: of the largest output
+_SAME = 1e-9
+# an explanation that is the same for every input is invariant, and says nothing
+_LEAST_DISCRIMINATIVITY = 0.05
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Audit:
+    """What changed.
+
+    Attributes
+    ----------
+    methods : tuple of str
+    rewrites : tuple of Rewrite
+        Those that the network has a place for.
+    left_out : dict of str to str
+        The others, and why.
+    change : array of shape (rewrites, methods, n)
+        Total variation ½ ‖R/‖R‖₁ − R′/‖R′‖₁‖₁ between an input's explanations, before and after.
+    rank, top : arrays of the same shape
+        Spearman's correlation; whether another feature is the most relevant one.
+    canonical : array of the same shape, or None
+        The change between explanations of the canonical forms; NaN for methods without rules.
+    function_change : array of shape (rewrites,)
+        Largest change of the output, relative to the largest output.
+    discriminativity : array of shape (methods,)
+        Total variation between the explanations of different inputs of one class: the scale to read a change by.
+    steps : tuple of Step
+        What canonical form did to the network itself.
+    planted : tuple of Step
+        Those of them that removed units which cancel each other exactly.
+    base : dict of str to array
+        The explanations of the network as it is.
+    seed : int
+    """
+
+    methods: tuple[str, ...]
+    rewrites: tuple[Rewrite, ...]
+    left_out: dict[str, str]
+    change: np.ndarray
+    rank: np.ndarray
+    top: np.ndarray
+    canonical: np.ndarray | None
+    function_change: np.ndarray
+    discriminativity: np.ndarray
+    steps: tuple[Step, ...]
+    planted: tuple[Step, ...]
+    base: dict[str, np.ndarray]
+    model: str
+    rows: int
+    seed: int
+    feature_names: tuple[str, ...] = field(default=())
+
+    @property
+    def ssi(self) -> dict[str, float]:
+        """Structure sensitivity index: the mean change of each method over rewrites and inputs."""
+        return {method: float(self.change[:, k].mean()) for k, method in enumerate(self.methods)}
+
+    @property
+    def relative(self) -> dict[str, float]:
+        """SSI ÷ discriminativity: .05 is little; at .3 the wiring explains a third as much as the input.
+
+        NaN where explanations hardly depend on the input (discriminativity below 0.05).
+        """
+        found = {}
+        for k, method in enumerate(self.methods):
+            scale = float(self.discriminativity[k])
+            found[method] = self.ssi[method] / scale if scale >= _LEAST_DISCRIMINATIVITY else float("nan")
+        return found
+
+    def worst(self, k: int = 5) -> list[tuple[str, str, int, float]]:
+        """The largest changes: (rewrite, method, row, change)."""
+        order = np.argsort(-self.change, axis=None, kind="stable")[:k]
+        places = [np.unravel_index(int(i), self.change.shape) for i in order]
+        return [(self.rewrites[r].name, self.methods[m], int(n), float(self.change[r, m, n])) for r, m, n in places]
+
+    def advice(self) -> list[str]:
+        """What to do, in words."""
+        said = []
+        worst = {m: float(self.change[:, k].mean(1).max()) for k, m in enumerate(self.methods)}
+        steady = [method for method in self.methods if worst[method] < 1e-6]
+        moved = [method for method in self.methods if worst[method] >= 1e-6]
+        if steady:
+            said.append(f"{_and(steady)}: no rewrite moves these explanations.")
+        for method in moved:
+            k = self.methods.index(method)
+            r = int(self.change[:, k].mean(1).argmax())
+            relative = self.relative[method]
+            size = (
+                "they hardly depend on the input, so that no scale can be given" if np.isnan(relative)
+                else f"{relative:.0%} of how much two inputs of one class differ"
+            )  # fmt: skip
+            said.append(
+                f"{method}: rewrites move its explanations by {_number(self.ssi[method])} on average ({size}), most "
+                f"{self.rewrites[r].name!r} by {_number(worst[method])}; another feature comes first in "
+                f"{self.top[:, k].mean():.1%} of cases."
+            )
+            if method in _BY_THE_FUNCTION:
+                said.append(
+                    f"{method} depends on the function alone, except at its kinks: where two values of a maximum are "
+                    "equal, or a unit is exactly zero, its derivative depends on how it is written."
+                )
+        if moved and self.canonical is not None:
+            after = float(np.nanmax(self.canonical, initial=0.0))
+            if after <= 1e-6:
+                said.append(
+                    f"Explain with canonical=True: on canonical forms the largest change of any method is {after:.0e}."
+                )
+            else:
+                r, m, _ = (int(i) for i in np.unravel_index(int(np.nanargmax(self.canonical)), self.canonical.shape))
+                said.append(
+                    f"Canonical form does not undo everything here: {self.rewrites[r].name!r} still moves "
+                    f"{self.methods[m]} by {after:.2g}. Compare methods that rewrites do not move."
+                )
+        if self.planted:
+            said.append(
+                f"The network itself holds units that cancel each other exactly ({len(self.planted)} places, first "
+                f"{self.planted[0].where or 'in a linear part'}): training does not make these, and they can plant "
+                "an explanation. Explain with canonical=True, or ask where the file comes from."
+            )
+        return said
+
+    def to_frame(self, kind: str = "numpy") -> Any:
+        """One row for each rewrite and method, as a data frame."""
+        cells: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        for r, made in enumerate(self.rewrites):
+            for m, method in enumerate(self.methods):
+                after = np.nan if self.canonical is None else float(self.canonical[r, m].mean())
+                row = (
+                    made.name, method, float(self.change[r, m].mean()), float(self.change[r, m].max()),
+                    float(self.rank[r, m].mean()), float(self.top[r, m].mean()), after, float(self.function_change[r]),
+                )  # fmt: skip
+                for name, value in zip(_COLUMNS, row, strict=True):
+                    cells[name].append(value)
+        return frame_like(
+            {k: np.array(v, dtype=object if k in _COLUMNS[:2] else float) for k, v in cells.items()}, kind
+        )
+
+    @property
+    def plot(self) -> AuditPlots:
+        """``plot.heatmap(ax=None)``: rewrites × methods."""
+        from backlight._audit.plots import AuditPlots
+
+        return AuditPlots(self)
+
+    def table(self) -> list[list[str]]:
+        """The table that is printed: a head, then one line a rewrite, then what they come to."""
+        lines = [["rewrite", *self.methods, "function"]]
+        for r, made in enumerate(self.rewrites):
+            cells = [_number(float(value)) for value in self.change[r].mean(1)]
+            lines.append([made.name, *cells, _number(float(self.function_change[r]))])
+        lines.append(["mean (SSI)", *(_number(v) for v in self.ssi.values()), ""])
+        lines.append(["between inputs of a class", *(_number(float(v)) for v in self.discriminativity), ""])
+        lines.append(["SSI ÷ between inputs", *(_number(v) for v in self.relative.values()), ""])
+        if self.canonical is not None:
+            after = [np.nan if np.isnan(c).all() else float(np.nanmax(c)) for c in self.canonical.transpose(1, 0, 2)]
+            lines.append(["largest, canonical forms", *(_number(v) for v in after), ""])
+        return lines
+
+    def __repr__(self) -> str:
+        lines = self.table()
+        widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+        shown = [
+            "  ".join(
+                cell.ljust(w) if k == 0 else cell.rjust(w) for k, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        ]
+        head = f"structure audit of {self.model}: {self.rows} inputs, mean total variation of explanations (0 to 1)"
+        return "\n".join([head, *(line.rstrip() for line in shown), "", *self.advice()])
+
+
+_COLUMNS = (
+    "rewrite", "method", "mean change", "largest change", "rank correlation", "top changed", "canonical",
+    "function change",
+)  # fmt: skip
+
+
+def audit(
+    model: nn.Module,
+    X: Any,
+    target: Any = None,
+    *,
+    methods: Sequence[str] | Mapping[str, Any] = METHODS,
+    rewrites: Any = "deploy",
+    canonical: bool = True,
+    feature_names: Sequence[str] | None = None,
+    seed: int = 0,
+    progress: bool | Progress | None = None,
+) -> Audit:
+    """Measure how much explanations change when the same function is written differently.
+
+    The network is rewritten in many ways that leave its function as it is, on the captured graph and in double
+    precision; each is checked on the inputs and on random points, which are put together from the inputs number by
+    number, and left out where the function changed by more than 1e-9. A good explanation does not change.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        In evaluation mode; left as it is.
+    X : table, tensor, or iterable of batches
+        Inputs to explain. Some tens are enough.
+    target : optional
+        As for `backlight.explain`. By default the class that the model predicts; it stays the same for all rewrites.
+    methods : sequence of str, or dict of str to what explains
+        ``"gradient_x_input"`` and the other reference methods; ``"lrp"`` for the default rules; ``"lrp:"`` with a
+        preset's name, or with zero, epsilon (ε = 0.1), gamma (γ = 0.25), zplus, alphabeta (α = 2, β = 1). In a dict a
+        `Rule`, a `Composite` or a `Method` by any name.
+    rewrites : str, Rewrite, or list of these, default "deploy"
+        ``"deploy"``: what tools do on the way to production. ``"all"``: other identities too. ``"attack"``: made to
+        move explanations, to show how far they can be moved.
+    canonical : bool, default True
+        Also measure how much of it is left between canonical forms (see `canonize`), for methods with rules.
+    feature_names : sequence of str, optional
+    seed : int
+        Rewrites draw at random from a generator of their own.
+    progress : bool or callable, optional
+        ``True`` writes the count of rewrites to the terminal; a callable gets (done, in all).
+
+    Returns
+    -------
+    Audit
+        Prints as a table with advice; ``to_frame()``, ``plot.heatmap()``, ``worst()``.
+
+    Raises
+    ------
+    ArgumentError, DataError, UnsupportedModel
+
+    Examples
+    --------
+    >>> import torch, backlight
+    >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
+    <torch._C.Generator object at ...>
+    >>> net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    >>> found = backlight.audit(net, torch.randn(10, 6), rewrites="all")
+    >>> bool(found.ssi["gradient_x_input"] < 1e-9 < found.ssi["lrp:gamma"])
+    True
+    """
+    chosen = pick(rewrites)
+    ways = _methods(methods)
+    model = torch_module(model)
+    copy = light_copy(model).double()
+    inputs, kwargs = _all(X, copy)
+    report = _report(progress)
+    form = lift(copy, (inputs, kwargs))
+    fold_norms(form)
+    given = dict(zip(form.inputs, [*inputs, *kwargs.values()], strict=True))
+    with torch.no_grad():
+        output = form.run(given)[form.output]
+    fixed = _target(target, output)
+    examples = {name: given[name] for name in form.inputs}
+    data: Any = inputs[0] if len(inputs) == 1 and not kwargs else (kwargs if kwargs else inputs)
+
+    shuffled = pytree.tree_map(lambda value: _mixed(value, torch.Generator().manual_seed(seed)), data)
+    with torch.no_grad():
+        points = [(data, output), (shuffled, _call(copy, shuffled))]
+
+    def explained(module: nn.Module) -> dict[str, np.ndarray]:
+        return {name: _explained(module, data, fixed, way, seed) for name, way in ways.items()}
+
+    report(0, len(chosen))
+    base = explained(copy)
+    with_rules = {name: way for name, way in ways.items() if way[0] == "lrp"}
+    own = canonical_form(form.copy())
+    simple = (
+        {name: _explained(own.module, data, fixed, way, seed) for name, way in with_rules.items()} if canonical else {}
+    )
+    generator = np.random.default_rng(seed)
+    classes = output.argmax(1).numpy() if output.dim() == 2 else np.zeros(len(output))
+    left_out: dict[str, str] = {}
+    kept: list[Rewrite] = []
+    cells: list[list[np.ndarray]] = []
+    after: list[np.ndarray] = []
+    changes: list[float] = []
+    for done, made in enumerate(chosen):
+        try:
+            rewritten = _rewritten(made, form, copy, examples, seed)
+        except UnsupportedModel as error:
+            left_out[made.name] = str(error)
+            continue
+        if rewritten is None:
+            left_out[made.name] = "the network has no place for it"
+        else:
+            new, module = rewritten
+            change = _function_change(module, points)
+            if change > _SAME:
+                left_out[made.name] = f"it changed the function by {change:.1g} of its largest output"
+            else:
+                now = explained(module)
+                kept.append(made)
+                changes.append(change)
+                pairs = [(base[name], now[name]) for name in ways]
+                cells.append(
+                    [np.stack([f(a, b) for a, b in pairs]) for f in (total_variation, rank_correlation, top_changed)]
+                )
+                if canonical:
+                    after.append(_after(new, simple, ways, data, fixed, seed))
+        report(done + 1, len(chosen))
+    if not kept:
+        raise UnsupportedModel(
+            "no rewrite applies to this network: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        )
+    moved, rank, top = (np.stack([cell[k] for cell in cells]) for k in range(3))
+    return Audit(
+        tuple(ways), tuple(kept), left_out, moved, rank, top.astype(bool), np.stack(after) if canonical else None,
+        np.array(changes), np.array([between(values, classes, generator) for values in base.values()]), own.log,
+        own.planted, base, type(model).__name__, len(output), seed, tuple(feature_names or ()),
+    )  # fmt: skip
+
+
+def _rewritten(
+    made: Rewrite, form: Form, model: nn.Module, example: dict[str, Any], seed: int
+) -> tuple[Form, nn.Module] | None:
+    generator = torch.Generator().manual_seed(seed)
+    if made.module is not None:
+        module = made.module(light_copy(model))
+        if not isinstance(module, nn.Module):
+            raise ArgumentError(f"the rewrite {made.name!r} gave {type(module).__name__}, which is no torch module")
+        module = module.double().eval()
+        return lift(module, (tuple(example.values()), {})), module
+    assert made.apply is not None
+    new = form.copy()
+    if not made.apply(new, generator):
+        return None
+    new.refresh()
+    return new, lower(new)
+
+
+def _mixed(value: Any, generator: torch.Generator) -> Any:
+    """Rows put together from different ones, number by number: points that are not in the data."""
+    if not isinstance(value, Tensor) or value.dim() < 2:
+        return value
+    flat = value.flatten(1)
+    order = torch.rand(flat.shape, generator=generator).argsort(0)
+    return flat.gather(0, order).view_as(value)
+
+
+def _function_change(module: nn.Module, points: list[tuple[Any, Tensor]]) -> float:
+    """The largest change on any of the points, relative to the largest output there."""
+    found = 0.0
+    for data, output in points:
+        with torch.no_grad():
+            now = _call(module, data)
+        found = max(found, float((now - output).abs().max() / output.abs().max().clamp(min=1e-300)))
+    return found
+
+
+def _call(module: nn.Module, data: Any) -> Tensor:
+    if isinstance(data, dict):
+        output: Tensor = module(**data)
+    else:
+        output = module(*data) if isinstance(data, tuple) else module(data)
+    return output
+
+
+def _after(
+    new: Form, simple: dict[str, np.ndarray], ways: dict[str, Any], data: Any, target: Any, seed: int
+) -> np.ndarray:
+    form = canonical_form(new.copy())
+    found = []
+    for name, way in ways.items():
+        if name in simple:
+            found.append(total_variation(simple[name], _explained(form.module, data, target, way, seed)))
+        else:
+            found.append(np.full(_rows(data), np.nan))
+    return np.stack(found)
+
+
+def _rows(data: Any) -> int:
+    first = next(iter(data.values())) if isinstance(data, dict) else data[0] if isinstance(data, tuple) else data
+    return len(first)
+
+
+def _explained(module: nn.Module, data: Any, target: Any, way: tuple[str, Any], seed: int) -> np.ndarray:
+    method, rules = way
+    with warnings.catch_warnings():
+        # what a rule loses is not what is asked here
+        warnings.simplefilter("ignore", BacklightWarning)
+        ex = explain_module(module, data, target, method=method, rules=rules, seed=seed)
+    return ex.values
+
+
+def _methods(methods: Any) -> dict[str, tuple[Any, Any]]:
+    """By name: (method, rules)."""
+    if isinstance(methods, str):
+        methods = [methods]
+    if not isinstance(methods, Mapping):
+        methods = {name: name for name in methods}
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, way in methods.items():
+        if isinstance(way, Method):
+            found[name] = (way, "auto")
+        elif not isinstance(way, str):
+            found[name] = ("lrp", way)
+        elif way == "lrp":
+            found[name] = ("lrp", "auto")
+        elif way.startswith("lrp:") and (way[4:] in _RULES or way[4:] in presets):
+            # a preset of a single rule has the rule's name; with one place to look for it, the rule is meant
+            found[name] = ("lrp", _RULES.get(way[4:], way[4:]))
+        elif way in REFERENCES:
+            found[name] = (way, "auto")
+        else:
+            known = [*REFERENCES, "lrp", *(f"lrp:{rule}" for rule in (*_RULES, *presets))]
+            raise ArgumentError(f"method {way!r} is not known: the methods are {listed(dict.fromkeys(known), 30)}")
+    if not found:
+        raise ArgumentError("there is no method to audit: the list is empty")
+    return found
+
+
+def _all(X: Any, model: nn.Module) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    parts = list(batches(X, home(model), "auto")[1])
+    if not parts:
+        raise ArgumentError("there are no inputs to audit with")
+    args = tuple(torch.cat([part.args[k] for part in parts]) for k in range(len(parts[0].args)))
+    kwargs = {name: torch.cat([part.kwargs[name] for part in parts]) for name in parts[0].kwargs}
+    return args, kwargs
+
+
+def _target(target: Any, output: Tensor) -> Any:
+    if target is not None:
+        return target
+    if output.dim() != 2 or output.shape[1] == 1:
+        return None
+    # the class of the network as it is, also where a rewritten one differs in the last digit
+    return output.argmax(1)
+
+
+def _report(progress: bool | Progress | None) -> Progress:
+    if callable(progress):
+        return progress
+    if not progress:
+        return lambda done, total: None
+
+    def write(done: int, total: int) -> None:
+        sys.stderr.write(f"\r{done} of {total} rewrites" + ("\n" if done == total else ""))
+        sys.stderr.flush()
+
+    return write
+
+
+def _number(value: float) -> str:
+    if np.isnan(value):
+        return "–"
+    return "0" if value == 0 else f"{value:.3f}" if value >= 5e-4 else f"{value:.0e}"
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]

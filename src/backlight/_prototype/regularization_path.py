@@ -1,0 +1,114 @@
+"""Prototypes along the strength of the prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from backlight._prototype.again import make
+from backlight.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from backlight._prototype.result import Prototypes
+
+__all__ = ["Path", "follow"]
+
+_SHOWN = 4
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """What `Prototypes.path` returns.
+
+    Attributes
+    ----------
+    strengths : tuple of float, increasing
+    prototypes : tuple of Prototypes, one for each
+    """
+
+    strengths: tuple[float, ...]
+    prototypes: tuple[Prototypes, ...]
+
+    @property
+    def f(self) -> np.ndarray:
+        """Values of the target, (strengths, targets)."""
+        return np.stack([p.f for p in self.prototypes])
+
+    @property
+    def omega(self) -> np.ndarray:
+        """Ω, (strengths, targets)."""
+        return np.stack([p.omega for p in self.prototypes])
+
+    def turns(self) -> list[tuple[str, float, float, str, str]]:
+        """Where the model's decision changes: target, the strengths between, decided before and after."""
+        found = []
+        for t, name in enumerate(self.prototypes[0].names):
+            for k in range(1, len(self.strengths)):
+                before, after = self.prototypes[k - 1].decided[t], self.prototypes[k].decided[t]
+                if before != after:
+                    found.append((name, self.strengths[k - 1], self.strengths[k], before, after))
+        return found
+
+    def __repr__(self) -> str:
+        names = self.prototypes[0].names[:_SHOWN]
+        lines = ["strength  " + "  ".join(f"{name:<21}" for name in names).rstrip()]
+        for strength, p in zip(self.strengths, self.prototypes, strict=True):
+            cells = [f"{f:<8.3g} {status:<12}" for f, status in zip(p.f, p.status, strict=True)]
+            lines.append(f"{strength:<8g}  " + "  ".join(cells[:_SHOWN]).rstrip())
+        if len(self.prototypes[0]) > _SHOWN:
+            lines.append(f"and {len(self.prototypes[0]) - _SHOWN} more targets")
+        for name, low, high, before, after in self.turns():
+            lines.append(f"between {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
+        return "\n".join(lines)
+
+    def plot(self, *, ax: Any = None) -> Any:
+        """What f and Ω are against strength, or pictures: see `backlight._prototype.plots.path`."""
+        from backlight._prototype.plots import path
+
+        return path(self, ax)
+
+
+def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
+    """See `Prototypes.path`."""
+    values = sorted(float(s) for s in strengths)
+    if not values or values[0] <= 0 or math.isinf(values[-1]):
+        raise ArgumentError(f"strengths must be finite numbers > 0, not {list(strengths)}")
+    setup = start.setup
+    assert setup is not None
+    # from the strength at hand outwards, so that each has a neighbour to start from
+    order = sorted(values, key=lambda s: abs(math.log(s / start.strength)) if math.isfinite(start.strength) else s)
+    found: dict[float, Prototypes] = {}
+    for strength in order:
+        fresh = make(setup.model, setup.target, **{**setup.options(), "strength": strength})
+        if start.x.ndim >= 2 and start.z is None and any(p.formula is None for p in fresh.problems):
+            known = [*found.values(), start]
+            near = min(known, key=lambda p: abs(math.log(p.strength / strength)) if math.isfinite(p.strength) else 9.0)
+            starts = np.asarray(near.x)[np.isfinite(near.x.reshape(len(near.x), -1)).all(1)]
+            if len(starts):
+                warm = make(
+                    setup.model, setup.target,
+                    **{**setup.options(), "strength": strength, "init": starts, "restarts": len(starts)},
+                )  # fmt: skip
+                fresh = _better(fresh, warm)
+        found[strength] = fresh
+    return Path(tuple(values), tuple(found[s] for s in values))
+
+
+def _better(a: Prototypes, b: Prototypes) -> Prototypes:
+    """The better of two for each target."""
+    take = np.nan_to_num(b.value, nan=-np.inf) > np.nan_to_num(a.value, nan=-np.inf)
+    if not take.any():
+        return a
+
+    def mixed(name: str) -> Any:
+        first, second = getattr(a, name), getattr(b, name)
+        if isinstance(first, np.ndarray):
+            return np.where(take.reshape(-1, *[1] * (first.ndim - 1)), second, first)
+        return tuple(second[t] if take[t] else first[t] for t in range(len(take)))
+
+    names = ("x", "f", "omega", "value", "status", "certificate", "decided", "optima", "notes")
+    return replace(a, **{name: mixed(name) for name in names})

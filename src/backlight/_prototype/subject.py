@@ -1,0 +1,387 @@
+"""The model whose prototypes are wanted, as solvers see it: a differentiable pass, named outputs, a decision."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.attribution.inputs import home
+from backlight.canonical.lift import torch_module
+from backlight.classical import NeuralizedModel, neuralize, trees
+from backlight.classical.layers import EncodedRows
+from backlight.engine.capture import light_copy, tensors_of
+from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
+from backlight.tables import as_frame
+from backlight.targets import Seen
+
+__all__ = ["ModuleSubject", "NetworkSubject", "Subject", "TreeSubject", "subject_of"]
+
+
+class Subject(ABC):
+    """One model.
+
+    Attributes
+    ----------
+    kind : str
+    names : tuple of str, optional
+        The columns of a table.
+    shape : tuple of int, optional
+        Of one input, where the model knows.
+    outputs : tuple of str
+        Names of its outputs; known after `prepare`.
+    classifies : bool
+        Whether the largest output is a decision.
+    dtype : torch.dtype
+        What the model takes.
+    """
+
+    kind: str = ""
+    names: tuple[str, ...] | None = None
+    shape: tuple[int, ...] | None = None
+    outputs: tuple[str, ...] = ()
+    classifies: bool = False
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+
+    @property
+    @abstractmethod
+    def model(self) -> Any:
+        """The user's own model."""
+
+    def prepare(self, example: Tensor) -> None:
+        """Look at the outputs of a few inputs (n, *shape)."""
+        return
+
+    @abstractmethod
+    def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
+        """One pass, no further than the last thing that is asked for."""
+
+    @abstractmethod
+    def decide(self, x: Tensor) -> Tensor:
+        """The decided output's index, (n,)."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 over what was learnt."""
+
+    def encode(self, X: Any) -> Tensor:
+        """The user's rows as inputs of the model, (n, *shape) in float64."""
+        from backlight.priors.base import rows_of
+
+        rows = rows_of(X)
+        if isinstance(X, Tensor | np.ndarray) and X.ndim > 2:
+            return rows.reshape(len(rows), *X.shape[1:])
+        return rows if self.shape is None else self._shaped(rows)
+
+    def _shaped(self, rows: Tensor) -> Tensor:
+        assert self.shape is not None
+        if rows.shape[1] != math.prod(self.shape):
+            raise DataError(f"rows have {rows.shape[1]} numbers, but an input of the model has {math.prod(self.shape)}")
+        return rows.reshape(len(rows), *self.shape)
+
+
+class _Enough(Exception):  # noqa: N818 - it is no error
+    """All that was asked for has been seen."""
+
+
+class ModuleSubject(Subject):
+    """A torch module, by a light copy over the same memory: nothing of the user's is touched, weights are frozen."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._copy = light_copy(model)
+        self._modules = dict(self._copy.named_modules())
+        _refuse_training(model)
+        self.kind = type(model).__name__
+        at = home(model)
+        self.dtype, self.device = at.dtype, at.device
+        first = next((m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+        self.shape = (first.in_features,) if isinstance(first, nn.Linear) else None
+        self.ends_in = ""
+        self._last: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The user's module."""
+        return self._model
+
+    def prepare(self, example: Tensor) -> None:
+        """See `Subject.prepare`."""
+        self.shape = tuple(example.shape[1:])
+        try:
+            with torch.no_grad():
+                out = self.see(example.to(self.device, self.dtype)).output
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise DataError(
+                f"{self.kind} cannot run on inputs of the shape {tuple(example.shape)}: {str(error).splitlines()[0]}"
+            ) from error
+        assert out is not None
+        self.outputs = tuple(f"output {k}" for k in range(out.shape[1])) if out.shape[1] > 1 else ("score",)
+        self.classifies = out.shape[1] > 1
+        if out.shape[1] > 1:
+            self._find_softmax(example, out.detach().double())
+
+    def _find_softmax(self, example: Tensor, out: Tensor) -> None:
+        """Where outputs are probabilities or their logarithms, look for the logits before the last softmax module."""
+        for kind, log_p in (("softmax", out.clamp(min=1e-300).log()), ("log-softmax", out)):
+            if (kind == "softmax" and bool((out < 0).any())) or (log_p.exp().sum(1) - 1).abs().max() > 1e-4:
+                continue
+            self.ends_in = kind
+            last = [m for m in self._copy.modules() if isinstance(m, nn.Softmax | nn.LogSoftmax)][-1:]
+            if last:
+                self._last = last[0]
+                with torch.no_grad():
+                    logits = self.see(example.to(self.device, self.dtype)).output
+                if (
+                    logits is None
+                    or logits.shape != out.shape
+                    or not torch.allclose(torch.log_softmax(logits.double(), 1).exp(), log_p.exp(), atol=1e-4)
+                ):
+                    self._last = None
+            return
+
+    @property
+    def has_logits(self) -> bool:
+        """Whether the outputs that targets see are logits, or not probabilities at all."""
+        return not self.ends_in or self._last is not None
+
+    def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
+        """See `Subject.see`."""
+        found: dict[str, Tensor] = {}
+        logits: dict[str, Tensor] = {}
+        with self._watched(layers, found, stop=not output):
+            tap = None
+            if self._last is not None:
+                tap = self._last.register_forward_pre_hook(lambda module, args: logits.update({"in": args[0]}))
+            try:
+                out = self._copy(x)
+            except _Enough:
+                return Seen(None, found)
+            finally:
+                if tap is not None:
+                    tap.remove()
+        if isinstance(out, tuple | list):
+            out = out[0]
+        elif not isinstance(out, Tensor):
+            out = getattr(out, "logits", out)
+        if not isinstance(out, Tensor):
+            raise UnsupportedModel(f"{self.kind} returns {type(out).__name__}: wrap it so that it returns a tensor")
+        if out.ndim == 1:
+            out = out[:, None]
+        elif out.ndim > 2:
+            out = out.flatten(1)
+        if self._last is not None:
+            return Seen(logits["in"].flatten(1), found)
+        if self.ends_in == "softmax":
+            return Seen(out, found, out.clamp(min=torch.finfo(out.dtype).tiny).log())
+        return Seen(out, found)
+
+    @contextlib.contextmanager
+    def _watched(self, layers: Sequence[str], found: dict[str, Tensor], stop: bool) -> Iterator[None]:
+        handles = []
+        for name in layers:
+            if name not in self._modules or not name:
+                near = [n for n in self._modules if n and (name.split(".")[-1] in n or n in name)][:4]
+                hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+                raise ArgumentError(f"the model has no layer {name!r}: give a path of model.named_modules(){hint}")
+
+            def keep(module: nn.Module, args: Any, out: Any, name: str = name) -> None:
+                a = out[0] if isinstance(out, tuple | list) else out
+                found[name] = a
+                if stop and len(found) == len(layers):
+                    raise _Enough
+
+            handles.append(self._modules[name].register_forward_hook(keep))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def decide(self, x: Tensor) -> Tensor:
+        """The largest output."""
+        out = self.see(x).output
+        assert out is not None
+        return out.argmax(1)
+
+    def fingerprint(self) -> str:
+        """See `Subject.fingerprint`."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(tensors_of(self._model).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().double().numpy()).tobytes())
+        return digest.hexdigest()
+
+
+class NetworkSubject(Subject):
+    """A neuralized model; inputs are the table's columns as numbers."""
+
+    def __init__(self, network: NeuralizedModel, original: Any) -> None:
+        self.network, self._original = network, original
+        self.kind = network.kind
+        self.names = network.feature_names
+        self.shape = (len(self.names),)
+        score = network.score
+        self.outputs = score.outputs.names or (score.name,)
+        self.classifies = len(score.outputs.names) > 1
+
+    @property
+    def model(self) -> Any:
+        """What the user gave."""
+        return self._original
+
+    def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
+        """See `Subject.see`."""
+        if layers:
+            raise ArgumentError(f"a {self.kind} has no layers by name: targets are its outputs {self.outputs}")
+        units = self.network.layer(self._point(x))
+        directions = self.network.score.outputs.directions
+        if directions is None:
+            return Seen(units)
+        # two classes are −f and f: their softmax is the logistic function of f when each counts half
+        both = units @ torch.as_tensor(directions).to(units).T
+        return Seen(both, {}, both / 2)
+
+    def probabilities_of(self, x: Tensor) -> np.ndarray | None:
+        """The library's own probabilities of rows, to compare with; None where the model has none."""
+        estimator = self.network._estimator
+        if not hasattr(estimator, "predict_proba"):
+            return None
+        frame = as_frame(x.detach().numpy(), list(self.names or ()))
+        return np.asarray(estimator.predict_proba(self.network._transform(self.network.front.native(frame))))
+
+    def decide(self, x: Tensor) -> Tensor:
+        """The predicted output."""
+        return self.network.score.outputs.choose(self.network.layer(self._point(x)))
+
+    def _point(self, x: Tensor) -> EncodedRows:
+        """Rows at every place of the front end; unlike the network's own, also where a climb has left all numbers."""
+        front = self.network.front
+        e = front.elements(x)
+        return EncodedRows(x, e, front.pullback.embed(e))
+
+    def encode(self, X: Any) -> Tensor:
+        """See `Subject.encode`; categories become codes."""
+        return self.network.encode(X).double()
+
+    def fingerprint(self) -> str:
+        """See `Subject.fingerprint`."""
+        return self.network.fingerprint()
+
+
+class TreeSubject(Subject):
+    """A single decision tree: constant on boxes, without gradients.
+
+    Attributes
+    ----------
+    tree : the fitted estimator's ``tree_``
+    values : (nodes, outputs)
+        Predicted values, or probabilities of the classes.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        self._estimator = estimator
+        self.tree = estimator.tree_
+        self.kind = f"{type(estimator).__name__} ({self.tree.n_leaves} leaves)"
+        d = int(self.tree.n_features)
+        named = getattr(estimator, "feature_names_in_", None)
+        self.names = tuple(f"x{i}" for i in range(d)) if named is None else tuple(str(n) for n in named)
+        self.shape = (d,)
+        value = np.asarray(self.tree.value)
+        if value.shape[1] > 1:
+            raise UnsupportedModel(f"{self.kind} has {value.shape[1]} outputs at once: fit one tree an output")
+        self.values = value[:, 0, :]
+        classes = getattr(estimator, "classes_", None)
+        self.classifies = classes is not None
+        if classes is not None:
+            self.values = self.values / self.values.sum(1, keepdims=True)
+            self.outputs = tuple(str(c) for c in classes)
+        else:
+            self.outputs = ("predict",)
+
+    def encode(self, X: Any) -> Tensor:
+        """See `Subject.encode`; named columns in the order of the tree's."""
+        if isinstance(X, Tensor | np.ndarray):
+            return super().encode(X)
+        frame = as_frame(X)
+        names = self.names or ()
+        if frame.named and hasattr(self._estimator, "feature_names_in_"):
+            missing = [name for name in names if name not in frame.names]
+            if missing:
+                raise ColumnsError(f"the table lacks columns of the tree: {listed(missing)}")
+            frame = frame.select(names)
+        return super().encode(frame.matrix())
+
+    @property
+    def model(self) -> Any:
+        """The fitted tree."""
+        return self._estimator
+
+    def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
+        """See `Subject.see`."""
+        if layers:
+            raise ArgumentError("a tree has no layers: targets are its outputs")
+        leaves = self.tree.apply(np.ascontiguousarray(x.detach().numpy(), dtype=np.float32))
+        return Seen(torch.as_tensor(self.values[leaves]))
+
+    def decide(self, x: Tensor) -> Tensor:
+        """The predicted class."""
+        out = self.see(x).output
+        assert out is not None
+        return out.argmax(1)
+
+    def fingerprint(self) -> str:
+        """See `Subject.fingerprint`."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.tree.threshold).tobytes())
+        digest.update(np.ascontiguousarray(self.values).tobytes())
+        return digest.hexdigest()
+
+
+class _Wrapped(nn.Module):
+    def __init__(self, fn: Any) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fn(x)
+
+
+def subject_of(model: Any) -> Subject:
+    """The subject of a model of any kind.
+
+    Raises
+    ------
+    UnsupportedModel, NotFittedModel
+    """
+    if isinstance(model, NeuralizedModel):
+        return NetworkSubject(model, model)
+    if isinstance(model, torch.export.ExportedProgram | nn.Module):
+        return ModuleSubject(torch_module(model))
+    if trees.is_tree(model):
+        if hasattr(model, "tree_"):
+            return TreeSubject(model)
+        raise UnsupportedModel(
+            f"{type(model).__name__} is constant on millions of boxes and has no gradient: take a single decision "
+            "tree, or look at its top rows in your data"
+        )
+    if callable(model) and not hasattr(model, "fit"):
+        return ModuleSubject(_Wrapped(model))
+    return NetworkSubject(neuralize(model), model)
+
+
+def _refuse_training(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        random = isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
+        if module.training and (random or isinstance(module, nn.modules.batchnorm._BatchNorm)):
+            raise ArgumentError(
+                f"the model is in training mode, in which {type(module).__name__} {name!r} depends on chance or on "
+                "the other rows: call model.eval() first"
+            )

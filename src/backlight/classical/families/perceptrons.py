@@ -1,0 +1,82 @@
+"""Multilayer perceptrons: a `torch.nn.Sequential`, which the relevance engine explains like any other module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from backlight.classical.families.scores import column, plain, predicted
+from backlight.classical.layers.composition import Deep
+from backlight.classical.layers.linear import tensor
+from backlight.classical.network import Inputs, ModelSpec
+from backlight.classical.neuralize import neuralize
+from backlight.classical.targets import Outputs
+from backlight.errors import UnsupportedOption
+
+__all__ = ["perceptron", "perceptron_layers"]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid, "identity": nn.Identity,
+}  # fmt: skip
+
+
+@neuralize.register("sklearn.neural_network.MLPClassifier", "sklearn.neural_network.MLPRegressor")
+def perceptron(estimator: Any) -> ModelSpec:
+    """Neuralize a multilayer perceptron: its logits, or its prediction."""
+    finish = estimator.out_activation_
+    last = estimator.coefs_[-1].shape[1]
+    classes = getattr(estimator, "classes_", None)
+    if classes is not None and finish == "logistic" and last > 1:
+        raise UnsupportedOption("MLPClassifier with several labels at once is not supported: fit one model a label")
+    if finish not in ("identity", "softmax", "logistic"):
+        raise UnsupportedOption(f"{type(estimator).__name__} ends in {finish!r}, which is not supported")
+    names = None if classes is None else [str(c) for c in classes]
+    if names is None:
+        outputs = Outputs() if last == 1 else Outputs.each([f"output {k}" for k in range(last)])
+        score = plain("predict", lambda inputs: _deep(estimator, inputs), predicted, outputs)
+        return ModelSpec(f"multilayer perceptron ({_sizes(estimator)})", {"predict": score})
+    outputs = Outputs.classes(names)
+    score = plain("logit", lambda inputs: _deep(estimator, inputs), _logits, outputs)
+    return ModelSpec(f"multilayer perceptron ({_sizes(estimator)}, {len(names)} classes)", {"logit": score})
+
+
+def _deep(estimator: Any, inputs: Inputs) -> Deep:
+    maps = [(W.T, b) for W, b in zip(estimator.coefs_, estimator.intercepts_, strict=True)]
+    return Deep(perceptron_layers(maps, ACTIVATIONS[estimator.activation], inputs), len(maps[-1][1]))
+
+
+def _sizes(estimator: Any) -> str:
+    return "–".join(str(len(W)) for W in estimator.coefs_) + f"–{estimator.coefs_[-1].shape[1]}"
+
+
+def perceptron_layers(
+    maps: Sequence[tuple[np.ndarray, np.ndarray]], activation: type[nn.Module], inputs: Inputs
+) -> nn.Sequential:
+    """Weights (out, in) and biases of each layer as a module on elements: an affine front end goes into the first."""
+    layers: list[nn.Module] = []
+    for index, (W, b) in enumerate(maps):
+        weight, bias = tensor(W), tensor(b)
+        if index == 0:
+            weight, bias, start = inputs.pullback.linear(weight, bias)
+            bias = bias - weight @ start
+        # made on "meta": building a layer must not draw from the user's random state
+        layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=torch.float64, device="meta").to_empty(device="cpu")
+        layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        layer.bias = nn.Parameter(bias.clone(), requires_grad=False)
+        layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1]).eval()
+
+
+def _logits(model: Any, z: Any) -> np.ndarray:
+    """What the library's probabilities are the softmax or the logistic function of."""
+    # The softmax forgets a constant a row, and both forget digits: the library's own pass, with another last
+    # activation.
+    from copy import copy
+
+    linear = copy(model)
+    linear.out_activation_ = "identity"
+    return column(linear._forward_pass_fast(z, check_input=True))  # private: predict_proba before its end

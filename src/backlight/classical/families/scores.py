@@ -1,0 +1,67 @@
+"""Scores that several families share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backlight.classical.layers import Layer
+from backlight.classical.layers.pools import Budget, Link
+from backlight.classical.network import Inputs, Score
+from backlight.classical.score_units import PLAIN, ScoreUnit
+from backlight.classical.targets import Outputs
+
+__all__ = ["Reference", "column", "minus", "plain", "predicted", "probability", "shifted"]
+
+Reference = Callable[[Any, Any], np.ndarray]
+Make = Callable[[Inputs], Layer]
+
+
+def plain(
+    name: str, make: Make, reference: Reference, outputs: Outputs | None = None, unit: ScoreUnit = PLAIN
+) -> Score:
+    """The layer's output itself."""
+    return Score(name, make, reference, outputs or Outputs(), unit)
+
+
+def column(y: Any) -> np.ndarray:
+    """One number a row as shape (n,), several as they are."""
+    out = np.asarray(y, dtype=float)
+    return out[:, 0] if out.ndim == 2 and out.shape[1] == 1 else out
+
+
+def predicted(model: Any, z: Any) -> np.ndarray:
+    """What the library predicts."""
+    return column(model.predict(z))
+
+
+def shifted(name: str, make: Make, constant: float, reference: Reference, unit: ScoreUnit = PLAIN) -> Score:
+    """The layer's output and a constant, which is base."""
+    return Score(name, lambda inputs: Link(make(inputs), lambda o: o + constant, torch.ones_like), reference, unit=unit)
+
+
+def minus(name: str, make: Make, constant: float, reference: Reference, total: float | None = None) -> Score:
+    """A constant less the output, read as what a row leaves of the usual."""
+    return Score(
+        name,
+        lambda inputs: Budget(make(inputs), lambda o: constant - o, lambda o: -torch.ones_like(o), total),
+        reference,
+    )
+
+
+def probability(name: str, make: Make, reference: Reference, outputs: Outputs) -> Score:
+    r"""1/(1 + e^{−l}) of log-odds l, by its secant from l = 0: relevance in probability, base ½ and the log-odds' own.
+
+    Of two classes the second one's log-odds are the unit, and the first one's probability is one minus it.
+    """
+    return Score(name, lambda inputs: Link(make(inputs), torch.sigmoid, sigmoid_slope), reference, outputs)
+
+
+def sigmoid_slope(l: Tensor) -> Tensor:  # noqa: E741 - log-odds
+    """(σ(l) − ½)/l = tanh(l/2)/(2l), ¼ at zero."""
+    flat = l.abs() < 1e-8
+    return torch.where(flat, 0.25, torch.tanh(l / 2) / torch.where(flat, 1.0, 2 * l))

@@ -1,0 +1,197 @@
+r"""What every layer of a neuralized model does: one pass forward, one pass back.
+
+A layer computes outputs :math:`y_u(x)` (one column a unit) and splits each of them, exactly, into the part that
+features *carry* and the part that belongs to none:
+
+.. math::  y_u(x) = \text{carried}_u(x) + \text{base}_u(x)
+
+The way back is linear in coefficients :math:`c_u`, one for each unit: it returns a relevance for every column of the
+table with
+
+.. math::  \sum_i R_i = \sum_u c_u\,\text{carried}_u .
+
+So layers compose like functions do, and conservation composes with them: a difference of two layers passes back
+(+c, −c), a mean c/m, a link :math:`y=\varphi(s)` its secant slope. Rules that do not conserve (they are published ones,
+kept under their names) break the last equation only, and the difference is the explanation's ``residual``.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EncodedRows", "ForwardPass", "Layer", "Query", "Wrapper"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedRows:
+    """Rows at three places of the front end.
+
+    Attributes
+    ----------
+    coded : (n, columns) the table as numbers
+    e : (n, E) elements, each made from columns of the table
+    z : (n, K) what the model itself takes: an affine map of the elements, or the elements
+    """
+
+    coded: Tensor
+    e: Tensor
+    z: Tensor
+
+    def __len__(self) -> int:
+        return len(self.z)
+
+    @staticmethod
+    def at(z: Tensor) -> EncodedRows:
+        """Rows that are known in the model's space only, such as its anchors."""
+        return EncodedRows(z, z, z)
+
+    def take(self, rows: Any) -> EncodedRows:
+        """Some of the rows."""
+        return EncodedRows(self.coded[rows], self.e[rows], self.z[rows])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """How relevance is wanted.
+
+    Attributes
+    ----------
+    rule : object
+        One of the layer's ``rules``.
+    own : (n,) tensor of int, optional
+        Which anchor each row is, −1 for none; without it a layer that leaves rows out looks itself.
+    usual : EncodedRows, optional
+        Rows that count as usual, for scores that say how normal a row is; for linear layers their mean is where
+        relevance is counted from.
+    level : float, optional
+        The value that a regression's relevance is counted from.
+    """
+
+    rule: Any
+    own: Tensor | None = None
+    usual: EncodedRows | None = None
+    level: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ForwardPass:
+    """One pass forward, and the way back.
+
+    Attributes
+    ----------
+    output, carried : (n, U)
+    back : function of coefficients (n, U) to relevance (n, columns)
+    others : (n, U)
+        The output had the row not been one of the model's own anchors.
+    flow : mapping of layer name to (n, U)
+        What each layer hands on, in the units of ``output``, last layer first.
+    notes : mapping of str to tensors with leading axis n
+    """
+
+    output: Tensor
+    carried: Tensor
+    back: Callable[[Tensor], Tensor]
+    others: Tensor
+    flow: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @staticmethod
+    def joined(parts: Sequence[ForwardPass]) -> ForwardPass:
+        """The pass of all rows, from those of consecutive rows: at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        sizes, first = [len(part.output) for part in parts], parts[0]
+
+        def back(c: Tensor) -> Tensor:
+            return torch.cat([part.back(some) for part, some in zip(parts, torch.split(c, sizes), strict=True)])
+
+        return ForwardPass(
+            output=torch.cat([part.output for part in parts]),
+            carried=torch.cat([part.carried for part in parts]),
+            back=back,
+            others=torch.cat([part.others for part in parts]),
+            flow={name: torch.cat([part.flow[name] for part in parts]) for name in first.flow},
+            notes={name: torch.cat([part.notes[name] for part in parts]) for name in first.notes},
+        )
+
+    def scaled(self, output: Tensor, slope: Tensor, others: Tensor | None = None) -> ForwardPass:
+        """The pass of a link y = φ(s) with y = base + slope · carried: slope of shape (n, U)."""
+        return replace(
+            self,
+            output=output,
+            carried=slope * self.carried,
+            back=lambda c: self.back(c * slope),
+            others=output if others is None else others,
+            flow={name: slope * value for name, value in self.flow.items()},
+        )
+
+
+class Layer(nn.Module):
+    """A network from rows to units, with relevance.
+
+    Attributes
+    ----------
+    rules : mapping of str to object
+        The rules it has, by name; the first is the default.
+    units : int
+    reads : frozenset of str
+        Which parts of an `Query` beside the rule it reads: "rows" (``usual``), "level".
+    """
+
+    rules: Mapping[str, Any] = {"exact": "exact"}
+    units: int = 1
+    reads: frozenset[str] = frozenset()
+
+    @property
+    def references(self) -> frozenset[str]:
+        """What kinds of reference this layer or one below it reads: "rows", "level"."""
+        return frozenset().union(*(layer.reads for layer in self.modules() if isinstance(layer, Layer)))
+
+    @property
+    def rows(self) -> int:
+        """Rows that may go through at once, by the memory that one of them takes."""
+        return 8192
+
+    @abstractmethod
+    def forward(self, x: EncodedRows) -> Tensor:
+        """Outputs, (n, U)."""
+
+    def without(self, x: EncodedRows, own: Tensor) -> Tensor:
+        """Outputs had each row not been one of the anchors: ``own`` names that anchor, −1 for none."""
+        out: Tensor = self(x)
+        return out
+
+    @abstractmethod
+    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """Outputs, and the way back."""
+
+    def self_index(self, x: EncodedRows) -> Tensor:
+        """Which anchor each row itself is, −1 for none."""
+        return torch.full((len(x),), -1, device=x.z.device)
+
+    def training_rows(self) -> Tensor | None:
+        """Rows of the training set that the layer holds as anchors, in the model's space: (M, K)."""
+        return None
+
+    def accepts(self, rule: Any) -> bool:
+        """Whether a rule object is one of this layer's kinds."""
+        return any(type(rule) is type(known) for known in self.rules.values() if not isinstance(known, str))
+
+
+class Wrapper(Layer):
+    """A layer on top of one other, with that one's rules and memory."""
+
+    def __init__(self, inner: Layer) -> None:
+        super().__init__()
+        self.inner, self.rules = inner, inner.rules
+
+    @property
+    def rows(self) -> int:
+        """As many rows as the inner layer takes."""
+        return self.inner.rows

@@ -1,0 +1,401 @@
+"""`NeuralizedModel`: a classical model, rewritten as a network with the same score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.classical.frontend.columns import Features, FrontEnd
+from backlight.classical.layers import EncodedRows, Layer, Pullback, Query
+from backlight.classical.score_units import PLAIN, ScoreUnit
+from backlight.classical.targets import Outputs, Target
+from backlight.errors import ArgumentError, DataError
+from backlight.rules.expansion import Midpoint, SignedPools
+from backlight.rules.softmin import SoftMinRule
+from backlight.tables import as_frame
+
+__all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Relevance", "Score"]
+
+# Rows that are encoded at once; layers cut them further for the cache.
+_BATCH = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What the layers of a model stand on: the front end before them.
+
+    Attributes
+    ----------
+    features : Features
+    n_columns : int
+    pullback : Pullback
+        The way back from the model's space to the columns.
+    dtype : torch.dtype
+    """
+
+    features: Features
+    n_columns: int
+    pullback: Pullback
+    dtype: torch.dtype
+
+    def behind(self, features: Features) -> tuple[nn.Module, Inputs]:
+        """The layers to other features of the same table, and what stands on them."""
+        pullback = features.pullback(self.n_columns, self.dtype)
+        return nn.Sequential(*features.layers), Inputs(features, self.n_columns, pullback, self.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """One score of a model.
+
+    Attributes
+    ----------
+    name : str
+    layer : function of `Inputs` to the network
+    reference : function of the original library's arguments
+        The same score from the estimator itself: ``reference(estimator, z)`` of transformed rows z.
+    outputs : Outputs
+        Names of the targets where there are several; by default there is one output.
+    unit : ScoreUnit
+        What it is counted in.
+    """
+
+    name: str
+    layer: Callable[[Inputs], Layer]
+    reference: Callable[[Any, Any], np.ndarray]
+    outputs: Outputs = field(default_factory=Outputs)
+    unit: ScoreUnit = PLAIN
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModelSpec:
+    """What a registered function tells `neuralize` about a fitted model.
+
+    Attributes
+    ----------
+    kind : str
+        What the model is, for people: "one-class SVM (RBF), 78 support vectors".
+    scores : mapping of str to Score
+        The first one is the default.
+    threshold : float, optional
+        The model's own alarm line, in the units of the score "outlierness".
+    """
+
+    kind: str
+    scores: Mapping[str, Score]
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Relevance:
+    """Relevance of the columns of a table, as arrays; what `backlight.explain` dresses.
+
+    Attributes
+    ----------
+    values : (n, d) or (n, d, targets); output, base_values : (n,) or (n, targets)
+    annotations : mapping of str to arrays with leading axis n
+        ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
+        anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the
+        row sits on its anchors, so that no column carries relevance. ``discarded`` (n,): share of the
+        row's squared distance from the mean that a PCA discards and no explanation can see.
+    entering : mapping of layer name to (n,)
+        Relevance that enters each layer, output first; the last entry is what the columns receive. For several
+        targets their sum.
+    names : tuple of str
+        The targets.
+    """
+
+    values: np.ndarray
+    output: np.ndarray
+    base_values: np.ndarray
+    annotations: dict[str, np.ndarray]
+    entering: dict[str, np.ndarray]
+    names: tuple[str, ...] = ()
+
+    @staticmethod
+    def joined(parts: Sequence[Relevance]) -> Relevance:
+        """The relevance of all rows, from that of consecutive batches.
+
+        Raises
+        ------
+        DataError
+            When there is no batch.
+        """
+        if not parts:
+            raise DataError("the table has no rows: give at least one row to explain")
+        first = parts[0]
+        return Relevance(
+            np.concatenate([part.values for part in parts]),
+            np.concatenate([part.output for part in parts]),
+            np.concatenate([part.base_values for part in parts]),
+            {key: np.concatenate([part.annotations[key] for part in parts]) for key in first.annotations},
+            {key: np.concatenate([part.entering[key] for part in parts]) for key in first.entering},
+            first.names,
+        )
+
+
+class NeuralizedModel(nn.Module):
+    """A classical model as a network: front end, layers, score.
+
+    Calling it gives the same score as the original library, to rounding. It takes a table of any kind, or a
+    tensor of shape (n, columns) as `encode` makes it (for numeric tables: the numbers themselves).
+
+    Attributes
+    ----------
+    front : FrontEnd
+        From columns to the space of the model.
+    layer : Layer
+        From there to the score.
+    score : Score
+    feature_names : tuple of str
+    threshold : float or None
+        The model's own alarm line, in the units of the score "outlierness".
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        transform: Callable[[Any], Any],
+        front: FrontEnd,
+        features: Features,
+        head: ModelSpec,
+        score: str | None,
+        dtype: torch.dtype,
+    ) -> None:
+        super().__init__()
+        name = next(iter(head.scores)) if score is None else score
+        if name not in head.scores:
+            known = ", ".join(repr(known) for known in head.scores)
+            raise ArgumentError(f"score={score!r} is not a score of this {head.kind}: choose from {known}")
+        self.front = front
+        self.score = head.scores[name]
+        self.layer = self.score.layer(Inputs(features, len(front.names), front.pullback, dtype))
+        self.threshold = head.threshold
+        self.kind = head.kind
+        self.dtype = dtype
+        self._estimator = estimator
+        self._transform = transform
+        self.to(dtype)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The table's columns."""
+        return self.front.names
+
+    def extra_repr(self) -> str:
+        """What the module says of itself when printed."""
+        return f"{self.kind}, score={self.score.name!r}, columns={len(self.feature_names)}"
+
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that was learnt, for provenance."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+        return digest.hexdigest()
+
+    def rule(self, rules: Any) -> Any:
+        """Read the ``rules`` argument of `backlight.explain`: a name, a rule, or "auto" for the layer's default."""
+        known = self.layer.rules
+        if isinstance(rules, str):
+            if rules == "auto":
+                return next(iter(known.values()))
+            if rules in known:
+                return known[rules]
+        elif self.layer.accepts(rules):
+            return rules
+        names = ", ".join(repr(name) for name in known)
+        raise ArgumentError(
+            f"rules={rules!r} does not fit this {self.kind}: give 'auto', one of {names}, or such a rule of "
+            "backlight.rules"
+        )
+
+    def forward(self, x: Any) -> Tensor:
+        """The score of each row, shape (n,); (n, targets) where the original method gives several."""
+        coded = self.encode(x)
+        step = self.layer.rows
+        # The whole first: what the tensor's shape must be is said of all rows.
+        parts = [self.layer(point) for point in self._points(coded, step)]
+        return self.score.outputs.native(torch.cat(parts))
+
+    def encode(self, X: Any) -> Tensor:
+        """A table as the numbers that the network takes, shape (n, columns).
+
+        Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
+        """
+        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.front.device_of(self.dtype))
+
+    def _points(self, coded: Tensor, step: int) -> list[EncodedRows]:
+        whole = self.point(coded)
+        if len(coded) <= step:
+            return [whole]
+        return [whole.take(slice(start, start + step)) for start in range(0, len(coded), step)]
+
+    def point(self, coded: Tensor) -> EncodedRows:
+        """Rows at every place of the front end."""
+        if coded.ndim != 2 or coded.shape[1] != len(self.feature_names):
+            raise DataError(
+                f"the network takes a tensor of shape (rows, {len(self.feature_names)}), not {tuple(coded.shape)}"
+            )
+        e = self.front.elements(coded)
+        z = self.front.pullback.embed(e)
+        far = ~torch.isfinite(z.detach().square().sum(1))
+        if bool(far.any()):
+            row = int(torch.nonzero(far)[0])
+            self.front.check_finite(coded[row], row)
+            raise DataError(
+                f"row {row} is so far from the data that its squared distance overflows {self.dtype}: "
+                "check its values, or scale the columns first"
+            )
+        return EncodedRows(coded, e, z)
+
+    def reference_score(self, X: Any) -> np.ndarray:
+        """The same score, computed by the original library: what calling the network must equal.
+
+        Scikit-learn is given float64, whatever the precision of X. A one-class SVM's score far from the data has no
+        digits left (it is a sum minus the offset plus the offset); there the logarithm is taken of the same sum in
+        extended range, by SciPy's distances and log-sum-exp.
+        """
+        return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
+
+    @torch.no_grad()
+    def relevance(
+        self,
+        X: Any,
+        rule: Any,
+        reference: Any = None,
+        own: np.ndarray | None = None,
+        target: Target = None,
+    ) -> Relevance:
+        """Relevance of every column for every row.
+
+        Parameters
+        ----------
+        X : table of shape (n, d)
+        rule : one of the layer's, see `rule`
+        reference : table or float, optional
+            Rows that count as usual, for scores that say how normal a row is, by default the model's own anchors, and
+            for linear layers; a number for regressions: the level that relevance is counted from.
+        own : array of int of shape (n,), optional
+            Which anchor each row is, −1 for none, where the caller knows; otherwise equal rows are taken as the same.
+        target : see `backlight.explain`
+        """
+        coded = self.encode(X)
+        level = float(reference) if isinstance(reference, int | float | np.number) else None
+        self._check_reference(reference, level is not None, rule)
+        usual = None if reference is None or level is not None else self.point(self.encode(reference))
+        known = None if own is None else torch.as_tensor(own, device=coded.device)
+        wanted = self.score.outputs.targets(target, len(coded))
+        whole, step = self.point(coded), min(self.layer.rows, _BATCH)
+        parts = []
+        for start in range(0, len(coded), step):
+            rows = slice(start, start + step)
+            ask = Query(rule, None if known is None else known[rows], usual, level)
+            some = [one.take(rows) for one in wanted]
+            parts.append(self._relevance(whole.take(rows), ask, some, Outputs.several(target), start))
+        return Relevance.joined(parts)
+
+    def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
+        reads = self.layer.references
+        if "rows" in reads and isinstance(rule, SignedPools | Midpoint):
+            reads = reads - {"rows"}  # these rules of an expansion have their own references
+        if reference is None or ("level" if is_level else "rows") in reads:
+            return
+        kinds = {"rows": "a table of rows", "level": "a number"}
+        takes = " or ".join(kinds[kind] for kind in sorted(reads)) or "none"
+        raise ArgumentError(
+            f"reference= does not apply: score {self.score.name!r} of this {self.kind} by rule {rule!r} takes {takes}"
+        )
+
+    def _relevance(self, x: EncodedRows, ask: Query, wanted: list[Any], several: bool, start: int) -> Relevance:
+        if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
+            ask = replace(ask, own=self.layer.self_index(x))
+        got = self.layer.run(x, ask)
+        bad = ~torch.isfinite(got.output).all(1)
+        if bool(bad.any()):
+            row = start + int(torch.nonzero(bad)[0])
+            raise DataError(
+                f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot "
+                "be shared; leave the row out, or explain score='support_distance' where the model has it"
+            )
+        values, outputs, carried, names = [], [], [], []
+        for one in wanted:
+            c = self.score.outputs.coefficients(one, got.output)
+            values.append(got.back(c))
+            outputs.append((c * got.output).sum(1))
+            carried.append((c * got.carried).sum(1))
+            names.append(one.name)
+        total = sum(self.score.outputs.coefficients(one, got.output) for one in wanted)
+        never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
+        always = {} if self.score.outputs.names else {"self_anchor": never, "no_distance": never}
+        annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
+        if not several:
+            annotations["score_without_self"] = (total * got.others).sum(1)
+            if self.score.outputs.names and wanted[0].direction is None:
+                annotations["target"] = self.score.outputs.index(wanted[0], got.output)
+        discarded = self.front.discarded(x.e)
+        if discarded is not None:
+            annotations["discarded"] = discarded
+        entering = {f"score: {self.score.name}": sum(outputs)}
+        entering.update({name: (total * value).sum(1) for name, value in got.flow.items()})
+        entering["columns"] = sum(part.sum(1) for part in values)
+        if several:
+            found = torch.stack(values, 2), torch.stack(outputs, 1), torch.stack(carried, 1)
+        else:
+            found = values[0], outputs[0], carried[0]
+        return Relevance(
+            _array(found[0]),
+            _array(found[1]),
+            _array(found[1] - found[2]),
+            {key: _array(value) for key, value in annotations.items()},
+            {key: _array(value) for key, value in entering.items()},
+            tuple(names),
+        )
+
+    @torch.no_grad()
+    def score_without_self(self, X: Any, own: np.ndarray) -> np.ndarray:
+        """The score of rows, each with one anchor left out: ``own`` from `self_index`, −1 for none."""
+        coded = self.encode(X)
+        left_out = torch.as_tensor(own, device=coded.device)
+        step = self.layer.rows
+        parts = [
+            self.layer.without(point, left_out[start : start + step])
+            for start, point in zip(range(0, len(coded), step), self._points(coded, step), strict=True)
+        ]
+        return _array(torch.cat(parts).squeeze(1)) if parts else np.zeros(0)
+
+    @torch.no_grad()
+    def self_index(self, X: Any) -> np.ndarray:
+        """Which anchor each row itself is, or −1."""
+        parts = [self.layer.self_index(point) for point in self._points(self.encode(X), self.layer.rows)]
+        return _array(torch.cat(parts))
+
+    @torch.no_grad()
+    def embed(self, X: Any) -> np.ndarray:
+        """Rows in the space of the model, (n, K)."""
+        return _array(self.point(self.encode(X)).z)
+
+    @torch.no_grad()
+    def scores_of_training_rows(self) -> np.ndarray | None:
+        """Scores of the anchors that are rows of the training set, each scored without itself; None if none are."""
+        rows = self.layer.training_rows()
+        if rows is None:
+            return None
+        step = self.layer.rows
+        parts = [
+            self.layer.without(
+                EncodedRows.at(rows[start : start + step]), torch.arange(start, min(start + step, len(rows)))
+            )
+            for start in range(0, len(rows), step)
+        ]
+        return _array(torch.cat(parts).squeeze(1))
+
+
+def _array(tensor: Any) -> np.ndarray:
+    return np.asarray(tensor.detach().cpu())

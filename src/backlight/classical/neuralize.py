@@ -1,0 +1,186 @@
+"""`neuralize`: from a fitted estimator to a network with the same score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from backlight.classical.frontend.columns import FrontEnd
+from backlight.classical.frontend.pipeline import front_features, unwrap
+from backlight.classical.network import ModelSpec, NeuralizedModel
+from backlight.classical.registry import ClassRegistry, public_name
+from backlight.errors import NotFittedModel, UnsupportedModel
+
+__all__ = ["Neuralize", "check_fitted", "neuralize", "spec_of"]
+
+
+class Neuralize:
+    """Rewrite a fitted model as a network with the same score.
+
+    ``neuralize(model, *, score=None, dtype=torch.float64)``
+
+    Parameters
+    ----------
+    model : fitted scikit-learn estimator or Pipeline
+        Alone or at the end of a pipeline. ``backlight.neuralize.supported`` lists the estimators; the modules of
+        `backlight.classical` have the formulas.
+    score : str, optional
+        Each model documents its own, the first is the default. Names that are methods (``"decision_function"``,
+        ``"score_samples"``, ``"predict"``) are exactly what those return. ``"outlierness"``: for densities −log p(x);
+        for a one-class SVM −log(score_samples(x)/S) with S the sum of the dual coefficients, so that 0 is the most
+        normal value possible and the alarm line is −log(offset_/S); for others the distance that they detect by.
+        ``"inlierness"``: the negative, for a one-class SVM counted from its alarm line. ``"assignment"``: of clusters,
+        how much nearer than the next one. ``"log_odds"``, ``"probability"``: of classes.
+    dtype : torch.dtype, default float64
+
+    Returns
+    -------
+    NeuralizedModel
+        A `torch.nn.Module`.
+
+    Raises
+    ------
+    UnsupportedModel
+        When no exact network is known for the model, one of its steps, or one of their options.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.svm import OneClassSVM
+    >>> import backlight
+    >>> X = np.random.default_rng(0).normal(size=(50, 3))
+    >>> model = OneClassSVM(nu=0.2).fit(X)
+    >>> net = backlight.neuralize(model, score="decision_function")
+    >>> bool(np.allclose(net(X), model.decision_function(X), rtol=0, atol=1e-12))
+    True
+    """
+
+    def __init__(self) -> None:
+        self._models: ClassRegistry[Callable[[Any], ModelSpec]] = ClassRegistry()
+
+    def register(self, *classes: type | str) -> Callable[[Callable[[Any], ModelSpec]], Callable[[Any], ModelSpec]]:
+        """Register a function ``(fitted estimator) -> ModelSpec`` for a class of estimators."""
+        return self._models.register(*classes)
+
+    @property
+    def supported(self) -> list[str]:
+        """Qualified names of the models that can be neuralized."""
+        return [name for name in self._models.names if name != _PRIVATE]
+
+    def __call__(self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64) -> NeuralizedModel:
+        """Neuralize a fitted model; see the class."""
+        parts = unwrap(model)
+        head = self.head(parts.estimator)
+        names, named, features = front_features(parts)
+        front = FrontEnd(names, named, features, dtype)
+        return NeuralizedModel(parts.estimator, parts.transform, front, features, head, score, dtype)
+
+    def head(self, estimator: Any) -> ModelSpec:
+        """What the registered function says of a fitted estimator."""
+        function = self._models.find(estimator)
+        if function is None:
+            why = _NOT_A_NETWORK.get(public_name(type(estimator)))
+            if why is not None:
+                raise UnsupportedModel(f"{type(estimator).__name__} has no network: {why}")
+            supported = ", ".join(name.rpartition(".")[2] for name in self.supported)
+            raise UnsupportedModel(
+                f"no exact network is known for {public_name(type(estimator))}: "
+                f"this version neuralizes {supported}; "
+                "your own is one function, registered with backlight.neuralize.register"
+            )
+        check_fitted(estimator)
+        return function(estimator)
+
+
+_PRIVATE = "backlight.classical.frontend.pipeline.Collapsed"
+_NO_SCORE = "it has no score for new rows; give its labels to backlight.classical.KernelClusters(...).fit(X, labels)"
+_TREES = "trees are step functions; backlight.explain explains them by exact Shapley values, with the shap library"
+_NOT_A_NETWORK = {
+    **{
+        f"sklearn.{room}.{name}": _TREES
+        for room, names in {
+            "tree": ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
+            "ensemble": (
+                "RandomForestClassifier",
+                "RandomForestRegressor",
+                "ExtraTreesClassifier",
+                "ExtraTreesRegressor",
+                "GradientBoostingClassifier",
+                "GradientBoostingRegressor",
+                "HistGradientBoostingClassifier",
+                "HistGradientBoostingRegressor",
+                "IsolationForest",
+            ),
+        }.items()
+        for name in names
+    },
+    **{
+        f"sklearn.cluster.{name}": _NO_SCORE
+        for name in (
+            "DBSCAN",
+            "HDBSCAN",
+            "OPTICS",
+            "AgglomerativeClustering",
+            "SpectralClustering",
+        )
+    },
+    "sklearn.cluster.Birch": (
+        "a cluster is many subclusters, which merges have labelled; give its labels to "
+        "backlight.classical.KernelClusters(...).fit(X, labels)"
+    ),
+    "sklearn.compose.TransformedTargetRegressor": (
+        "its predictions went through a function of their own; explain its regressor_, in the units of its own fit"
+    ),
+    "sklearn.decomposition.KernelPCA": (
+        "it has coordinates and no score; put Nystroem before a linear model, which is one exact network with it"
+    ),
+    "sklearn.ensemble.AdaBoostClassifier": "it counts votes, step functions of its members; explain its estimators_",
+    "sklearn.ensemble.AdaBoostRegressor": "a weighted median of trees is a step function; explain its estimators_",
+    **{
+        f"sklearn.ensemble.{name}": (
+            "its last estimator sees other models' answers, not columns; explain its estimators_, and its "
+            "final_estimator_ on transform(X)"
+        )
+        for name in ("StackingClassifier", "StackingRegressor")
+    },
+    **{
+        f"sklearn.model_selection.{name}": (
+            "it moves the line between the classes and keeps the score; explain its estimator_, and name the class as "
+            "target"
+        )
+        for name in ("TunedThresholdClassifierCV", "FixedThresholdClassifier")
+    },
+    **{
+        f"sklearn.multiclass.{name}": "it counts votes, step functions of its members; explain its estimators_"
+        for name in ("OneVsOneClassifier", "OutputCodeClassifier")
+    },
+    **{
+        f"sklearn.neighbors.{name}": "the number of rows in a ball is a step function; use KNeighborsClassifier"
+        for name in ("RadiusNeighborsClassifier", "RadiusNeighborsRegressor")
+    },
+    "sklearn.kernel_approximation.RBFSampler": "random cosines have no rule that conserves; use Nystroem instead",
+}
+
+
+def check_fitted(estimator: Any) -> None:
+    """Refuse an estimator that was not fitted."""
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(estimator, BaseEstimator):
+        return  # a third party's model says so itself, in its own function
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as error:
+        raise NotFittedModel(f"{type(estimator).__name__} is not fitted: call its fit(X) first") from error
+
+
+neuralize = Neuralize()
+
+
+def spec_of(estimator: Any) -> ModelSpec:
+    """What is known of a fitted estimator: see `Neuralize.head`."""
+    return neuralize.head(estimator)

@@ -1,0 +1,375 @@
+"""What stands at a place of the network where relevance passes: an operator, its way of passing on, and its records.
+
+A `Site` is made for each operator that relevance reaches. It says which of its inputs relevance goes to, what role it
+plays (which rules fit), and becomes a `Step` once its rule is known. Steps run forward once, keeping what their `pull`
+needs, and then pull messages from outputs to inputs.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backlight.engine.graph import Node, Ref
+from backlight.errors import ArgumentError, UnsupportedOperator
+from backlight.rules import (
+    BoundRule,
+    Elementwise,
+    Epsilon,
+    Facts,
+    LinearMap,
+    LinearRule,
+    Message,
+    Pass,
+    Proportional,
+    Rule,
+    WinnerTakesAll,
+    Zero,
+    as_gradient,
+    divide,
+    dot,
+    relevance,
+    row_sums,
+)
+
+__all__ = ["LedgerRecorder", "LinearSite", "Parts", "Site", "Step", "Transposed", "fill", "total"]
+
+
+class Parts(dict[int, Message]):
+    """The messages to the members of a tuple of values."""
+
+
+Messages = Message | Parts
+Values = list[Any]
+
+
+def fill(tree: Any, values: Values) -> Any:
+    """Arguments with values in the place of references."""
+    kind = type(tree)
+    if kind is Ref:
+        return values[tree.index]
+    if kind is tuple or kind is list:
+        return kind([fill(item, values) for item in tree])
+    if kind is dict:
+        return {key: fill(item, values) for key, item in tree.items()}
+    if kind is slice:
+        return slice(fill(tree.start, values), fill(tree.stop, values), fill(tree.step, values))
+    return tree
+
+
+def total(value: Tensor, message: Message, rows: int | None = 0) -> Tensor:
+    """Σ of the relevance in a message, (targets, n); where rows cannot be told apart, (targets, 1)."""
+    if rows == 0:
+        amount: Tensor | float = 0.0
+        if message.gradient is not None:
+            amount = dot(message.gradient, value)
+        if message.direct is not None:
+            amount = amount + row_sums(message.direct)
+        assert isinstance(amount, Tensor)
+        return amount
+    flow = relevance(value, message)
+    if rows is None:
+        return flow.flatten(1).sum(1, keepdim=True)
+    return row_sums(flow.movedim(rows + 1, 1))
+
+
+@dataclass(slots=True)
+class LedgerRecorder:
+    """Entries of the ledger as they are made, output first.
+
+    Attributes
+    ----------
+    rows : int
+    entries : list of (step, entering, leaving, kept by the bias), each (targets, n)
+        Where an operator merges the rows with other axes, each row has an equal part of the sum.
+    """
+
+    rows: int
+    entries: list[tuple[Step, Tensor, Tensor, Tensor]] = field(default_factory=list)
+
+    def enter(self, step: Step, entering: Tensor, leaving: Tensor, bias: Tensor | float = 0.0) -> None:
+        """Relevance that entered a step and left it, and what its bias kept."""
+        kept = bias if isinstance(bias, Tensor) else torch.zeros_like(entering)
+        if step.rows != 0 or kept.shape[-1] != self.rows:
+            kept = kept.flatten(1).sum(1, keepdim=True)
+        self.entries.append((step, self._by_row(entering), self._by_row(leaving), self._by_row(kept)))
+
+    def _by_row(self, amount: Tensor) -> Tensor:
+        return (
+            amount
+            if amount.shape[-1] == self.rows
+            else amount.sum(-1, keepdim=True).div(self.rows).expand(-1, self.rows)
+        )
+
+
+@dataclass(slots=True)
+class Step(ABC):
+    """A planned operator.
+
+    Attributes
+    ----------
+    node : Node
+    carriers : tuple of int
+        The nodes that it hands relevance to.
+    out : int
+        The node whose value it computes: a later one where a neighbour was fused into it.
+    rule, why, cost : str
+        For the table of the plan.
+    rows, sources : int or None
+        Which axis counts the rows: in the output, and in each carrier.
+    """
+
+    node: Node
+    carriers: tuple[int, ...]
+    out: int
+    rule: str
+    why: str = field(default="", kw_only=True)
+    cost: str = field(default="", kw_only=True)
+    rows: int | None = field(default=0, kw_only=True)
+    sources: tuple[int | None, ...] = field(default=(), kw_only=True)
+
+    @abstractmethod
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        """The value, and what `pull` needs kept."""
+
+    @abstractmethod
+    def pull(self, record: Any, message: Any, book: LedgerRecorder) -> Sequence[Messages | None]:
+        """A message for each carrier."""
+
+
+@dataclass(slots=True)
+class Site(ABC):
+    """An operator that relevance reaches, before its rule is known.
+
+    Attributes
+    ----------
+    role : str
+        linear, scale, activation, sum, move, maximum, pool, product, norm, attention, lookup, unknown.
+    default : Rule or None
+        What runs where no entry of the composite applies; ``None`` where only one way exists.
+    """
+
+    node: Node
+    carriers: tuple[int, ...]
+    role: str
+    default: Rule | None
+
+    @property
+    def passes_direct(self) -> bool:
+        """Whether relevance that does not come as a gradient stays so on its way through."""
+        return self.role in ("activation", "move", "maximum", "pool", "scale")
+
+    def emits_direct(self, rule: Rule | None) -> bool:
+        """Whether a rule here hands on relevance that is not proportional to the input."""
+        return False
+
+    def fits(self, rule: Rule) -> bool:
+        """Whether a rule can be used here."""
+        return self.role in rule.fits
+
+    @abstractmethod
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        """The step that runs a rule here."""
+
+
+# -- layers with weights -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class LinearSite(Site):
+    """z = W a + b with constant W."""
+
+    layer: LinearMap = field(kw_only=True)
+
+    def fits(self, rule: Rule) -> bool:
+        return "linear" in rule.fits
+
+    def emits_direct(self, rule: Rule | None) -> bool:
+        if isinstance(rule, Epsilon):
+            return rule.bias == "distribute" and self.layer.bias is not None
+        # rules outside of this package may do either
+        return not (isinstance(rule, LinearRule) and type(rule).__name__ in _PROPORTIONAL)
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        if isinstance(rule, Pass):
+            return _PassLinear(self.node, self.carriers, self.node.index, repr(rule), self.layer, cost="F")
+        assert isinstance(rule, LinearRule)
+        bound = rule.prepare(self.layer, facts)
+        return LinearStep(self.node, self.carriers, self.node.index, repr(rule), self.layer, bound, cost=bound.cost)
+
+
+_PROPORTIONAL = frozenset({"Zero", "Gamma", "AlphaBeta", "ZPlus"})
+
+
+@dataclass(slots=True)
+class LinearStep(Step):
+    layer: LinearMap
+    bound: BoundRule
+    rectified: bool = False
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        a = values[self.carriers[0]]
+        z = self.layer.apply(a, self.layer.weight, self.layer.bias)
+        if self.rectified:
+            z = z.relu_()
+        return z, (a, z)
+
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
+        a, z = record
+        aside = None
+        if isinstance(self.layer, Elementwise) and message.direct is not None:
+            # one input a unit: there is nobody else to share with
+            aside, message = message.direct, Message(message.gradient)
+            if message.gradient is None:
+                return (Message(direct=aside),)
+        down, bias = self.bound.pull(a, z, message)
+        book.enter(self, total(z, message, self.rows), total(a, down, self.sources[0]), bias)
+        if aside is not None:
+            down = Message(down.gradient, aside if down.direct is None else down.direct + aside)
+        return (down,)
+
+
+@dataclass(slots=True)
+class _PassLinear(Step):
+    layer: LinearMap
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        a = values[self.carriers[0]]
+        z = self.layer.apply(a, self.layer.weight, self.layer.bias)
+        if z.shape != a.shape:
+            raise ArgumentError(
+                f"Pass needs as many outputs as inputs, and {self.node.name} has {tuple(a.shape[1:])} and "
+                f"{tuple(z.shape[1:])}"
+            )
+        return z, z
+
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
+        return (Message(direct=relevance(record, message)),)
+
+
+# -- operators whose gradient is their own way of sharing --------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Transposed(Site):
+    """An operator that is linear, or picks, in its carriers: the modified gradient goes back by its transpose.
+
+    Attributes
+    ----------
+    leaks : bool
+        Constants take part, and keep their share of the relevance.
+    constant_slots : frozenset of int
+        Carriers that are held constant: they get nothing.
+    """
+
+    leaks: bool = field(default=False, kw_only=True)
+    share: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        epsilon = rule.epsilon if isinstance(rule, Proportional) else 0.0
+        name = {
+            "sum": "Proportional()" if not epsilon else repr(rule), "move": "moves", "maximum": "WinnerTakesAll()",
+            "pool": "WinnerTakesAll()", "unknown": "plain gradient",
+        }.get(self.role, "held constant")  # fmt: skip
+        return TransposedStep(
+            self.node, self.carriers, self.node.index, name,
+            moves=self.passes_direct, leaks=self.leaks or epsilon > 0, epsilon=epsilon,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class TransposedStep(Step):
+    moves: bool
+    leaks: bool
+    epsilon: float = 0.0
+
+    def forward(self, values: Values) -> tuple[Any, Any]:
+        node = self.node
+        leaves = {index: values[index].detach().requires_grad_() for index in dict.fromkeys(self.carriers)}
+        held = {index: values[index] for index in leaves}
+        for index, leaf in leaves.items():
+            values[index] = leaf
+        try:
+            with torch.enable_grad():
+                assert node.target is not None
+                out = node.target(*fill(node.args, values), **fill(node.kwargs, values))
+        finally:
+            for index, value in held.items():
+                values[index] = value
+        value = out.detach() if isinstance(out, Tensor) else tuple(item.detach() for item in out)
+        return value, (tuple(leaves.values()), out)
+
+    def pull(self, record: Any, message: Any, book: LedgerRecorder) -> Sequence[Messages | None]:
+        leaves, out = record
+        if isinstance(message, Parts):
+            outs = [out[k] for k in message]
+            mails = list(message.values())
+        else:
+            outs, mails = [out], [message]
+        gradients: list[Tensor | None] = []
+        directs: list[Tensor | None] = []
+        for value, mail in zip(outs, mails, strict=True):
+            gradient, direct = mail
+            if direct is not None and not self.moves:
+                gradient, direct = as_gradient(value.detach(), mail), None
+            if self.epsilon and gradient is not None:
+                size = value.detach().abs()
+                gradient = gradient * divide(size, size + self.epsilon)
+            gradients.append(gradient)
+            directs.append(direct)
+        down = self._transpose(outs, leaves, gradients)
+        straight = self._transpose(outs, leaves, directs)
+        sent = [Message(c, r) if c is not None or r is not None else None for c, r in zip(down, straight, strict=True)]
+        if self.leaks:
+            axes = dict(zip(self.carriers, self.sources, strict=True)).values()
+            entering = sum(total(value.detach(), mail, self.rows) for value, mail in zip(outs, mails, strict=True))
+            leaving = [
+                total(leaf.detach(), mail, axis)
+                for leaf, mail, axis in zip(leaves, sent, axes, strict=True)
+                if mail is not None
+            ]
+            assert isinstance(entering, Tensor)
+            book.enter(self, entering, sum(leaving, start=torch.zeros_like(entering[:, :1])))
+        # a value that is used twice by the operator got one leaf, and one message
+        mail_of = dict(zip(dict.fromkeys(self.carriers), sent, strict=True))
+        return [mail_of.pop(index, None) for index in self.carriers]
+
+    def _transpose(
+        self, outs: list[Tensor], leaves: tuple[Tensor, ...], cotangents: list[Tensor | None]
+    ) -> list[Tensor | None]:
+        pairs = [(value, c) for value, c in zip(outs, cotangents, strict=True) if c is not None and value.requires_grad]
+        if not pairs:
+            return [None] * len(leaves)
+        values = [value for value, _ in pairs]
+        try:
+            columns = [
+                torch.autograd.grad(
+                    values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
+                )
+                for k in range(pairs[0][1].shape[0])
+            ]
+        except NotImplementedError as error:
+            raise UnsupportedOperator(
+                f"operator {self.node.op!r} at {self.node.name!r}, which relevance reaches, has no gradient: {error}"
+            ) from error
+        found: list[Tensor | None] = []
+        for column in zip(*columns, strict=True):
+            given = [g for g in column if g is not None]
+            if not given:
+                found.append(None)
+            else:
+                found.append(given[0][None] if len(given) == 1 else torch.stack(given))
+        return found
+
+
+DEFAULTS: dict[str, Rule] = {
+    "sum": Proportional(),
+    "maximum": WinnerTakesAll(),
+    "pool": WinnerTakesAll(),
+    "scale": Zero(),
+}
