@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import KernelDensity
 
 import backlight
-from backlight.classical.layers.base import Ask, Point
+from backlight.classical.layers.base import EncodedRows, Query
 from backlight.classical.layers.pullback import Pullback
 from backlight.classical.layers.radial import Radial
 from tests.oracles.memory import Largest
@@ -52,7 +52,7 @@ def test_distances_keep_their_digits_wherever_a_row_is(seed, offset):
     units = roots(U + offset)
     assert units.expands
 
-    got = units(Point.at(torch.tensor(Z + offset))).numpy()
+    got = units(EncodedRows.at(torch.tensor(Z + offset))).numpy()
 
     # the same numbers with the offset in them: it is they that have lost digits at 10⁴
     assert relative(got, cdist(Z + offset, U + offset)) <= 3e-12
@@ -63,7 +63,7 @@ def test_only_what_is_close_is_computed_again(rng, monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "cdist", lambda *args, **kwargs: calls.append(args))
 
-    roots(U)(Point.at(torch.tensor(Z)))
+    roots(U)(EncodedRows.at(torch.tensor(Z)))
 
     assert not calls
 
@@ -71,7 +71,7 @@ def test_only_what_is_close_is_computed_again(rng, monkeypatch):
 def test_single_precision_is_never_expanded(rng):
     U, Z = awkward(rng)
 
-    got = roots(U.astype(np.float32))(Point.at(torch.tensor(Z.astype(np.float32))))
+    got = roots(U.astype(np.float32))(EncodedRows.at(torch.tensor(Z.astype(np.float32))))
 
     exact = cdist(Z.astype(np.float32).astype(float), U.astype(np.float32).astype(float))
     assert relative(got.double(), exact) <= 2e-6
@@ -79,11 +79,11 @@ def test_single_precision_is_never_expanded(rng):
 
 def test_relevance_is_each_distances_shares(rng):
     U, Z = awkward(rng)
-    units, x = roots(U), Point.at(torch.tensor(Z))
+    units, x = roots(U), EncodedRows.at(torch.tensor(Z))
     c = rng.uniform(0, 1, size=(len(Z), len(U))) * 10.0 ** rng.uniform(-6, 0, size=(len(Z), 1))
 
     for sign in (1.0, -1.0, np.where(rng.uniform(size=c.shape) < 0.5, -1.0, 1.0)):
-        got = units.run(x, Ask("distance")).back(torch.tensor(sign * c)).numpy()
+        got = units.run(x, Query("distance")).back(torch.tensor(sign * c)).numpy()
 
         delta = Z[:, None] - U
         d = (delta**2).sum(2, keepdims=True)
@@ -98,7 +98,7 @@ def test_gradients_are_those_of_differences_and_finite_on_an_anchor(rng):
     units = Radial(torch.tensor(U), Pullback(np.arange(U.shape[1]), U.shape[1]), torch.log1p, concave=True)
     z = torch.tensor(Z, requires_grad=True)
 
-    (got,) = torch.autograd.grad(units(Point.at(z)).sum(), z)
+    (got,) = torch.autograd.grad(units(EncodedRows.at(z)).sum(), z)
 
     delta = Z[:, None] - U
     expected = (2 * delta / (1 + (delta**2).sum(2, keepdims=True))).sum(1)
@@ -123,10 +123,10 @@ def test_an_absolute_distance_is_shared_the_same_however_rows_are_cut(rng, monke
     U, Z = rng.normal(size=(500, 5)), torch.tensor(rng.normal(size=(700, 5)))
     units = Radial(torch.tensor(U), Pullback(np.arange(5), 5), lambda d: 2 * d, "cityblock", concave=True)
     c = torch.tensor(rng.normal(size=(700, 500)))
-    whole = units.run(Point.at(Z), Ask("distance")).back(c)
+    whole = units.run(EncodedRows.at(Z), Query("distance")).back(c)
     expected = (2 * c[:, :, None] * (Z[:, None] - torch.tensor(U)).abs()).sum(1)
 
     monkeypatch.setattr(Radial, "rows", 64)
 
     assert torch.allclose(whole, expected, rtol=1e-12, atol=1e-12)
-    assert torch.equal(units.run(Point.at(Z), Ask("distance")).back(c), whole)
+    assert torch.equal(units.run(EncodedRows.at(Z), Query("distance")).back(c), whole)

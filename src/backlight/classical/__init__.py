@@ -1,21 +1,15 @@
 """Classical models as exact networks, one file per family.
 
-``layers``            the vocabulary: layers with a pass forward and a way back, from which all models are composed
-``svm``, ``density``, ``cluster``, ``gaussians``, ``bayes``, ``neighbors``, ``linear``, ``perceptrons``, ``expansions``,
-``processes``, ``boltzmann``, ``ensembles``  the models: read the fitted estimator, name its scores; all private
-                      attributes are read here
-``kernels``           radial kernels as layers
-``scores``, ``targets``  scores that families share; what a user can ask to have explained
-``frontend``          from the columns of a table to a model's space
-``preprocessing``, ``transformers``  scikit-learn transformers as layers
-``pipeline``          pipelines and column transformers: layers put together, columns kept track of
-``trees``             models that are no networks: explained by a tree explainer
-``network``           `NeuralizedModel`, what `neuralize` returns
-``neuralize``         `neuralize`, and how a third party adds a model
-``registry``          functions by class
+``families``   the models: read the fitted estimator, name its scores
+``layers``     the vocabulary: layers with a pass forward and a way back, from which all models are composed
+``frontend``   from the columns of a table to a model's space: transformers, pipelines
+``targets``, ``score_units``  what a user can ask to have explained, and what a score is counted in
+``network``    `NeuralizedModel`, what `neuralize` returns
+``neuralize``  `neuralize`, and how a third party adds a model
+``registry``   functions by class
+``files``      fitted models in files
 
-Imports ``rules``, ``tables``, ``errors``. A new model is one function ``(estimator) -> ModelSpec`` in a file beside
-its siblings, registered with ``@neuralize.register("module.Class")``, and one test.
+Imports ``rules``, ``tables``, ``errors``.
 """
 
 from typing import TYPE_CHECKING, Any

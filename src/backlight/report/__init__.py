@@ -2,7 +2,7 @@
 
 ``svg``      marks as inline SVG, each with its text
 ``anomaly``  the anomaly report: findings → template → file
-``decisions`` classes, clusters and predictions of a table
+``predictions`` classes, clusters and predictions of a table
 ``pictures`` heat maps of photographs
 ``audit``    the structure audit
 ``prototypes`` what a model looks for
@@ -14,24 +14,24 @@ All text goes through the template's escaping or through `svg`'s. Imports ``anom
 
 from backlight.report.anomaly import KnownFaults, write_anomaly_report
 from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report, write_phases
-from backlight.report.decisions import decisions, doubtful, in_words, reasons_of, write_decision_report
 from backlight.report.pictures import write_picture_report, write_pictures
+from backlight.report.predictions import doubtful, in_words, predictions, reasons_of, write_prediction_report
 from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
 
 __all__ = [
     "KnownFaults",
-    "decisions",
     "doubtful",
     "in_words",
+    "predictions",
     "reasons_of",
     "write_anomaly_report",
     "write_audit_numbers",
     "write_audit_picture",
     "write_audit_report",
-    "write_decision_report",
     "write_phases",
     "write_picture_report",
     "write_pictures",
+    "write_prediction_report",
     "write_prototype_numbers",
     "write_prototype_picture",
     "write_prototype_report",

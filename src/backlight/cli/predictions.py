@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from backlight.explanation import Explanation
     from backlight.tables import Frame
 
-__all__ = ["explain_decisions", "read_target", "show_decisions"]
+__all__ = ["explain_predictions", "read_target", "show_predictions"]
 
 _SHOWN = 20
 
@@ -26,7 +26,7 @@ def read_target(text: str | None) -> int | str | None:
     return int(text) if text.lstrip("-").isdigit() else text
 
 
-def explain_decisions(
+def explain_predictions(
     model: Any, frame: Frame, *, target: str | None, score: str | None, rules: str, progress: Any
 ) -> Explanation:
     """Explain every row of a table, batch by batch."""
@@ -38,7 +38,7 @@ def explain_decisions(
     )  # fmt: skip
 
 
-def show_decisions(
+def show_predictions(
     ex: Explanation,
     labels: np.ndarray | None,
     source: str,
@@ -53,7 +53,7 @@ def show_decisions(
 ) -> None:
     """Write what was asked for, and print what makes each class, cluster or prediction."""
     from backlight.explanation.display import aligned
-    from backlight.report import decisions, doubtful, in_words, reasons_of, write_decision_report
+    from backlight.report import doubtful, in_words, predictions, reasons_of, write_prediction_report
     from backlight.tables.files import write_table
 
     if labels is None:
@@ -69,7 +69,7 @@ def show_decisions(
         columns |= {f"relevance of {name}": ex.values[:, j] for j, name in enumerate(ex.feature_names)}
         write_table(columns, out, force=force)
     if report is not None:
-        write_decision_report(ex, report, title=source, provenance=provenance, labels=labels, top=top, force=force)
+        write_prediction_report(ex, report, title=source, provenance=provenance, labels=labels, top=top, force=force)
     if quiet:
         return
     console = Console(highlight=False, width=width)
@@ -79,7 +79,7 @@ def show_decisions(
     table.add_column("output" if index is not None else "score")
     table.add_column("rows", justify="right")
     table.add_column("made by (mean part of the score)")
-    for group in decisions(ex):
+    for group in predictions(ex):
         order = np.argsort(-np.abs(group.mean), kind="stable")[:4]
         parts = aligned(group.mean[order], signed=True)
         made = ", ".join(f"{escape(ex.feature_names[j])} ({part})" for j, part in zip(order, parts, strict=True))

@@ -16,14 +16,14 @@ from backlight.report.svg import waterfall_bar
 if TYPE_CHECKING:
     from backlight.explanation import Explanation
 
-__all__ = ["Decision", "decisions", "doubtful", "in_words", "reasons_of", "write_decision_report"]
+__all__ = ["Prediction", "doubtful", "in_words", "predictions", "reasons_of", "write_prediction_report"]
 
 _COLUMNS = 12
 _REASONS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decision:
+class Prediction:
     """The rows of one class or cluster, or all rows of a regression.
 
     Attributes
@@ -39,17 +39,17 @@ class Decision:
     mean: np.ndarray
 
 
-def decisions(ex: Explanation) -> list[Decision]:
+def predictions(ex: Explanation) -> list[Prediction]:
     """The explained outputs, in the model's order, each with its rows."""
     outputs = ex.provenance.get("outputs") or ()
     index = ex.annotations.get("target")
     if not outputs or index is None:
-        return [Decision(ex.output_names[0], np.arange(len(ex)), ex.values.mean(0))]
+        return [Prediction(ex.output_names[0], np.arange(len(ex)), ex.values.mean(0))]
     found = []
     for k, name in enumerate(outputs):
         members = np.flatnonzero(index == k)
         if len(members):
-            found.append(Decision(str(name), members, ex.values[members].mean(0)))
+            found.append(Prediction(str(name), members, ex.values[members].mean(0)))
     return found
 
 
@@ -96,7 +96,7 @@ def typical(ex: Explanation, rows: np.ndarray, column: int) -> str:
     return f"{names[counts.argmax()]} ({counts.max() / len(cells):.0%})"
 
 
-def write_decision_report(
+def write_prediction_report(
     ex: Explanation,
     path: Path,
     *,
@@ -107,7 +107,7 @@ def write_decision_report(
     force: bool = False,
 ) -> None:
     """Write one self-contained HTML file; to a temporary name first."""
-    found = decisions(ex)
+    found = predictions(ex)
     every = np.arange(len(ex))
     rows = doubtful(ex, top)
     names = dict(enumerate(ex.provenance.get("outputs") or ()))
@@ -115,7 +115,7 @@ def write_decision_report(
     scores = aligned(np.asarray(ex.output)[rows], 4)
     mean = max(float(np.abs(group.mean).max()) for group in found) or 1.0
     write_page(
-        "decisions.html.j2", path, force=force, title=title, kind=str(ex.provenance["model"]), method=ex.method,
+        "predictions.html.j2", path, force=force, title=title, kind=str(ex.provenance["model"]), method=ex.method,
         score=ex.target, rows=len(ex), decided=index is not None, gap=float(np.abs(ex.residual).max()),
         **dict(zip(("base", "size"), aligned(np.median(np.abs([ex.base_values, ex.output]), axis=1)), strict=True)),
         groups=[_group(ex, group, np.setdiff1d(every, group.members), mean) for group in found],
@@ -128,7 +128,7 @@ def write_decision_report(
     )  # fmt: skip
 
 
-def _group(ex: Explanation, group: Decision, others: np.ndarray, scale: float) -> dict[str, Any]:
+def _group(ex: Explanation, group: Prediction, others: np.ndarray, scale: float) -> dict[str, Any]:
     order = np.argsort(-np.abs(group.mean), kind="stable")[:_COLUMNS]
     return {
         "name": group.name, "count": len(group.members),

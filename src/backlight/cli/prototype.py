@@ -12,8 +12,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from backlight.cli.app import Force, Ids, Ignore, Model, Quiet, Report, app, class_names, plainly, progress_bar, split
-from backlight.cli.networks import Architecture
+from backlight.cli.common import (
+    Architecture,
+    Force,
+    Ids,
+    Ignore,
+    Model,
+    Quiet,
+    Report,
+    app,
+    class_names,
+    plainly,
+    progress_bar,
+    split,
+)
 from backlight.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
@@ -153,7 +165,7 @@ def _of_table(
     from backlight.classical import neuralize
     from backlight.classical.families import trees
     from backlight.classical.files import load_model
-    from backlight.cli.decisions import read_target
+    from backlight.cli.predictions import read_target
     from backlight.tables.files import read_files
 
     loaded = load_model(model, trust)

@@ -1,4 +1,4 @@
-"""Commands that look at a network itself: ``backlight audit``, ``backlight derive``."""
+"""``backlight audit``: would explanations of a network survive another wiring."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from backlight.cli.app import Force, Quiet, Report, app, plainly, progress_bar
-from backlight.errors import ArgumentError, DataError
+from backlight.cli.common import Architecture, Force, Quiet, Report, app, plainly, progress_bar
+from backlight.errors import DataError
 
 if TYPE_CHECKING:
     from backlight._audit import Audit
 
-__all__ = ["audit", "derive"]
+__all__ = ["audit"]
 
-Architecture = Annotated[
-    str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
-]
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
@@ -129,54 +126,3 @@ def _print_audit(found: Audit, name: str) -> None:
     console.print()
     for sentence in found.advice():
         console.print("• " + sentence, highlight=False, markup=False)
-
-
-@app.command()
-@plainly
-def derive(
-    network: Annotated[
-        str, typer.Argument(help="min-i or min-ii, the networks of the structure example, or a program (.pt2).")
-    ],
-    rule: Annotated[str, typer.Option(help="zero, epsilon, epsilon-absolute, gamma, alphabeta or zplus.")] = "gamma",
-    assume: Annotated[str, typer.Option(help="Of the inputs: nonnegative or all.")] = "nonnegative",
-    target: Annotated[int, typer.Option(min=0, help="The output.")] = 0,
-    at: Annotated[str | None, typer.Option(help="A point, such as a1=2,a2=1,gamma=1/4: the numbers there.")] = None,
-    latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the phase diagram of two inputs: .png.")] = None,
-    force: Force = False,
-) -> None:
-    """The relevance of a small network as formulas, one for each linear region."""
-    from backlight.tables.files import check_output
-
-    if out is not None:
-        check_output(out, (".png",), force=force)
-    from backlight.examples import min_networks
-    from backlight.symbolic import derive as formulas
-    from backlight.vision.files import load_network
-
-    known = {"min-i": lambda: min_networks().i, "min-ii": lambda: min_networks().ii}
-    net = known[network]() if network in known else load_network(Path(network))
-    found = formulas(net, rule, assume=assume, target=target)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(found.latex() if latex else repr(found), markup=False)
-    if at is not None:
-        point = found.at(**_point(at))
-        console.print()
-        console.print(f"at {at}: f = {point.output}", markup=False)
-        for name, value in point.relevance.items():
-            console.print(f"R({name}) = {value}", markup=False)
-    if out is not None:
-        from backlight.report import write_phases
-
-        write_phases(found, out, force=force)
-        console.print(f"written: {out}", markup=False)
-
-
-def _point(text: str) -> dict[str, str]:
-    found = {}
-    for part in text.split(","):
-        name, equals, value = part.partition("=")
-        if not equals or not value.strip():
-            raise ArgumentError(f"--at {text!r} is no point: write it as a1=2,a2=1")
-        found[name.strip()] = value.strip()
-    return found

@@ -1,0 +1,192 @@
+"""What the commands share: the program, options that several have, outputs, progress, one line for a fault."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from backlight._version import __version__
+from backlight.errors import ArgumentError, BacklightError
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+except ImportError as error:  # pragma: no cover - the message is tested in a process without the extra
+    raise SystemExit(f"backlight's command line needs {error.name}: pip install 'backlight[cli]'") from None
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from backlight.tables import Frame
+
+__all__ = [
+    "All", "Architecture", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Quiet", "Report", "Seed", "Top",
+    "app", "check_outputs", "class_names", "labels_of", "main", "overrides_of", "plainly", "progress_bar",
+    "require_columns", "split", "width",
+]  # fmt: skip
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Why is this row an anomaly, why this picture this class, what does the model look for? And would the answer "
+    "survive a rewrite?",
+)
+
+Data = Annotated[list[str], typer.Argument(help="CSV, Parquet or Arrow files, or patterns such as 'logs/*.parquet'.")]
+Model = Annotated[
+    Path,
+    typer.Argument(
+        help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
+        "(.safetensors) with --architecture."
+    ),
+]
+Normal = Annotated[list[str] | None, typer.Option(help="Table of rows known to be normal (may be repeated).")]
+Top = Annotated[int, typer.Option(min=1, help="How many of the most unusual rows to explain.")]
+All = Annotated[bool, typer.Option("--all", help="Explain every row.")]
+Out = Annotated[Path | None, typer.Option(help="Write scores, relevances and p-values: .parquet or .csv.")]
+Report = Annotated[Path | None, typer.Option(help="Write a report: .html.")]
+Force = Annotated[bool, typer.Option(help="Replace outputs that exist.")]
+Seed = Annotated[int, typer.Option(min=0, help="Decides the split into fitted and held-out rows.")]
+Ignore = Annotated[list[str] | None, typer.Option(help="Column(s) to leave out; repeat, or separate by commas.")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Column(s) that name a row.")]
+Architecture = Annotated[
+    str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+
+
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """One clear line and exit code 2 on bad input, 130 when interrupted."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except BacklightError as error:
+            said, code = str(error), 2
+        except KeyboardInterrupt:
+            said, code = "interrupted; nothing was written", 130
+        else:
+            return
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"backlight: {said}", markup=False)
+        raise typer.Exit(code)
+
+    return run
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"backlight {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def check_outputs(out: Path | None, report: Path | None, force: bool) -> None:
+    """Refuse outputs that cannot be written, before any work is done."""
+    from backlight.tables.files import check_output
+
+    if out is not None:
+        check_output(out, (".parquet", ".csv"), force=force)
+    if report is not None:
+        check_output(report, (".html",), force=force)
+
+
+def split(names: list[str] | None) -> list[str]:
+    """Names of an option that may be repeated or hold several, separated by commas."""
+    return [name.strip() for text in names or [] for name in text.split(",") if name.strip()]
+
+
+def overrides_of(**kinds: list[str] | None) -> dict[str, str]:
+    """What the user says columns are, by name; a column said to be two things is an error."""
+    out: dict[str, str] = {}
+    for kind, names in kinds.items():
+        for name in split(names):
+            if name in out:
+                raise ArgumentError(f"column {name!r} is named twice, as {out[name]} and as {kind}: choose one")
+            out[name] = kind
+    return out
+
+
+def require_columns(frame: Frame, names: dict[str, str]) -> None:
+    """Refuse names that are no columns of the data."""
+    from backlight.errors import ColumnsError, listed
+
+    unknown = [name for name in names if name not in frame.names]
+    if unknown:
+        raise ColumnsError(f"no column {unknown[0]!r} in the data: the columns are {listed(frame.names, 20)}")
+
+
+def labels_of(frame: Frame, names: list[str]) -> np.ndarray | None:
+    """What names each row, from the first of these columns."""
+    from backlight.anomaly.workflow import row_labels
+    from backlight.tables.columns import understand
+
+    if not names:
+        return None
+    first = frame.select(names[:1])
+    return row_labels(tuple(understand(first, {names[0]: "identifier"})), len(frame))
+
+
+def width() -> int | None:
+    """How wide tables are printed: as the terminal, or 120 where there is none."""
+    return None if sys.stdout.isatty() else 120
+
+
+@contextmanager
+def progress_bar(quiet: bool) -> Iterator[Any]:
+    """A bar on a terminal, nothing anywhere else."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done)
+
+        yield update
+
+
+def class_names(path: Path | None) -> list[str] | None:
+    """Names of classes: one a line, a JSON list (of names, or of lists that end in one), or a JSON object by index."""
+    if path is None:
+        return None
+    import json
+
+    from backlight.errors import FileError, MissingFileError
+
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there")
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".json":
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        held = json.loads(text)
+        if isinstance(held, dict):
+            held = [held[key] for key in sorted(held, key=int)]
+        return [str(item[-1] if isinstance(item, list) else item) for item in held]
+    except (ValueError, TypeError, IndexError) as error:
+        raise FileError(f"{path} does not hold class names: a JSON list, or an object by index ({error})") from error
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
