@@ -7,10 +7,16 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import shutil
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.preprocessing import StandardScaler
+
+# The default suite draws the same examples everywhere; "random" draws anew: pytest --hypothesis-profile=random
+hypothesis.settings.register_profile("default", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("random", derandomize=False, deadline=None, print_blob=True)
+hypothesis.settings.load_profile("default")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -20,6 +26,20 @@ def shared(name: str) -> Path:
     if not (SHARED / name).is_dir():
         pytest.skip(f"the data set {name!r} is not beside the project")
     return SHARED / name
+
+
+def examples(count: int) -> int:
+    """How many examples a property gets: BACKLIGHT_EXAMPLES where it is set, for a long search."""
+    return int(os.environ.get("BACKLIGHT_EXAMPLES", count))
+
+
+def same(got: object, want: object, digits: float = 1e-12) -> bool:
+    """Equal to the rounding of another order of summation: of batches, of other kernels, of another processor."""
+    got, want = np.asarray(got, dtype=float), np.asarray(want, dtype=float)
+    if got.shape != want.shape:
+        return False
+    size = np.abs(want[np.isfinite(want)]).max(initial=0.0)
+    return bool(np.allclose(got, want, rtol=digits, atol=digits * size, equal_nan=True))
 
 
 @pytest.fixture

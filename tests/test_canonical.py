@@ -18,6 +18,7 @@ from backlight.canonical.bounds import bounds
 from backlight.canonical.canonize import canonical_form
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import AlphaBeta, Box, Convolution, Dense, Elementwise, Epsilon, Gamma, Zero, ZPlus
+from tests.conftest import examples
 from tests.networks import MAKERS, lenet, made, mlp, resnet20
 
 RULES = {
@@ -330,7 +331,7 @@ def applied(layer, x):
     return layer.apply(x, layer.weight, None)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(convolutions(), st.integers(0, 10**6), st.booleans())
 def test_products_and_sums_of_maps_are_the_maps_of_products_and_sums(options, seed, centred):
     rng = torch.Generator().manual_seed(seed)
@@ -377,7 +378,7 @@ def test_maps_that_are_no_one_map_are_not_made_one():
     assert plus(three, Dense(torch.randn(2, 2).double(), None), (2, 9, 9)) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.sampled_from(["mlp", "residual", "convolutional", "maxout"]), st.integers(0, 1000), st.floats(0.1, 3))
 def test_bounds_hold_every_value(name, seed, size):
     net, x = made(name, rows=4, seed=seed)

@@ -24,6 +24,7 @@ from sklearn.gaussian_process import kernels as gp
 from sklearn.kernel_approximation import Nystroem
 from sklearn.pipeline import make_pipeline
 
+from tests.conftest import examples
 from tests.test_family import assert_explained
 
 sizes = st.floats(1e-3, 30.0)
@@ -131,7 +132,7 @@ def steps():
     )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(120), suppress_health_check=list(HealthCheck))
 @given(
     model=models(),
     before=steps(),
@@ -159,10 +160,17 @@ def test_any_model_with_any_options_behind_any_front_end(model, before, classes,
         except np.linalg.LinAlgError:  # more columns of splines than rows of a class
             reject()
         Q = np.r_[X[:20].astype("f4") if single else X[:20], X[:20] + scale * rng.normal(size=(20, 4)), 0 * X[:1]]
+        # Mahalanobis distances by two routes differ by the condition of the covariance times rounding; one without an
+        # inverse (columns of splines sum to one) has no distance to agree on. Other covariances here are regularised.
+        condition = np.linalg.cond(pipe[-1].covariance_) if isinstance(model, covariance.EllipticEnvelope) else 1.0
+        if condition > 1e9:
+            reject()
+        rounding = 100 * np.finfo(float).eps * condition
         # A Gaussian process or a ridge on nearly equal rows has coefficients of both signs that cancel: what is summed
         # here in another order than there loses digits of their size, not of the prediction's.
         cancels = (
             isinstance(model, gaussian_process.GaussianProcessRegressor | kernel_ridge.KernelRidge)
             or type(model).__name__ == "Pipeline"
         )
-        assert_explained(pipe, Q, exactly=1e-8 if cancels else 1e-10, conserved=1e-7 if cancels else 1e-9)
+        exactly, conserved = (1e-8, 1e-7) if cancels else (1e-10, 1e-9)
+        assert_explained(pipe, Q, exactly=max(exactly, rounding), conserved=max(conserved, rounding))

@@ -29,6 +29,7 @@ from backlight import constraints, priors, spaces, targets
 from backlight._prototype.exact.modes import Modes
 from backlight._prototype.qp import nearest
 from backlight.errors import ArgumentError, Infeasible, NoPrototype, Unbounded
+from tests.conftest import examples
 
 EXACT = 1e-12
 
@@ -50,7 +51,7 @@ def covariance(rng, d, rank=None):
 # -- the three textbook cases ---------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 10**6), st.integers(1, 12), st.floats(1e-3, 1e3), st.floats(1e-2, 1e2))
 def test_linear_with_squared_norm_is_w_over_two_lambda(seed, d, lam, strength):
     rng = np.random.default_rng(seed)
@@ -65,7 +66,7 @@ def test_linear_with_squared_norm_is_w_over_two_lambda(seed, d, lam, strength):
     assert_allclose(p.value, best, rtol=1e-10)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 10**6), st.integers(2, 10), st.booleans(), st.floats(0.1, 10))
 def test_linear_with_gaussian_is_the_mean_plus_sigma_w_also_when_singular(seed, d, singular, strength):
     rng = np.random.default_rng(seed)
@@ -241,7 +242,7 @@ def test_a_singular_prior_stays_on_its_subspace_inside_the_bounds_or_says_there_
         backlight.prototype(line(w), prior=priors.Gaussian(mu, A @ A.T), bounds=(5, 6))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.integers(0, 10**6), st.integers(1, 8), st.integers(1, 20))
 def test_the_nearest_point_satisfies_its_optimality_conditions(seed, k, m):
     rng = np.random.default_rng(seed)
@@ -367,7 +368,7 @@ def test_components_that_stand_apart_leave_no_gap():
     assert found.certificate[0].value < 1e-9
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 3), st.floats(0.2, 6))
 def test_no_point_is_above_the_bound(seed, K, d, apart):
     rng = np.random.default_rng(seed)

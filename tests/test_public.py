@@ -9,6 +9,7 @@ import pytest
 
 import backlight
 from backlight import errors
+from tests.conftest import same
 
 
 def test_importing_loads_neither_torch_nor_scikit_learn():
@@ -75,9 +76,9 @@ def test_batches_progress_and_strictness(capsys):
         model, (X[i : i + 30] for i in range(0, 100, 30)), progress=lambda a, b: seen.append(a)
     )
 
-    assert np.array_equal(whole.values, in_parts.values)
+    assert same(in_parts.values, whole.values)
     assert seen == [30, 60, 90, 100]
-    assert np.array_equal(whole.values, backlight.explain(model, X, batch_size=7).values)
+    assert same(backlight.explain(model, X, batch_size=7).values, whole.values)
     backlight.explain(model, X, progress=True)
     assert "100 of 100 rows" in capsys.readouterr().err
     with pytest.raises(errors.ArgumentError, match="batch_size must be"):
@@ -111,4 +112,4 @@ def test_data_loaders_are_read_batch_by_batch():
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.tensor(X)), batch_size=8)
     model = KernelDensity().fit(X)
 
-    assert np.array_equal(backlight.explain(model, loader).values, backlight.explain(model, X).values)
+    assert same(backlight.explain(model, loader).values, backlight.explain(model, X).values)

@@ -25,6 +25,7 @@ from backlight.rules import (
     ZPlus,
     relevance,
 )
+from tests.conftest import examples
 from tests.oracles import lrp as oracle
 
 LAYERS = {
@@ -93,7 +94,7 @@ def drawn(layer, bias, seed, nonnegative=False, rows=3):
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("layer", LAYERS)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=examples(6))
 @given(bias=st.booleans(), nonnegative=st.booleans(), seed=st.integers(0, 10**6), targets=st.integers(1, 2))
 def test_rule_equals_its_slow_twin(rule, layer, bias, nonnegative, seed, targets):
     module, shape, a = drawn(layer, bias, seed, nonnegative)
@@ -167,7 +168,7 @@ def test_what_the_bias_keeps_is_what_neuron_zero_would_get(rule):
         np.testing.assert_allclose(float(kept[0, i]), extended[-1], rtol=1e-9, atol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 10**6), rule=st.sampled_from(["zero", "epsilon", "gamma", "zplus", "alphabeta"]))
 def test_rules_do_not_change_when_an_input_is_written_as_two_rectified_halves(seed, rule):
     # theorem D of the structure audit: x = relu(x) − relu(−x) with weights (w, −w)
@@ -185,7 +186,7 @@ def test_rules_do_not_change_when_an_input_is_written_as_two_rectified_halves(se
     torch.testing.assert_close(split[..., :5] + split[..., 5:], plain, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from([1e-8, 1e-3, 1e5]))
 def test_relative_epsilon_is_blind_to_the_units_of_the_input(seed, scale):
     torch.manual_seed(seed)

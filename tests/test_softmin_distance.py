@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from backlight.classical.layers.pullback import Pullback
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.rules import SOFTMIN_RULES, Free, OneClassDTD, Pool, Stable
+from tests.conftest import examples
 from tests.oracles import softmin as oracle
 from tests.oracles.memory import Largest
 
@@ -51,7 +52,7 @@ def test_the_score_of_anchors_is_never_negative(rng):
 
 @given(seed=st.integers(0, 2**31), n=st.integers(1, 40), M=st.integers(2, 60), d=st.integers(1, 12),
        log_gamma=st.floats(-6, 3), offset=st.sampled_from([0.0, 100.0, 1e4]), name=st.sampled_from(sorted(SOFTMIN_RULES)))  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 def test_what_features_carry_is_what_the_rule_promises(seed, n, M, d, log_gamma, offset, name):
     rng = np.random.default_rng(seed)
     U, X = rng.normal(size=(M, d)) + offset, rng.normal(size=(n, d)) * 2 + offset

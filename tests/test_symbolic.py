@@ -16,6 +16,7 @@ from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, 
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Zero, ZPlus
 from backlight.symbolic import NotProved, always_different_from, pooling_limit
 from backlight.symbolic.polyhedra import at, interior, nullspace
+from tests.conftest import examples
 from tests.test_canonical import dense
 
 ONE, TWO = backlight.examples.min_networks()
@@ -303,7 +304,7 @@ def test_too_many_regions_are_no_proof_and_say_so():
         backlight.equivalent(ONE, TWO, tolerance=-1)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(
     st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=1, max_size=7),
     st.lists(st.tuples(*[st.integers(-2, 2)] * 3), max_size=1),
@@ -336,7 +337,7 @@ def test_an_interior_point_is_one_and_none_means_none(strict, equal):
     assert not any(all(at(row, c) > 0 for row in rows) for c in candidates)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 @given(st.integers(1, 40), st.floats(0.01, 100), st.integers(0, 1000))
 def test_soft_minima_are_within_log_m_over_gamma(count, gamma, seed):
     d = np.random.default_rng(seed).exponential(size=(20, count))
