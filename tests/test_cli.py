@@ -72,7 +72,7 @@ def test_a_spreadsheet_export_is_explained_without_any_option(run, sheet, tmp_pa
     assert np.isclose(table["score"][0], table["base"][0] + sum(parts), rtol=1e-9)
     assert 0 < table["p: Amount"][0] <= 0.05
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "Order No <b>A-9999</b> · Ordered on <b>11.03.2024</b>" in page
+    assert "Order No <b>A-9999</b> · Ordered on <b>2024-03-11</b>" in page
     assert sorted(p.name for p in tmp_path.iterdir()) == ["o.parquet", "orders.csv", "r.html"]
 
 

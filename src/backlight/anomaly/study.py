@@ -14,6 +14,7 @@ from backlight.classical.score_units import NATS, ScoreUnit
 from backlight.errors import DataError
 from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
+from backlight.tables.columns import Written
 
 __all__ = ["Group", "Repair", "Study", "study"]
 
@@ -111,7 +112,7 @@ def study(
     *,
     names: Sequence[str],
     levels: Mapping[str, Sequence[str]],
-    data: np.ndarray,
+    data: np.ndarray | Written,
     own: np.ndarray | None,
     normal: np.ndarray,
     normal_labels: np.ndarray,

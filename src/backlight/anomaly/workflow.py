@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from backlight.anomaly.detector import Prepared, fit_detector, prepare
+from backlight.anomaly.detector import fit_detector, prepare
 from backlight.anomaly.study import Study, study
 from backlight.classical import NeuralizedModel
 from backlight.errors import ArgumentError
 from backlight.evaluate import conformal_threshold
 from backlight.tables import Frame
-from backlight.tables.columns import Column, understand
+from backlight.tables.columns import Column, Written, understand
 
 __all__ = ["Findings", "explain_table", "find_anomalies"]
 
@@ -127,7 +127,7 @@ def find_anomalies(
         data.coded,
         names=data.used,
         levels=data.levels,
-        data=_cells(data),
+        data=Written.of(data.columns, data.used),
         own=own,
         normal=source.coded[calm],
         normal_labels=source_labels[calm],
@@ -139,6 +139,7 @@ def find_anomalies(
         seed=seed,
         progress=progress,
     )
+    notes += [*frame.notes, *(said for column in data.columns for said in column.notes)]
     return Findings(found, data.columns, network, estimator, labels, tuple(notes))
 
 
@@ -205,6 +206,7 @@ def explain_table(
             f"The model's PCA discards {100 * discarded.mean():.0f} % of these rows' squared distance from its centre "
             f"(at most {100 * discarded.max():.0f} % of one row): what happens there, the model cannot see."
         )
+    notes += frame.notes
     return Findings(found, columns, network, None, labels, tuple(notes))
 
 
@@ -224,7 +226,7 @@ def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:
     for column in columns:
         value = column.cells[row] if column.kind in ("identifier", "date") else None
         if value is not None and value == value:
-            found.append((column.name, f"{value:.0f}" if isinstance(value, float) else str(value)))
+            found.append((column.name, _label(value, row)))
     return found
 
 
@@ -240,6 +242,8 @@ def row_labels(columns: tuple[Column, ...], n: int) -> np.ndarray:
 def _label(value: Any, i: int) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return f"(row {i + 1})"
+    if isinstance(value, np.datetime64):
+        return str(value).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00")
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
@@ -257,12 +261,3 @@ def anchor_positions(estimator: Any, network: NeuralizedModel, n_fit: int) -> np
     if not hasattr(last, "support_"):
         return np.arange(n_fit)
     return _positions(last.support_, n_fit, np.arange(len(last.support_)))
-
-
-def _cells(data: Prepared) -> np.ndarray:
-    by_name = {c.name: c.cells for c in data.columns}
-    columns = [by_name[name] for name in data.used]
-    out = np.empty((len(data.coded), len(columns)), dtype=object)
-    for j, column in enumerate(columns):
-        out[:, j] = column
-    return out

@@ -8,27 +8,25 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
 from backlight.errors import ColumnsError, DataError, listed
-from backlight.tables.frame import Frame
+from backlight.tables.dates import read_clock, read_dates
+from backlight.tables.frame import Frame, Unreadable, is_missing
+from backlight.tables.numbers import MISSING_IN_NUMBERS, Numbers, decimal_mark, read_numbers
+from backlight.tables.placeholders import find_placeholder
 
-__all__ = ["KINDS", "Column", "understand"]
+__all__ = ["KINDS", "Column", "Written", "understand"]
 
 KINDS = ("number", "category", "date", "identifier", "ignored")
 
-_THOUSANDS = re.compile(r"^[-+]?\d{1,3}(,\d{3})+(\.\d+)?$")
-_NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 _ID_NAME = re.compile(
-    r"(^|[_\s.-])(id|ids|uuid|guid|key|nr|no|number|code|index|row)$|^(id|uuid|guid|index)([_\s.-]|$)", re.I
+    r"(^|[_\s.-])(id|ids|uuid|guid|key|nr|no|number|code|index|row)$|^(id|uuid|guid|index)([_\s.-]|$)", re.IGNORECASE
 )
-_DATE_FORMATS = (
-    "%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y", "%d.%m.%Y %H:%M",
-    "%d.%m.%Y %H:%M:%S", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d",
-    "%Y/%m/%d %H:%M:%S", "%d-%m-%Y", "%d %b %Y", "%b %d, %Y", "%d-%b-%Y", "%d-%b-%y",
-)  # fmt: skip
+_POSTCODE = re.compile(r"(^|[_\s.-])(zip|zipcode|postcode|plz|zip_?code|postal_?code)$", re.IGNORECASE)
 _MOST_CATEGORIES = 100
 
 
@@ -44,13 +42,75 @@ class Column:
     why : str
         The reason, for people.
     cells : array of shape (n,)
-        float64 for numbers, otherwise objects with ``None`` for missing cells.
+        float64 for numbers, datetime64 for dates, otherwise objects with ``None`` for missing cells.
+    flagged : mapping of int to str
+        Cells that should hold a number or a date and hold something else, by row, as they were written; ``cells``
+        has them as missing.
+    notes : tuple of str
+        What was decided about the column's cells and could have been decided otherwise, in sentences.
     """
 
     name: str
     kind: str
     why: str
     cells: np.ndarray
+    flagged: Mapping[int, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Which cells hold nothing that the kind can use, (n,)."""
+        if self.cells.dtype.kind in "Mm":
+            return np.asarray(np.isnat(self.cells))
+        if self.cells.dtype == np.float64:
+            return np.asarray(np.isnan(self.cells))
+        return np.array([v is None for v in self.cells], dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Written:
+    """The cells of some columns as the user wrote them, boxed only for the rows that are asked for."""
+
+    columns: tuple[Column, ...]
+
+    @staticmethod
+    def of(columns: Sequence[Column], names: Sequence[str]) -> Written:
+        """Of the columns with these names, in this order."""
+        by_name = {column.name: column for column in columns}
+        return Written(tuple(by_name[name] for name in names))
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """The cells of these rows, an array of objects of shape (m, d)."""
+        out = np.empty((len(rows), len(self.columns)), dtype=object)
+        for j, column in enumerate(self.columns):
+            out[:, j] = column.cells[rows]
+            for i, row in enumerate(rows):
+                out[i, j] = column.flagged.get(int(row), out[i, j])
+        return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Texts:
+    """A column's distinct texts, in the order of the rows, and which of them each cell holds (−1: none)."""
+
+    levels: list[str]
+    codes: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        return np.bincount(self.codes[self.codes >= 0], minlength=len(self.levels))
+
+    def spread(self, values: np.ndarray) -> np.ndarray:
+        """One value a level to one value a cell."""
+        nothing = np.array([np.nan if values.dtype.kind == "f" else "NaT"], dtype=values.dtype)
+        return np.asarray(np.concatenate([values, nothing])[self.codes])
+
+    def rows_of(self, bad: frozenset[str]) -> dict[int, str]:
+        """The cells that hold one of these texts."""
+        if not bad:
+            return {}
+        wrong = np.array([level in bad for level in self.levels] + [False], dtype=bool)
+        return {int(row): self.levels[self.codes[row]] for row in np.flatnonzero(wrong[self.codes])}
 
 
 def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list[Column]:
@@ -73,13 +133,11 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
     unknown = [name for name in overrides if name not in frame.names]
     if unknown:
         raise ColumnsError(f"no column {unknown[0]!r} in the data: the columns are {listed(frame.names, 20)}")
+    texts = {name: _texts(cells) for name, cells in zip(frame.names, frame.columns, strict=True) if _is_text(cells)}
+    decimal = _common_mark(list(texts.values()))
     columns = []
-    for name, raw in zip(frame.names, frame.columns, strict=True):
-        cells = raw if raw.dtype == np.float64 else _without_nan(raw)
-        if name in overrides:
-            column = _as_told(name, cells, overrides[name])
-        else:
-            column = _number(name, cells) if cells.dtype == np.float64 else _other(name, cells)
+    for name, cells in zip(frame.names, frame.columns, strict=True):
+        column = _decide(name, cells, texts.get(name), decimal, overrides.get(name))
         if column.kind == "number" and np.isinf(column.cells).any():
             row = int(np.flatnonzero(np.isinf(column.cells))[0])
             raise DataError(
@@ -90,65 +148,235 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
     return columns
 
 
+def _is_text(cells: np.ndarray) -> bool:
+    return cells.dtype == object and any(isinstance(v, str) for v in cells)
+
+
+def _common_mark(texts: Sequence[_Texts]) -> str | None:
+    """The decimal mark that the columns prove, None where they prove none or both."""
+    marks = {decimal_mark(column.levels[:1000]) for column in texts} - {None}
+    return marks.pop() if len(marks) == 1 else None
+
+
+def _texts(cells: np.ndarray) -> _Texts:
+    known: dict[str, int] = {}
+    codes = np.empty(len(cells), dtype=np.int32)
+    for i, value in enumerate(cells):
+        codes[i] = (
+            -1 if is_missing(value) else known.setdefault(value if type(value) is str else str(value), len(known))
+        )
+    return _Texts(list(known), codes)
+
+
+def _decide(name: str, cells: np.ndarray, texts: _Texts | None, decimal: str | None, told: str | None) -> Column:
+    if told is not None:
+        return _as_told(name, cells, texts, decimal, told)
+    if cells.dtype == np.float64:
+        return _number(name, cells)
+    if cells.dtype.kind == "m":
+        return _number(name, _hours(cells), " (durations, in hours)")
+    if cells.dtype.kind == "M":
+        return _date(name, cells)
+    if texts is not None:
+        return _text(name, _without_nan(cells), texts, decimal)
+    return _objects(name, _without_nan(cells))
+
+
 def _without_nan(cells: np.ndarray) -> np.ndarray:
-    out = np.empty(len(cells), dtype=object)
-    out[:] = [None if v != v else v for v in cells]
+    gone = np.array([is_missing(v) for v in cells], dtype=bool)
+    if not gone.any():
+        return cells
+    out = cells.copy()
+    out[gone] = None
     return out
 
 
-def _as_told(name: str, cells: np.ndarray, kind: str) -> Column:
+def _hours(cells: np.ndarray) -> np.ndarray:
+    return np.where(np.isnat(cells), np.nan, cells / np.timedelta64(1, "s") / 3600)
+
+
+def _days(cells: np.ndarray) -> np.ndarray:
+    """Days since 1970, also of moments that no other type holds."""
+    unit, count = np.datetime_data(cells.dtype)
+    a_day = {"D": 1, "h": 24, "m": 1440, "s": 86400, "ms": 86400e3, "us": 86400e6, "ns": 86400e9}.get(unit)
+    if a_day is None:
+        cells, a_day, count = cells.astype("datetime64[D]"), 1, 1
+    return np.where(np.isnat(cells), np.nan, cells.astype(np.int64) * (count / a_day))
+
+
+def _as_told(name: str, cells: np.ndarray, texts: _Texts | None, decimal: str | None, kind: str) -> Column:
     why = "as you said"
     if kind == "number":
-        numbers = cells if cells.dtype == np.float64 else _parse_numbers(cells)
-        if numbers is None:
-            numbers = _days(cells)
-            why = "as you said: days since 1970"
-        if numbers is None:
-            wrong = next(v for v in cells if v is not None and _parse_numbers(np.array([v], dtype=object)) is None)
-            raise DataError(f"column {name!r} cannot be numeric: it holds {wrong!r}")
-        return Column(name, kind, why, numbers)
-    if kind == "category" and cells.dtype == np.float64:
-        return Column(name, kind, why, _texts(cells))
-    return Column(name, kind, why, cells)
+        return _told_number(name, cells, texts, decimal)
+    if kind == "date":
+        if cells.dtype.kind == "M":
+            return Column(name, kind, why, cells)
+        found = None if texts is None else read_dates(texts.levels, texts.counts)
+        if texts is None or found is None:
+            held = next((v for v in cells if not is_missing(v)), None)
+            raise DataError(f"column {name!r} cannot be read as dates: it holds {held!r}")
+        notes = _sentences(name, found.how, found.bad)
+        return Column(name, kind, why, texts.spread(found.values), texts.rows_of(found.bad), notes)
+    if kind == "category" and cells.dtype.kind in "fMm":
+        return Column(name, kind, why, _as_texts(cells))
+    return Column(name, kind, why, cells if cells.dtype.kind == "f" else _without_nan(cells))
 
 
-def _texts(cells: np.ndarray) -> np.ndarray:
+def _told_number(name: str, cells: np.ndarray, texts: _Texts | None, decimal: str | None) -> Column:
+    why = "as you said"
+    if cells.dtype == np.float64:
+        return Column(name, "number", why, cells)
+    if cells.dtype.kind == "m":
+        return Column(name, "number", f"{why}: hours", _hours(cells))
+    if cells.dtype.kind == "M":
+        return Column(name, "number", f"{why}: days since 1970", _days(cells))
+    if texts is not None:
+        found = read_numbers(texts.levels, texts.counts, decimal)
+        if found is not None and not found.bad:
+            return Column(name, "number", why, texts.spread(found.values), notes=_sentences(name, found.how, found.bad))
+        moments = read_dates(texts.levels, texts.counts)
+        if moments is not None and not moments.bad:
+            return Column(name, "number", f"{why}: days since 1970", texts.spread(_days(moments.values)))
+        if found is not None:
+            flags = texts.rows_of(found.bad)
+            return Column(
+                name, "number", why, texts.spread(found.values), flags, _sentences(name, found.how, found.bad)
+            )
+    elif all(isinstance(v, bool | int | float) for v in cells if v is not None):
+        return Column(name, "number", why, _floats(_without_nan(cells)))
+    wrong = next(v for v in cells if not is_missing(v) and read_numbers([str(v)], np.ones(1, dtype=int)) is None)
+    raise DataError(f"column {name!r} cannot be numeric: it holds {wrong!r}")
+
+
+def _floats(cells: np.ndarray) -> np.ndarray:
+    return np.array([np.nan if v is None else float(v) for v in cells])
+
+
+def _as_texts(cells: np.ndarray) -> np.ndarray:
     out = np.empty(len(cells), dtype=object)
-    out[:] = [None if np.isnan(v) else f"{v:g}" for v in cells]
+    out[:] = [None if v != v else f"{v:g}" if cells.dtype.kind == "f" else str(v) for v in cells]
     return out
 
 
-def _number(name: str, cells: np.ndarray) -> Column:
+def _number(name: str, cells: np.ndarray, how: str = "", flagged: Mapping[int, str] | None = None) -> Column:
+    flagged = flagged or {}
     present = cells[~np.isnan(cells)]
     distinct = np.unique(present)
     if not len(present):
         return Column(name, "ignored", "all cells are missing", cells)
-    if len(distinct) == 1:
+    if len(distinct) == 1 and not flagged:
         return Column(name, "ignored", f"constant ({present[0]:g})", cells)
     whole = bool((present == np.round(present)).all())
-    if whole and len(distinct) == len(cells) >= 10:
+    if whole and len(distinct) == len(cells) >= 10 and np.abs(distinct[[0, -1]]).max() < 1e300:
         steps = np.diff(cells)
         if (steps == steps[0]).all():
             return Column(name, "identifier", "counts the rows", cells)
         if _ID_NAME.search(name):
             return Column(name, "identifier", "a different whole number in every row, and named so", cells)
-    return Column(name, "number", f"numbers, {distinct[0]:g} to {distinct[-1]:g}", cells)
+    if whole and _POSTCODE.search(name):
+        return _codes_as_texts(name, cells, distinct)
+    marked = find_placeholder(present, distinct)
+    notes: tuple[str, ...] = ()
+    if marked is not None:
+        where = cells == marked.value
+        notes = (f"Column {name!r}: {marked.sentence}",)
+        if marked.missing:
+            flagged = {**flagged, **dict.fromkeys(np.flatnonzero(where).tolist(), f"{marked.value:g}")}
+            cells = np.where(where, np.nan, cells)
+            distinct = distinct[distinct != marked.value]
+    return Column(name, "number", f"numbers, {distinct[0]:g} to {distinct[-1]:g}{how}", cells, flagged, notes)
 
 
-def _other(name: str, cells: np.ndarray) -> Column:
+def _codes_as_texts(name: str, cells: np.ndarray, distinct: np.ndarray) -> Column:
+    out = np.empty(len(cells), dtype=object)
+    out[:] = [None if v != v else f"{v:.0f}" for v in cells]
+    kind = "category" if 1 < len(distinct) <= min(_MOST_CATEGORIES, 0.5 * len(cells)) else "identifier"
+    return Column(name, kind, "codes by its name, not quantities", out)
+
+
+def _date(
+    name: str, cells: np.ndarray, notes: tuple[str, ...] = (), flagged: Mapping[int, str] | None = None
+) -> Column:
+    present = cells[~np.isnat(cells)]
+    if not len(present):
+        return Column(name, "ignored", "all cells are missing", cells)
+    first, last = (str(v).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00") for v in _ends(present))
+    return Column(name, "date", f"dates, {first} to {last}", cells, flagged or {}, notes)
+
+
+def _ends(times: np.ndarray) -> tuple[np.datetime64, np.datetime64]:
+    return times.min(), times.max()
+
+
+def _objects(name: str, cells: np.ndarray) -> Column:
+    """Cells that are no texts: Python's own numbers, dates, times, and what nothing here computes with."""
     present = [v for v in cells if v is not None]
-    if not all(isinstance(v, str | bool | int | float | dt.date | dt.datetime | dt.time) for v in present):
-        return Column(name, "ignored", f"holds {type(present[0]).__name__} values", cells)
-    if _days(cells) is not None:
-        return Column(name, "date", f"dates, {min(map(str, present))} to {max(map(str, present))}", cells)
-    numbers = _parse_numbers(cells)
-    if numbers is not None:
-        found = _number(name, numbers)
-        return Column(name, found.kind, f"{found.why} (written as text)", found.cells)
-    values = set(map(str, present))
-    n = len(present)
+    if not present:
+        return Column(name, "ignored", "all cells are missing", cells)
+    odd = next((v for v in present if not isinstance(v, bool | int | float | dt.date | dt.time)), None)
+    if isinstance(odd, Unreadable):
+        return Column(name, "ignored", f"holds {odd.type} values", cells)
+    if odd is not None:
+        return Column(name, "ignored", f"holds {type(odd).__name__} values", cells)
+    if all(isinstance(v, dt.date) for v in present):
+        return _date(name, np.array([_moment(v) for v in cells], dtype="datetime64[us]"))
+    if all(isinstance(v, int | float) for v in present):
+        return _large(name, cells, len(set(present)))
+    return _categories(name, cells, _texts(cells))
+
+
+def _moment(value: Any) -> Any:
+    return value.replace(tzinfo=None) if isinstance(value, dt.datetime) else value
+
+
+def _large(name: str, cells: np.ndarray, distinct: int) -> Column:
+    """Whole numbers that float64 does not hold exactly: names of rows where all differ, else their nearest."""
+    if distinct == len(cells) >= 10:
+        return Column(name, "identifier", "a different whole number in every row, beyond 2⁵³", cells)
+    column = _number(name, _floats(cells))
+    return replace(
+        column, notes=(*column.notes, f"Column {name!r}: whole numbers beyond 2⁵³ are rounded to 16 digits.")
+    )
+
+
+def _text(name: str, cells: np.ndarray, texts: _Texts, decimal: str | None) -> Column:
+    counts = texts.counts
+    present = [level for level in texts.levels if level.strip() not in MISSING_IN_NUMBERS]
+    if present and all(len(level) > 15 and level.isdigit() for level in present):
+        return _large(name, cells, len(texts.levels))
+    moments = read_dates(texts.levels, counts)
+    if moments is not None:
+        notes = _sentences(name, moments.how, moments.bad)
+        return _date(name, texts.spread(moments.values), notes, texts.rows_of(moments.bad))
+    found = read_numbers(texts.levels, counts, decimal)
+    if found is not None:
+        return _written(name, texts, found)
+    hours = read_clock(texts.levels)
+    if hours is not None:
+        return _number(name, texts.spread(hours), " (clock times or durations, in hours)")
+    return _categories(name, cells, texts)
+
+
+def _written(name: str, texts: _Texts, found: Numbers) -> Column:
+    how = f" (written as text{''.join(f', {said}' for said in found.how)})"
+    column = _number(name, texts.spread(found.values), how, texts.rows_of(found.bad))
+    if column.kind != "number" and not found.bad:
+        return replace(column, why=f"{column.why} (written as text)")
+    return replace(column, notes=(*column.notes, *_sentences(name, found.how, found.bad)))
+
+
+def _sentences(name: str, how: tuple[str, ...], bad: frozenset[str]) -> tuple[str, ...]:
+    said = [f"Column {name!r} is read {'; '.join(how)}."] if how else []
+    if bad:
+        few = listed((f"“{text.strip()[:30]}”" for text in sorted(bad)), 3)
+        said.append(f"Column {name!r} holds {few} among its values: marked as missing there, and kept as evidence.")
+    return tuple(said)
+
+
+def _categories(name: str, cells: np.ndarray, texts: _Texts) -> Column:
+    values, n = texts.levels, int((texts.codes >= 0).sum())
     if len(values) == 1:
-        return Column(name, "ignored", f"constant ({next(iter(values))})", cells)
+        return Column(name, "ignored", f"constant ({values[0]})", cells)
     if len(values) == n >= 10 or (len(values) > 0.95 * n and n >= 40):
         prose = sum(len(value.split()) > 2 for value in values)
         if prose > 0.5 * len(values) and not _ID_NAME.search(name):
@@ -157,53 +385,3 @@ def _other(name: str, cells: np.ndarray) -> Column:
     if len(values) > max(_MOST_CATEGORIES, 1) or len(values) > 0.5 * n:
         return Column(name, "ignored", f"{len(values)} different texts, too many to compare", cells)
     return Column(name, "category", f"{len(values)} categories", cells)
-
-
-def _parse_numbers(cells: np.ndarray) -> np.ndarray | None:
-    """Numbers written as text (1,234.5 · 12 %), or None if any cell is something else."""
-    out = np.full(len(cells), np.nan)
-    for i, value in enumerate(cells):
-        if value is None:
-            continue
-        if isinstance(value, bool | int | float):
-            out[i] = value
-            continue
-        text = str(value).strip().removesuffix("%").strip()
-        if _THOUSANDS.match(text):
-            text = text.replace(",", "")
-        if not _NUMBER.match(text):
-            return None
-        out[i] = float(text)
-    return out
-
-
-def _days(cells: np.ndarray) -> np.ndarray | None:
-    """Days since 1970, or None if the cells are no dates."""
-    present = [v for v in cells if v is not None]
-    if not present:
-        return None
-    if all(isinstance(v, dt.date) for v in present):
-        return np.array([np.nan if v is None else _day(v) for v in cells])
-    if not all(isinstance(v, str) for v in present):
-        return None
-    for form in _DATE_FORMATS:
-        parsed = _parse_dates(cells, form)
-        if parsed is not None:
-            return parsed
-    return None
-
-
-def _parse_dates(cells: Sequence[str | None] | np.ndarray, form: str) -> np.ndarray | None:
-    out = []
-    for value in cells:
-        try:
-            out.append(np.nan if value is None else _day(dt.datetime.strptime(value.strip(), form)))
-        except ValueError:
-            return None
-    return np.array(out)
-
-
-def _day(value: dt.date) -> float:
-    if isinstance(value, dt.datetime):
-        return (value.replace(tzinfo=None) - dt.datetime(1970, 1, 1)).total_seconds() / 86400
-    return float((value - dt.date(1970, 1, 1)).days)

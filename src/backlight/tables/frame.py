@@ -12,12 +12,16 @@ import numpy as np
 
 from backlight.errors import ColumnsError, DataError, MissingDependency, listed
 
-__all__ = ["Frame", "as_frame", "frame_like"]
+__all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_missing"]
+
+
+# Milliseconds from 1970 within which the libraries know zones: the years 2 to 3938. Beyond, moments stay in UTC.
+_WITH_ZONES = 6.21e13
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """A table in memory: named columns, each a float64 array (missing is NaN) or an object array.
+    """A table in memory: named columns, each a typed array.
 
     Object columns keep None and NaN apart: scikit-learn's imputers and encoders do.
 
@@ -25,7 +29,8 @@ class Frame:
     ----------
     names : tuple of str, length d
     columns : tuple of arrays of shape (n,)
-        float64 where the column holds numbers or booleans, otherwise object.
+        float64 where the column holds numbers or booleans (missing is NaN), datetime64 or timedelta64 where it holds
+        moments or durations (missing is NaT; moments are wall-clock times, without their zone), otherwise object.
     kind : str
         "numpy", "torch", "scipy" or the data frame library that it came from.
     named : bool
@@ -34,6 +39,8 @@ class Frame:
         What the user calls the rows (a pandas index), where that is more than their position.
     source : narwhals.DataFrame, optional
         The data frame itself, where it came as one.
+    notes : tuple of str
+        What was decided while a file was read, in sentences.
     """
 
     names: tuple[str, ...]
@@ -43,6 +50,7 @@ class Frame:
     labels: np.ndarray | None = None
     empty_rows: int = 0
     source: Any = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else self.empty_rows
@@ -53,21 +61,42 @@ class Frame:
 
     def select(self, names: Sequence[str]) -> Frame:
         """Only these columns, in this order."""
-        return Frame(tuple(names), tuple(self.column(n) for n in names), self.kind, self.named, self.labels, len(self))
+        columns = tuple(self.column(n) for n in names)
+        return Frame(tuple(names), columns, self.kind, self.named, self.labels, len(self), None, self.notes)
 
     def take(self, rows: Any) -> Frame:
         """Only these rows: a slice, a mask or positions."""
         columns = tuple(column[rows] for column in self.columns)
         labels = None if self.labels is None else self.labels[rows]
-        return Frame(self.names, columns, self.kind, self.named, labels)
+        count = len(np.empty(self.empty_rows, dtype=np.int8)[rows]) if not columns else 0
+        return Frame(self.names, columns, self.kind, self.named, labels, count, None, self.notes)
 
     def matrix(self) -> np.ndarray:
         """All columns side by side, (n, d): float64 if every column is numeric, otherwise object."""
         dtype = np.float64 if all(c.dtype == np.float64 for c in self.columns) else object
         out = np.empty((len(self), len(self.names)), dtype=dtype)
         for j, column in enumerate(self.columns):
-            out[:, j] = column
+            out[:, j] = _cells(column) if column.dtype.kind in "Mm" else column
         return out
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A cell of a kind that nothing here computes with (a list, bytes): named by its type, never copied."""
+
+    type: str
+
+    def __str__(self) -> str:
+        return f"({self.type})"
+
+
+def _cells(times: np.ndarray) -> np.ndarray:
+    """Moments and durations as Python's own objects, as text where Python's cannot hold them, None where missing."""
+    out = np.empty(len(times), dtype=object)
+    for i, (value, gone) in enumerate(zip(times, np.isnat(times), strict=True)):
+        held = None if gone else value.item()
+        out[i] = str(value) if isinstance(held, int) else held
+    return out
 
 
 def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
@@ -122,7 +151,9 @@ def _from_array(array: np.ndarray, kind: str, names: Sequence[str] | None) -> Fr
     if array.dtype.kind in "fiub":
         wide = np.asfortranarray(array, dtype=np.float64)
         columns = tuple(wide[:, j] for j in range(d))
-    elif array.dtype.kind in "OUSM":
+    elif array.dtype.kind in "Mm":
+        columns = tuple(array[:, j] for j in range(d))
+    elif array.dtype.kind in "OUS":
         columns = tuple(_plain(array[:, j].tolist()) for j in range(d))
     else:
         raise DataError(f"cannot read numbers of type {array.dtype}: convert them to float64")
@@ -134,7 +165,7 @@ def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ColumnsError(f"column names occur twice: {listed(twice)}: rename them")
-    columns = tuple(_series(frame.get_column(name)) for name in frame.columns)
+    columns = tuple(_series(frame.get_column(name), str(name)) for name in frame.columns)
     kind = str(frame.implementation.value if hasattr(frame.implementation, "value") else frame.implementation)
     labels = None
     if frame.implementation.is_pandas_like():
@@ -144,25 +175,87 @@ def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
     return Frame(tuple(names), columns, kind, True, labels, len(frame), frame)
 
 
-def _series(series: nw.Series[Any]) -> np.ndarray:
+def _series(series: nw.Series[Any], name: str) -> np.ndarray:
+    """One column of a data frame, typed."""
     dtype = series.dtype
-    if dtype.is_numeric():
-        return np.array(series.cast(nw.Float64()).to_numpy(), dtype=np.float64)
-    return _plain(series.to_list())
+    if dtype.is_nested() or dtype in (nw.Binary, nw.Unknown):
+        return _unreadable(len(series), str(dtype.base_type()).rpartition(".")[2].strip("'>").lower())
+    try:
+        if dtype.is_numeric() or dtype == nw.Boolean:
+            return _floats(series)
+        if dtype in (nw.Datetime, nw.Date, nw.Duration):
+            return _times(series)
+        return _plain(series.to_list())
+    except Exception as error:
+        # The one boundary to the table libraries: what they raise on values that their own types can hold, but that
+        # Python or NumPy cannot, is theirs to choose.
+        raise DataError(f"column {name!r} ({dtype}) cannot be read: {' '.join(str(error).split())[:120]}") from error
+
+
+def _unreadable(n: int, kind: str) -> np.ndarray:
+    out = np.empty(n, dtype=object)
+    out[:] = Unreadable(kind)
+    return out
+
+
+def _floats(series: nw.Series[Any]) -> np.ndarray:
+    """Numbers and booleans as float64, the nearest to whole numbers beyond 2⁵³ and to decimals."""
+    native = series.to_native()
+    if "pyarrow" in f"{type(native).__module__} {getattr(native, 'dtype', '')}":
+        # Arrow's own cast refuses what float64 cannot hold exactly.
+        return np.array(series.to_arrow().cast("float64", safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return np.array(series.cast(nw.Float64()).to_numpy(), dtype=np.float64)
+
+
+def _times(series: nw.Series[Any]) -> np.ndarray:
+    """Moments as datetime64 (the clock on the wall where there is a zone), durations as timedelta64."""
+    if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone is not None:
+        since = np.asarray(series.dt.timestamp("ms").to_numpy(), dtype=np.float64)
+        if np.nanmax(np.abs(since), initial=0) > _WITH_ZONES:
+            return np.where(np.isnan(since), np.iinfo(np.int64).min, since).astype(np.int64).astype("datetime64[ms]")
+        series = series.dt.replace_time_zone(None)
+    values = np.asarray(series.to_numpy())
+    if values.dtype.kind in "Mm":
+        return values
+    unit = {nw.Date: "datetime64[D]", nw.Duration: "timedelta64[us]"}.get(series.dtype.base_type(), "datetime64[us]")
+    gone = [v is None or v != v for v in values]
+    return np.array([None if g else v for v, g in zip(values, gone, strict=True)], dtype=unit)
 
 
 def _plain(values: list[Any]) -> np.ndarray:
-    """Turn a list into float64 where every cell is a number, a boolean or missing; otherwise into objects."""
-    missing = [v is None or v != v or str(v) in ("<NA>", "NaT") for v in values]
+    """Turn a list into float64 where every cell is a number, a boolean or missing; otherwise into objects.
+
+    Equal texts become one object, so that a column of categories holds each of them once.
+    """
+    missing = [is_missing(v) for v in values]
     present = [v for v, gone in zip(values, missing, strict=True) if not gone]
     if present and all(isinstance(v, bool | int | float | np.number | np.bool_) for v in present):
-        return np.array([np.nan if gone else float(v) for v, gone in zip(values, missing, strict=True)])
+        return np.array([np.nan if gone else _float(v) for v, gone in zip(values, missing, strict=True)])
     if not present:
         return np.full(len(values), np.nan)
+    known: dict[str, str] = {}
     out = np.empty(len(values), dtype=object)
     for i, (value, gone) in enumerate(zip(values, missing, strict=True)):
+        if isinstance(value, str):
+            value = known.setdefault(value, value)
         out[i] = None if value is None else float("nan") if gone else value
     return out
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a cell is None, NaN, NaT or pandas' NA."""
+    if value is None or isinstance(value, str):
+        return value is None
+    if isinstance(value, float | np.floating | np.datetime64 | np.timedelta64):
+        return bool(value != value)
+    return type(value).__name__ in ("NAType", "NaTType") or (type(value).__name__ == "Decimal" and value.is_nan())
 
 
 def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | None = None) -> Any:
