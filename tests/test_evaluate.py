@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from backlight.evaluate import conformal_p_values, conformal_threshold, removal_check
+from backlight._evaluate import conformal_p_values, conformal_threshold, removal_check
 
 
 def test_p_values_are_ranks_counted_by_hand():

@@ -35,10 +35,11 @@ def test_help_loads_no_torch():
 
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
-        "Audit", "BacklightError", "Canonical", "Composite", "Explanation", "Ledger", "Method", "NeuralizedModel",
-        "Prototypes", "Rewrite", "__version__", "audit", "canonize", "classical", "constraints", "convolution", "dense", "derive",
-        "engine", "equivalent", "errors", "examples", "explain", "first", "neuralize", "plan", "presets",
-        "priors", "prototype", "rules", "spaces", "symbolic", "targets",
+        "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explanation", "Ledger", "Method",
+        "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
+        "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
+        "explain", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype", "references", "rules",
+        "spaces", "symbolic", "targets",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from backlight import engine as engine
     from backlight import examples as examples
     from backlight import priors as priors
+    from backlight import references as references
     from backlight import rules as rules
     from backlight import spaces as spaces
     from backlight import symbolic as symbolic
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from backlight._audit import Audit as Audit
     from backlight._audit import Rewrite as Rewrite
     from backlight._audit import audit as audit
+    from backlight._evaluate import Evaluation as Evaluation
+    from backlight._evaluate import evaluate as evaluate
+    from backlight._evaluate import metrics as metrics
     from backlight._explain import explain as explain
     from backlight._prototype import Prototypes as Prototypes
     from backlight._prototype.prototype import prototype as prototype
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from backlight.engine import presets as presets
     from backlight.explanation import Explanation as Explanation
     from backlight.explanation import Ledger as Ledger
+    from backlight.references import Reference as Reference
     from backlight.symbolic import derive as derive
     from backlight.symbolic import equivalent as equivalent
 
@@ -48,11 +53,13 @@ __all__ = [
     "BacklightError",
     "Canonical",
     "Composite",
+    "Evaluation",
     "Explanation",
     "Ledger",
     "Method",
     "NeuralizedModel",
     "Prototypes",
+    "Reference",
     "Rewrite",
     "__version__",
     "audit",
@@ -65,14 +72,17 @@ __all__ = [
     "engine",
     "equivalent",
     "errors",
+    "evaluate",
     "examples",
     "explain",
     "first",
+    "metrics",
     "neuralize",
     "plan",
     "presets",
     "priors",
     "prototype",
+    "references",
     "rules",
     "spaces",
     "symbolic",
@@ -83,11 +93,13 @@ _HOME = {
     "Audit": "backlight._audit",
     "Canonical": "backlight.canonical",
     "Composite": "backlight.engine",
+    "Evaluation": "backlight._evaluate",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
     "Method": "backlight.attribution",
     "NeuralizedModel": "backlight.classical",
     "Prototypes": "backlight._prototype",
+    "Reference": "backlight.references",
     "Rewrite": "backlight._audit",
     "audit": "backlight._audit",
     "canonize": "backlight.canonical",
@@ -95,15 +107,18 @@ _HOME = {
     "dense": "backlight.engine",
     "derive": "backlight.symbolic",
     "equivalent": "backlight.symbolic",
+    "evaluate": "backlight._evaluate",
     "explain": "backlight._explain",
     "first": "backlight.engine",
+    "metrics": "backlight._evaluate",
     "neuralize": "backlight.classical",
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
     "prototype": "backlight._prototype",
 }
 _ROOMS = (
-    "classical", "constraints", "engine", "errors", "examples", "priors", "rules", "spaces", "symbolic", "targets",
+    "classical", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",
+    "symbolic", "targets",
 )  # fmt: skip
 
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from backlight._evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.anomaly.bands import Band, bands_of, standard_scores
 from backlight.classical import NeuralizedModel, Relevance
 from backlight.classical.score_units import NATS, ScoreUnit
 from backlight.errors import DataError
-from backlight.evaluate import RemovalCheck, conformal_p_values, removal_check
 from backlight.explanation import Explanation
 from backlight.tables.columns import Written
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from backlight._evaluate import conformal_threshold
 from backlight.anomaly.detector import fit_detector, prepare
 from backlight.anomaly.study import Study, study
 from backlight.classical import NeuralizedModel
 from backlight.errors import ArgumentError
-from backlight.evaluate import conformal_threshold
 from backlight.tables import Frame
 from backlight.tables.columns import Column, Written, understand
 

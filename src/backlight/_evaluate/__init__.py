@@ -1,0 +1,23 @@
+"""What judges explanations; it may be handed any explanation, also a stranger's.
+
+``evaluate``    the verb: `backlight.evaluate` · ``evaluation`` what it gives · ``plots`` its pictures
+``metrics``     one metric a file
+``game``        the score of rows without some of their units · ``scored`` any model as a score · ``units``
+``candidates``  explanations of any origin · ``bootstrap`` intervals
+``conformal``   is this relevance unusual for a normal row?
+``removal``     does the score fall when the named causes are removed, faster than by other rankings?
+"""
+
+from backlight._evaluate.conformal import conformal_p_values, conformal_threshold
+from backlight._evaluate.evaluate import evaluate
+from backlight._evaluate.evaluation import Evaluation
+from backlight._evaluate.removal import RemovalCheck, removal_check
+
+__all__ = [
+    "Evaluation",
+    "RemovalCheck",
+    "conformal_p_values",
+    "conformal_threshold",
+    "evaluate",
+    "removal_check",
+]

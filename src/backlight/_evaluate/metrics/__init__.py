@@ -1,0 +1,34 @@
+"""What makes an explanation good, one metric a file, each with its formula, its source and its known failure.
+
+A new metric is a frozen dataclass in a file here, registered with ``@metric("name")``; the laws find it.
+"""
+
+from backlight._evaluate.metrics import (
+    agreement,
+    complexity,
+    conservation,
+    curves,
+    infidelity,
+    localisation,
+    randomisation,
+    sensitivity_n,
+    stability,
+)
+from backlight._evaluate.metrics.base import METRICS, Candidate, Judge, Metric, metric
+
+__all__ = [
+    "METRICS",
+    "Candidate",
+    "Judge",
+    "Metric",
+    "agreement",
+    "complexity",
+    "conservation",
+    "curves",
+    "infidelity",
+    "localisation",
+    "metric",
+    "randomisation",
+    "sensitivity_n",
+    "stability",
+]

@@ -1,0 +1,213 @@
+"""Any model as a score a row, with its target fixed: a module, a classical model, a plain function of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.attribution.inputs import batches, home
+from backlight.attribution.targets import resolve
+from backlight.canonical.lift import torch_module
+from backlight.classical import NeuralizedModel, neuralize
+from backlight.classical.targets import Outputs
+from backlight.errors import ArgumentError, DataError
+from backlight.tables import as_frame
+
+__all__ = ["Scored", "scored"]
+
+
+class Scored(Protocol):
+    """A model whose score of a row is one number.
+
+    Attributes
+    ----------
+    names : tuple of str, of the columns of a table
+    categories : tuple of str, the columns whose numbers are codes
+    kind : str, what the model is called
+    """
+
+    names: tuple[str, ...]
+    categories: tuple[str, ...]
+    kind: str
+
+    def encode(self, X: Any) -> Tensor:
+        """Rows as the tensor that features are taken away from, (n, *features)."""
+        ...
+
+    def fix(self, x: Tensor, target: Any) -> None:
+        """Decide the target of each row on the rows as they are."""
+        ...
+
+    def score(self, x: Tensor, rows: Tensor) -> Tensor:
+        """The score of changed rows, (m,); ``rows`` says which of the whole rows each came from."""
+        ...
+
+
+def scored(model: Any, X: Any, target: Any, score: str | None) -> tuple[Scored, Tensor]:
+    """A model as a score, and the rows as its tensor.
+
+    Raises
+    ------
+    ArgumentError, UnsupportedModel, DataError
+    """
+    found: Scored
+    if isinstance(model, NeuralizedModel):
+        found = _Network(model)
+    elif isinstance(model, nn.Module) or type(model).__name__ == "ExportedProgram":
+        if score is not None:
+            raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")
+        found = _Module(torch_module(model))
+    elif callable(model) and not hasattr(model, "fit"):
+        found = _Function(model)
+    else:
+        found = _Network(neuralize(model, score=score))
+    x = found.encode(X)
+    if not len(x):
+        raise DataError("there are no rows to judge explanations on")
+    found.fix(x, target)
+    return found, x
+
+
+@dataclass(slots=True)
+class _Seeded:
+    """What is the same for all: the gradient of the score with respect to the outputs, a row."""
+
+    seeds: Tensor | None = None
+    function: Callable[..., Any] | None = None
+    names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    kind: str = ""
+
+    def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def fix(self, x: Tensor, target: Any) -> None:
+        """Decide the target of each row on the rows as they are."""
+        if isinstance(target, list) or (isinstance(target, str) and target == "all"):
+            raise ArgumentError("explanations are judged for one target: give an index, one index a row or a function")
+        if callable(target) and not isinstance(target, Tensor):
+            self.function = target
+            return
+        parts = []
+        for rows in torch.split(torch.arange(len(x)), 256):
+            out = self.outputs(x[rows], rows)
+            parts.append(resolve(target, out, lambda o: o, int(rows[0]), len(x)).gradient[0])
+        self.seeds = torch.cat(parts)
+
+    def score(self, x: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            out = self.outputs(x, rows)
+            if self.function is not None:
+                found = self.function(out)
+                if not isinstance(found, Tensor) or found.shape != (len(out),):
+                    raise ArgumentError("the target function must give one number a row")
+                return found
+            assert self.seeds is not None
+            return (
+                (out * self.seeds[rows].to(out)).flatten(1).sum(1) if out.dim() > 1 else out * self.seeds[rows].to(out)
+            )
+
+
+class _Module(_Seeded):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(kind=type(module).__name__)
+        self.module, self.home = module, home(module)
+        self.others: dict[str, Any] = {}
+        self.key: str | None = None
+        if module.training:
+            raise ArgumentError(
+                f"{self.kind} is in training mode: call .eval() on it, since judging must not depend on chance"
+            )
+
+    def encode(self, X: Any) -> Tensor:
+        _, stream = batches(X, self.home, 2**62)
+        found = list(stream)
+        first = found[0]
+        if len(first.args) + len(first.kwargs) == 1:
+            tensors = [(b.args or tuple(b.kwargs.values()))[0] for b in found]
+            self.key = self.key or next(iter(first.kwargs), None)
+            self.names = self.names or first.columns
+            return torch.cat(tensors)
+        if first.args or len(found) > 1:
+            raise ArgumentError(
+                "a network of several inputs is judged on a dict whose first input is the one explained"
+            )
+        if self.key is None:
+            self.key = next(iter(first.kwargs))
+            self.others = {k: v for k, v in first.kwargs.items() if k != self.key}
+        x: Tensor = first.kwargs[self.key]
+        return x
+
+    def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
+        from backlight.attribution.reference import _single
+
+        with torch.no_grad():
+            if self.key is None:
+                return _single(self.module(x))
+            n = max((len(v) for v in self.others.values() if isinstance(v, Tensor) and v.dim()), default=0)
+            rest = {
+                k: v[rows] if isinstance(v, Tensor) and v.dim() and len(v) == n else v for k, v in self.others.items()
+            }
+            return _single(self.module(**{self.key: x, **rest}))
+
+
+class _Network(_Seeded):
+    """The network of a classical model: the score is a sum of its layer's units."""
+
+    def __init__(self, network: NeuralizedModel) -> None:
+        super().__init__(kind=network.kind, names=tuple(network.feature_names))
+        self.network = network
+
+    network: NeuralizedModel
+
+    def encode(self, X: Any) -> Tensor:
+        if not isinstance(X, Tensor):
+            frame = as_frame(X)
+            self.categories = tuple(
+                name for name, column in zip(frame.names, frame.columns, strict=True) if column.dtype == object
+            )
+        return self.network.encode(X)
+
+    def fix(self, x: Tensor, target: Any) -> None:
+        outputs = self.network.score.outputs
+        if Outputs.several(target):
+            raise ArgumentError("explanations are judged for one target: give an index, a name or one index a row")
+        units = self.outputs(x, torch.arange(len(x)))
+        (one,) = outputs.targets(target, len(x))
+        self.seeds = outputs.coefficients(one, units)
+
+    def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
+        with torch.no_grad():
+            step = self.network.layer.rows
+            return torch.cat([self.network.layer(self.network.point(part)) for part in torch.split(x, step)])
+
+
+class _Function(_Seeded):
+    """A function of a batch, an array of shape (n, *features), to (n,) or (n, outputs)."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        super().__init__(kind=getattr(function, "__name__", type(function).__name__))
+        self.call = function
+
+    call: Callable[[Any], Any]
+
+    def encode(self, X: Any) -> Tensor:
+        if isinstance(X, Tensor):
+            return X.detach()
+        if isinstance(X, np.ndarray):
+            return torch.as_tensor(np.array(X))
+        frame = as_frame(X)
+        self.names = tuple(frame.names)
+        return torch.as_tensor(frame.matrix())
+
+    def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
+        out = torch.as_tensor(np.asarray(self.call(x.numpy())))
+        if out.shape[:1] != x.shape[:1]:
+            raise ArgumentError(f"the function gives {tuple(out.shape)} for {len(x)} rows: it must give one number, or "
+                                "several, a row")  # fmt: skip
+        return out.double()
