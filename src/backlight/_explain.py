@@ -136,7 +136,7 @@ def explain(
                 "out method, rules, layers and canonical"
             )
         return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
-    network = _network(model, score)
+    network = _network(model, score, X, names)
     if isinstance(network.layer, Deep):
         if layers is not None:
             raise ArgumentError(
@@ -262,6 +262,7 @@ def _explain_perceptron(
     def piece(frame: Frame, wanted: Any) -> Relevance:
         coded = network.encode(frame)
         point = network.point(coded)
+        network.compare(frame)
         values, output, base = [], [], []
         chosen = outputs.targets(wanted, len(coded))
         units = layer(point)
@@ -336,14 +337,15 @@ def _own_module(model: Any) -> torch.nn.Module | None:
     return model if isinstance(model, torch.nn.Module) and not isinstance(model, NeuralizedModel) else None
 
 
-def _network(model: Any, score: str | None) -> NeuralizedModel:
+def _network(model: Any, score: str | None, X: Any = None, names: list[str] | None = None) -> NeuralizedModel:
     if isinstance(model, NeuralizedModel):
         if score is not None and score != model.score.name:
             raise ArgumentError(
                 f"the network computes {model.score.name!r}, not {score!r}: neuralize(model, score={score!r}) first"
             )
         return model
-    return neuralize(model, score=score)
+    columns = as_frame(X, names).take(slice(0, 1)).names if hasattr(X, "shape") else names
+    return neuralize(model, score=score, columns=columns)
 
 
 def _batches(X: Any, names: list[str] | None, batch_size: int | str) -> Any:

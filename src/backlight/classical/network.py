@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.classical import trust
 from backlight.classical.frontend.columns import Features, FrontEnd
 from backlight.classical.layers import EncodedRows, Layer, Pullback, Query
 from backlight.classical.score_units import PLAIN, ScoreUnit
@@ -85,11 +86,14 @@ class ModelSpec:
         The first one is the default.
     threshold : float, optional
         The model's own alarm line, in the units of the score "outlierness".
+    n_columns : int, optional
+        How many columns the model takes, where the estimator does not say so itself.
     """
 
     kind: str
     scores: Mapping[str, Score]
     threshold: float | None = None
+    n_columns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,6 +171,8 @@ class NeuralizedModel(nn.Module):
         head: ModelSpec,
         score: str | None,
         dtype: torch.dtype,
+        whole: Any = None,
+        inherited: bool = False,
     ) -> None:
         super().__init__()
         name = next(iter(head.scores)) if score is None else score
@@ -181,7 +187,13 @@ class NeuralizedModel(nn.Module):
         self.dtype = dtype
         self._estimator = estimator
         self._transform = transform
+        self._whole = estimator if whole is None else whole
+        # Scores that a class inherits are all compared before any is trusted.
+        inputs = Inputs(features, len(front.names), front.pullback, dtype)
+        others = [other for other in head.scores.values() if inherited and other.name != name]
+        self._doubted = [(self.score, self.layer), *((other, other.layer(inputs).to(dtype)) for other in others)]
         self.to(dtype)
+        self._written = self._writes()
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -287,6 +299,7 @@ class NeuralizedModel(nn.Module):
         target : see `backlight.explain`
         """
         coded = self.encode(X)
+        self.compare(X)
         level = float(reference) if isinstance(reference, int | float | np.number) else None
         self._check_reference(reference, level is not None, rule)
         usual = None if reference is None or level is not None else self.point(self.encode(reference))
@@ -300,6 +313,35 @@ class NeuralizedModel(nn.Module):
             some = [one.take(rows) for one in wanted]
             parts.append(self._relevance(whole.take(rows), ask, some, Outputs.several(target), start))
         return Relevance.joined(parts)
+
+    def _writes(self) -> int:
+        """How often anything learnt was written to: a network that its user trains is compared no more."""
+        return sum(tensor._version for tensor in [*self.parameters(), *self.buffers()])
+
+    def compare(self, X: Any, rows: int = 4) -> None:
+        """Compare the network with the model's own methods, once, on the first rows of a table.
+
+        Raises
+        ------
+        UnsupportedModel
+            When the network is not the model's.
+        """
+        doubted, self._doubted = self._doubted, []
+        frame = as_frame(X)
+        if not doubted or not len(frame) or self._writes() != self._written:
+            return
+        if frame.kind == "torch" and self.front.vocabulary.codes:  # encoded already: the library cannot read it
+            self._doubted = doubted
+            return
+        frame = frame.take(slice(0, rows))
+        with trust.quiet(), torch.no_grad():
+            native, point = self.front.native(frame), self.point(self.encode(frame))
+            for score, layer in doubted:
+                found = _array(score.outputs.native(layer(point))).astype(float)
+                known = np.asarray(score.reference(self._estimator, self._transform(native)), dtype=float)
+                whole = trust.own_method(self._whole, score.name, native)
+                pairs = [(found, known), (found, whole)]
+                trust.compared(type(self._whole).__name__, score.name, pairs, self.dtype == torch.float64)
 
     def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
         reads = self.layer.references

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from backlight.classical import trust
 from backlight.classical.frontend.columns import FrontEnd
-from backlight.classical.frontend.pipeline import front_features, unwrap
+from backlight.classical.frontend.pipeline import front_features, is_fitted, unwrap
 from backlight.classical.network import ModelSpec, NeuralizedModel
 from backlight.classical.registry import ClassRegistry, public_name
 from backlight.errors import NotFittedModel, UnsupportedModel
@@ -19,7 +22,7 @@ __all__ = ["Neuralize", "check_fitted", "neuralize", "spec_of"]
 class Neuralize:
     """Rewrite a fitted model as a network with the same score.
 
-    ``neuralize(model, *, score=None, dtype=torch.float64)``
+    ``neuralize(model, *, score=None, dtype=torch.float64, columns=None)``
 
     Parameters
     ----------
@@ -34,6 +37,8 @@ class Neuralize:
         ``"inlierness"``: the negative, for a one-class SVM counted from its alarm line. ``"assignment"``: of clusters,
         how much nearer than the next one. ``"log_odds"``, ``"probability"``: of classes.
     dtype : torch.dtype, default float64
+    columns : sequence of str, optional
+        The table's columns, for a model of a third party that does not count them.
 
     Returns
     -------
@@ -69,13 +74,26 @@ class Neuralize:
         """Qualified names of the models that can be neuralized."""
         return [name for name in self._models.names if name != _PRIVATE]
 
-    def __call__(self, model: Any, *, score: str | None = None, dtype: torch.dtype = torch.float64) -> NeuralizedModel:
+    def __call__(
+        self,
+        model: Any,
+        *,
+        score: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        columns: Sequence[str] | None = None,
+    ) -> NeuralizedModel:
         """Neuralize a fitted model; see the class."""
         parts = unwrap(model)
         head = self.head(parts.estimator)
-        names, named, features = front_features(parts)
+        names, named, features = front_features(parts, head.n_columns, columns)
         front = FrontEnd(names, named, features, dtype)
-        return NeuralizedModel(parts.estimator, parts.transform, front, features, head, score, dtype)
+        inherited = not self._models.knows(type(parts.estimator))
+        network = NeuralizedModel(
+            parts.estimator, parts.transform, front, features, head, score, dtype, model, inherited
+        )
+        if inherited and not features.vocabulary.codes:
+            _compared_early(network)
+        return network
 
     def head(self, estimator: Any) -> ModelSpec:
         """What the registered function says of a fitted estimator."""
@@ -84,12 +102,7 @@ class Neuralize:
             why = _NOT_A_NETWORK.get(public_name(type(estimator)))
             if why is not None:
                 raise UnsupportedModel(f"{type(estimator).__name__} has no network: {why}")
-            supported = ", ".join(name.rpartition(".")[2] for name in self.supported)
-            raise UnsupportedModel(
-                f"no exact network is known for {public_name(type(estimator))}: "
-                f"this version neuralizes {supported}; "
-                "your own is one function, registered with backlight.neuralize.register"
-            )
+            raise UnsupportedModel(_unknown(estimator))
         check_fitted(estimator)
         return function(estimator)
 
@@ -164,18 +177,42 @@ _NOT_A_NETWORK = {
 }
 
 
+def _unknown(thing: Any) -> str:
+    """Why a thing that no function is registered for is not explained, and what to do."""
+    name = public_name(type(thing))
+    if isinstance(thing, str | bytes | os.PathLike):
+        return f"{thing!r:.60} is the name of a file, not a model: load the model first"
+    if isinstance(thing, type):
+        return f"{thing.__name__} is a class, not a fitted model: make one and call its fit(X) first"
+    owner = getattr(thing, "__self__", None)
+    if owner is not None and callable(thing):
+        method = getattr(thing, "__name__", "it")
+        return f"{method} is a method: give the {type(owner).__name__} itself, and say which score= is wanted"
+    if callable(thing) and not hasattr(thing, "fit"):
+        return f"a {type(thing).__name__} cannot be looked into: give a fitted estimator or a torch.nn.Module"
+    if not hasattr(thing, "fit"):
+        return f"a {name:.80} is no model: give a fitted estimator, a Pipeline or a torch.nn.Module"
+    return (
+        f"no exact network is known for {name[-70:]}: register one with backlight.neuralize.register, or choose from "
+        "backlight.neuralize.supported"
+    )
+
+
+def _compared_early(network: NeuralizedModel) -> None:
+    """Compare a network that a class inherits with its methods on made rows, where they take such rows."""
+    rows = np.random.default_rng(0).normal(size=(4, len(network.feature_names)))
+    try:
+        with trust.quiet():
+            network.reference_score(rows)
+    except Exception:
+        return
+    network.compare(rows)
+
+
 def check_fitted(estimator: Any) -> None:
     """Refuse an estimator that was not fitted."""
-    from sklearn.base import BaseEstimator
-    from sklearn.exceptions import NotFittedError
-    from sklearn.utils.validation import check_is_fitted
-
-    if not isinstance(estimator, BaseEstimator):
-        return  # a third party's model says so itself, in its own function
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError as error:
-        raise NotFittedModel(f"{type(estimator).__name__} is not fitted: call its fit(X) first") from error
+    if not is_fitted(estimator):
+        raise NotFittedModel(f"{type(estimator).__name__} is not fitted: call its fit(X) first")
 
 
 neuralize = Neuralize()

@@ -62,6 +62,10 @@ class ClassRegistry(Generic[F]):
                 return function
         return None
 
+    def knows(self, cls: type) -> bool:
+        """Whether a class itself is registered, and not only one that it inherits from."""
+        return public_name(cls) in self._functions
+
     @property
     def names(self) -> list[str]:
         """What is registered, sorted."""

@@ -148,7 +148,7 @@ def vote(estimator: Any) -> ModelSpec:
     by_class = [_search_among(rows[labels == c], nearest.city) for c in range(len(names))]
 
     def make(inputs: Inputs) -> Layer:
-        return ClassOrderStatistics(nearest, by_class, torch.as_tensor(labels.astype(np.int64)), k, inputs.pullback)
+        return ClassOrderStatistics(nearest, by_class, torch.tensor(labels.astype(np.int64)), k, inputs.pullback)
 
     def contrast(model: Any, z: Any) -> np.ndarray:
         return contrast_reference(model, dense(z), rows, labels, len(names), k)

@@ -16,7 +16,7 @@ import torch
 from narwhals import selectors
 from torch import Tensor, nn
 
-from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.pullback import Pullback, owned
 from backlight.errors import ColumnsError, DataError, listed
 from backlight.tables import Frame, frame_like
 
@@ -154,7 +154,7 @@ class Pick(nn.Module):
 
     def __init__(self, positions: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("positions", torch.as_tensor(np.asarray(positions), dtype=torch.long))
+        self.register_buffer("positions", owned(positions, torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, len(positions))."""
@@ -169,8 +169,8 @@ class ShiftDivide(nn.Module):
 
     def __init__(self, shift: np.ndarray, divisor: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("shift", torch.as_tensor(shift, dtype=torch.float64))
-        self.register_buffer("divisor", torch.as_tensor(divisor, dtype=torch.float64))
+        self.register_buffer("shift", owned(shift))
+        self.register_buffer("divisor", owned(divisor))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, E)."""
@@ -186,8 +186,8 @@ class MultiplyAdd(nn.Module):
     def __init__(self, factor: np.ndarray, term: np.ndarray, clip: tuple[float, float] | None = None) -> None:
         super().__init__()
         self.clip = clip
-        self.register_buffer("factor", torch.as_tensor(factor, dtype=torch.float64))
-        self.register_buffer("term", torch.as_tensor(term, dtype=torch.float64))
+        self.register_buffer("factor", owned(factor))
+        self.register_buffer("term", owned(term))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, E)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from backlight.classical.frontend.preprocessing import transformers
 from backlight.classical.registry import public_name
 from backlight.errors import NotFittedModel, UnsupportedModel
 
-__all__ = ["Collapsed", "Parts", "carry", "front_features", "unwrap"]
+__all__ = ["Collapsed", "Parts", "carry", "front_features", "is_fitted", "unwrap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +121,51 @@ def unwrap(model: Any) -> Parts:
     return Parts(model, (*steps, *inner.steps), inner.estimator, transform)
 
 
-def front_features(parts: Parts) -> tuple[tuple[str, ...], bool, Features]:
-    """Names of the table's columns, whether they are the user's, and the features that reach the estimator."""
+def _width(parts: Parts, counted: int | None) -> int:
+    """How many columns the table has: what the first part says, else what is known of the model after it."""
     first = _first(parts)
     width = getattr(first, "n_features_in_", None)
     if width is None and hasattr(first, "_BaseLibSVM__Xfit"):  # private: with a callable kernel libsvm counts nothing
         width = first._BaseLibSVM__Xfit.shape[1]
-    if width is None:
+    if width is None and first is parts.estimator:
+        width = counted
+    if width is not None:
+        return int(width)
+    if not is_fitted(first):
         raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
+    raise UnsupportedModel(
+        f"{type(first).__name__} does not say how many columns it takes: give n_columns= in its ModelSpec, or call "
+        "backlight.neuralize(model, columns=…)"
+    )
+
+
+def is_fitted(estimator: Any) -> bool:
+    """Whether an estimator was fitted; one that is not of scikit-learn's kind says so itself, in its own function."""
+    from sklearn.base import BaseEstimator
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(estimator, BaseEstimator):
+        return True
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
+
+
+def front_features(
+    parts: Parts, counted: int | None = None, columns: Sequence[str] | None = None
+) -> tuple[tuple[str, ...], bool, Features]:
+    """Names of the table's columns, whether they are the user's, and the features that reach the estimator.
+
+    ``counted`` and ``columns`` speak for a first part that counts no columns itself.
+    """
+    first = _first(parts)
+    width = _width(parts, counted if columns is None else len(columns))
     given = parts.names or getattr(first, "feature_names_in_", None)
+    if given is None and not hasattr(first, "n_features_in_"):
+        given = columns
     names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
     features = Features((), np.arange(width), Vocabulary(), n_columns=width)
     for step in parts.steps:
@@ -143,10 +179,9 @@ def carry(step: Any, features: Features) -> Features:
         return features
     function = transformers.find(step)
     if function is None:
-        known = ", ".join(name.rpartition(".")[2] for name in transformers.names)
         raise UnsupportedModel(
-            f"relevance cannot be carried back through {public_name(type(step))}: "
-            f"this version knows {known}; apply the transformer to the table before fitting, and explain that table"
+            f"relevance cannot be carried back through {public_name(type(step))[-70:]}: apply it to the table before "
+            "fitting, and explain that table"
         )
     return function(step, features)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight.classical.frontend.columns import Features, MultiplyAdd
+from backlight.classical.layers.pullback import owned
 from backlight.classical.registry import ClassRegistry
 from backlight.errors import DataError, UnsupportedModel, UnsupportedOption
 
@@ -77,10 +78,10 @@ class Impute(nn.Module):
 
     def __init__(self, statistics: np.ndarray, marks: np.ndarray, kept: np.ndarray, indicated: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("marks", torch.as_tensor(marks, dtype=torch.float64))
-        self.register_buffer("statistics", torch.as_tensor(statistics, dtype=torch.float64))
-        self.register_buffer("kept", torch.as_tensor(kept, dtype=torch.long))
-        self.register_buffer("indicated", torch.as_tensor(indicated, dtype=torch.long))
+        self.register_buffer("marks", owned(marks))
+        self.register_buffer("statistics", owned(statistics))
+        self.register_buffer("kept", owned(kept, torch.long))
+        self.register_buffer("indicated", owned(indicated, torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, kept + indicated)."""

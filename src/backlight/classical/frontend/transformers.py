@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from backlight.classical.frontend.columns import Features
 from backlight.classical.frontend.preprocessing import level_code, transformers
+from backlight.classical.layers.pullback import owned
 from backlight.classical.registry import public_name, without_names
 from backlight.errors import DataError, UnsupportedModel, UnsupportedOption
 
@@ -295,7 +296,7 @@ class Products(nn.Module):
 
     def __init__(self, powers: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("powers", torch.as_tensor(powers, dtype=torch.long))
+        self.register_buffer("powers", owned(powers, torch.long))
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape (n, E) to (n, monomials)."""

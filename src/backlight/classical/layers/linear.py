@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
-from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.pullback import Pullback, owned
 from backlight.errors import UnsupportedOption
 from backlight.rules.quadratic import QUADRATIC_RULES, PartialContribution, ReconstructionContribution
 
@@ -21,7 +21,7 @@ _PAIR_ENTRIES = 1 << 22
 
 def tensor(array: object) -> Tensor:
     """A copy in float64: the user's arrays may be read-only, and stay theirs."""
-    return torch.from_numpy(np.array(array, dtype=np.float64))
+    return owned(np.asarray(array, dtype=np.float64))
 
 
 class Affine(Layer):

@@ -26,7 +26,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Pullback"]
+__all__ = ["Pullback", "owned"]
+
+
+def owned(array: object, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A tensor with memory of its own: the user's arrays may be read-only, and stay theirs."""
+    return torch.tensor(np.asarray(array)).to(dtype)
 
 
 class Pullback(nn.Module):
@@ -64,22 +69,22 @@ class Pullback(nn.Module):
         owner = np.asarray(owner)
         self.n_elements = len(owner)
         if owner.ndim == 2:
-            self.register_buffer("shares", torch.as_tensor(owner, dtype=dtype))
+            self.register_buffer("shares", owned(owner, dtype))
             self.identity = False
         else:
             self.shares = None
-            self.register_buffer("owner", torch.as_tensor(owner, dtype=torch.long))
+            self.register_buffer("owner", owned(owner, torch.long))
             self.identity = len(owner) == n_columns and bool((owner == np.arange(n_columns)).all())
         if linear is None:
             self.into = self.back = self.center = self.shift = None
             return
-        A = torch.as_tensor(linear, dtype=torch.float64)
+        A = owned(linear)
         self.register_buffer("into", A.to(dtype))
         self.register_buffer("back", torch.linalg.pinv(A).T.contiguous().to(dtype))
         e0 = np.zeros(A.shape[1]) if center is None else center
         z0 = np.zeros(A.shape[0]) if shift is None else shift
-        self.register_buffer("center", torch.as_tensor(e0, dtype=dtype))
-        self.register_buffer("shift", torch.as_tensor(z0, dtype=dtype))
+        self.register_buffer("center", owned(e0, dtype))
+        self.register_buffer("shift", owned(z0, dtype))
 
     @property
     def width(self) -> int:

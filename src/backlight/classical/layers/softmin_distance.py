@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight.classical.layers.leave_one_out import Selves
-from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.pullback import Pullback, owned
 from backlight.rules.softmin import SoftMinRule
 
 __all__ = ["PoolRelevance", "SoftMinDistance"]
@@ -131,9 +131,9 @@ class SoftMinDistance(nn.Module):
         self.cancellation = cancellation
         # A median, so that one far anchor does not take the centre away from all others. It is rounded to the working
         # precision first, so that rows and anchors lose the same number.
-        center = torch.as_tensor(np.median(anchors, axis=0), dtype=dtype)
-        U = torch.as_tensor(anchors, dtype=torch.float64) - center.double()
-        log_w = torch.as_tensor(log_weights, dtype=torch.float64)
+        center = owned(np.median(anchors, axis=0), dtype)
+        U = owned(anchors) - center.double()
+        log_w = owned(log_weights)
         if still is not None:
             log_w = torch.cat([log_w, log_w.new_tensor([still])])
         log_w = log_w - torch.logsumexp(log_w, 0)
