@@ -7,6 +7,7 @@ A: hooks on autograd nodes.
 import copy
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -533,3 +534,91 @@ def test_the_users_random_state_is_untouched():
         backlight.explain(net, x, method=backlight.Method(method, **({"samples": 2} if method != "lrp" else {})))
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+
+
+# -- everything that is not handed on stands in the ledger -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda y: y.softmax(1)[:, 0],
+        lambda y: y.log_softmax(1)[:, 1],
+        lambda y: y[:, 0] * y[:, 1],
+        lambda y: y[:, 0] + 3,
+    ],
+    ids=["softmax", "log-softmax", "product", "offset"],
+)
+def test_what_a_target_has_beside_its_gradient_is_the_ledgers_first_line(target):
+    net = seeded(nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3)))
+    x = torch.randn(4, 5).double()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", backlight.errors.BacklightWarning)
+        ex = backlight.explain(net, x, target, rules=Zero())
+    y = net(x).detach().requires_grad_()
+    score = target(y)
+    (slope,) = torch.autograd.grad(score.sum(), y)
+    missing = (score - (slope * y).sum(1)).detach()
+    assert ex.ledger.layers[0] == "target"
+    np.testing.assert_allclose(ex.ledger.absorbed[0], missing, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+    with pytest.raises(backlight.errors.ConservationError, match="the target is not linear in the output"):
+        backlight.explain(net, x, target, rules=Zero(), strict=True)
+
+
+class Constants(nn.Module):
+    """A class token, positions of another shape, a masked value, a floor: constants that join the signal."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 4)), nn.Parameter(torch.randn(6, 4))
+        self.a, self.o = nn.Linear(4, 4), nn.Linear(4, 2)
+        self.register_buffer("mask", torch.tensor([True, False, True, True]))
+
+    def forward(self, x):
+        h = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions
+        h = torch.where(self.mask, self.a(h), torch.ones(4, dtype=h.dtype))
+        return self.o(torch.maximum(h, torch.tensor(-0.1, dtype=h.dtype)).mean(1))
+
+
+def test_constants_are_booked_as_bias_and_lose_nothing():
+    net, x = seeded(Constants()), torch.randn(3, 5, 4).double()
+    ex = backlight.explain(net, x, 0, rules=Zero(), strict=True)
+    assert {"cat", "add", "where", "maximum"} <= set(ex.ledger.layers)
+    np.testing.assert_allclose(ex.ledger.bias, ex.ledger.absorbed, atol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+    # LRP-0 is gradient × input here, so that each line is known: the token's, for instance, is token · gradient
+    token = net.token.detach().clone().requires_grad_()
+    score = torch.func.functional_call(net, {"token": token}, (x,))[:, 0]
+    for row in range(3):
+        (slope,) = torch.autograd.grad(score[row], token, retain_graph=True)
+        line = ex.ledger.layers.index("cat")
+        np.testing.assert_allclose(ex.ledger.bias[line, row], (token * slope).sum().detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_the_states_and_biases_of_a_recurrent_layer_are_no_loss():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.r, self.o = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.o(self.r(x)[0][:, -1])
+
+    ex = backlight.explain(seeded(Recurrent()), torch.randn(3, 6, 4).double(), 0)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+
+
+def test_a_random_leaky_relu_has_the_middle_of_its_slopes():
+    net = seeded(nn.Sequential(nn.Linear(3, 4), nn.RReLU(0.1, 0.5), nn.Linear(4, 2, bias=False)))
+    x = torch.randn(4, 3).double()
+    ex = backlight.explain(net, x, 0, rules=Zero())
+    plain = backlight.explain(net, x, 0, method="gradient_x_input")
+    np.testing.assert_allclose(ex.values, plain.values, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+
+
+def test_a_threshold_that_puts_in_a_value_hands_its_relevance_on():
+    net = nn.Sequential(nn.Threshold(0.5, 2.0), nn.Linear(3, 1, bias=False)).double()
+    ex = backlight.explain(net, torch.tensor([[0.0, 1.0, 0.2]]).double(), rules=Zero())
+    np.testing.assert_allclose(ex.values.sum(1), ex.output, rtol=1e-12)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch, batches, home
-from backlight.attribution.lrp import Attributed, LayerwiseRelevance
+from backlight.attribution.lrp import TARGET_LINE, Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, Method, ReferenceMethod
 from backlight.canonical.canonize import canonical_of
 from backlight.canonical.lift import torch_module
@@ -253,10 +253,16 @@ def _check(ex: Explanation, strict: bool) -> None:
         return
     k = int(worst[0])
     layer, rule = ex.ledger.layers[k], ex.ledger.rules[k]
-    said = (
-        f"row {int(worst[1])}: {layer!r} ({rule}) kept or added {share[worst]:.3g} times the score: zero denominators, "
-        "constants or a rule that does not conserve; ex.ledger has every layer"
-    )
+    if (layer, rule) == TARGET_LINE:
+        said = (
+            f"row {int(worst[1])}: the target is not linear in the output, and {share[worst]:.3g} times the score is "
+            "not in its gradient: explain a logit or a difference of logits, or see ex.ledger for what is missing"
+        )
+    else:
+        said = (
+            f"row {int(worst[1])}: {layer!r} ({rule}) kept or added {share[worst]:.3g} times the score: zero "
+            "denominators or a rule that does not conserve; ex.ledger has every layer"
+        )
     if strict:
         raise ConservationError(said)
     warnings.warn(said, BacklightWarning, stacklevel=4)

@@ -17,9 +17,12 @@ from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.engine.run import finish, forward
 from backlight.errors import ArgumentError, listed
-from backlight.rules import Message, relevance, row_sums
+from backlight.rules import Message, dot, relevance, row_sums
 
-__all__ = ["Attributed", "LayerwiseRelevance"]
+__all__ = ["TARGET_LINE", "Attributed", "LayerwiseRelevance"]
+
+# the ledger's first line where the target is a function of the output: what its gradient does not hold of the score
+TARGET_LINE = ("target", "its gradient at the output")
 
 # numbers in the inputs of all rows and targets that share one way back: each target needs messages of its own
 _TOGETHER = 2**21
@@ -79,6 +82,10 @@ class LayerwiseRelevance:
             last = first + step >= len(seeds.gradient)
             found, book = run.relevance(seeds.gradient[first : first + step], last=last)
             entries = [(s.node.name, s.rule, entering, leaving, bias) for s, entering, leaving, bias in book.entries]
+            if seeds.functions:
+                part = slice(first, first + step)
+                arriving = dot(seeds.gradient[part], run.output)
+                entries.insert(0, (*TARGET_LINE, seeds.scores[part], arriving, torch.zeros_like(arriving)))
             for name, index in plan.inputs.items():
                 if index in found:
                     x = given[name]

@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, point_of
 from backlight.attribution.targets import Seeds, resolve
-from backlight.engine.capture import input_names, light_copy
+from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed
 from backlight.engine.dependencies import OUTPUT_NAMES
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
@@ -108,7 +108,7 @@ class ReferenceMethod:
     options: dict[str, Any]
 
     def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
-        model = light_copy(self.model)
+        model = light_copy(self.model, buffers="apart")
         leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
         floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not floating:
@@ -126,13 +126,12 @@ class ReferenceMethod:
             ]
             for k, value in zip(floating, inputs, strict=True):
                 given[k] = value
-            args, kwargs = pytree.tree_unflatten(given, spec)
+            args, kwargs = own_inputs(pytree.tree_unflatten(given, spec))
             return _single(model(*args, **kwargs))
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):
-            with torch.no_grad():
-                plain = output(*inputs)
+            plain = _single(run_once(self.model, (batch.args, batch.kwargs)))
             seeds = resolve(target, plain, lambda out: out, start, rows)
             points = tuple(
                 torch.zeros_like(x[:1])
@@ -147,7 +146,7 @@ class ReferenceMethod:
                     raise ArgumentError(f"{option!r} is no option of {self.name!r}: {has}")
             found: list[tuple[Tensor, ...]] = []
             base = torch.zeros_like(seeds.scores)
-            with _own_randomness(self.seed), warnings.catch_warnings():
+            with undisturbed(), _own_randomness(self.seed), warnings.catch_warnings():
                 # captum warns of what it does to its own copies of the inputs
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):

@@ -27,12 +27,15 @@ class Seeds:
     names : tuple of str
     several : bool
         Whether ``values`` get an axis for targets.
+    functions : bool
+        Whether a target is a function, which may be anything but linear in the output.
     """
 
     gradient: Tensor
     scores: Tensor
     names: tuple[str, ...]
     several: bool
+    functions: bool = False
 
 
 def resolve(target: Any, output: Tensor, finish: Callable[[Tensor], Tensor], start: int, rows: int | None) -> Seeds:
@@ -67,6 +70,7 @@ def resolve(target: Any, output: Tensor, finish: Callable[[Tensor], Tensor], sta
     return Seeds(
         torch.stack([seed for seed, _, _ in made]), torch.stack([score for _, score, _ in made]),
         tuple(name for _, _, name in made), several,
+        any(callable(item) and not isinstance(item, Tensor) for item in targets),
     )  # fmt: skip
 
 

@@ -8,20 +8,33 @@ run are traced instead; such a graph holds for that run only and is not kept.
 from __future__ import annotations
 
 import contextlib
+import random
 import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backlight.engine.graph import Graph, Node, Ref
 from backlight.errors import DataError, UnsupportedModel
 
-__all__ = ["Inputs", "capture", "input_names", "light_copy", "rows_of", "tensors_of"]
+__all__ = [
+    "Inputs",
+    "capture",
+    "input_names",
+    "light_copy",
+    "own_inputs",
+    "rows_of",
+    "run_once",
+    "tensors_of",
+    "undisturbed",
+]
 
 # torch.export keeps state of its own while it runs
 _LOCK = threading.Lock()
@@ -52,8 +65,8 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
         Neither export nor a trace gives a graph; says what torch said.
     """
     rows = rows_of(inputs)
-    with _LOCK, torch.no_grad(), _quiet():
-        copy = light_copy(model)
+    with _LOCK, torch.no_grad(), undisturbed(), _quiet():
+        copy = light_copy(model, buffers="apart")
         first: Exception | None = None
         # With one row export would take the number of rows for a constant; the values do not matter.
         for arguments, how, dynamic in (
@@ -66,11 +79,13 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
             except Exception as error:
                 first = first or error
         try:
-            light_copy(model)(*inputs[0], **inputs[1])
+            run_once(model, inputs)
+        except UnsupportedModel:
+            raise
         except Exception as error:
             raise DataError(f"{type(model).__name__} cannot run on these inputs: {_first_line(error)}") from error
         try:
-            return _from_trace(copy, inputs, model)
+            return _from_trace(copy, own_inputs(inputs), model)
         except Exception as error:
             raise UnsupportedModel(
                 f"{type(model).__name__} cannot be captured as a graph: export said {_first_line(first)}; "
@@ -78,16 +93,73 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
             ) from error
 
 
-def light_copy(model: nn.Module) -> nn.Module:
-    """The same tree of modules over the same memory: new module objects, parameters detached."""
+def run_once(model: nn.Module, inputs: Inputs) -> Any:
+    """What the model's own forward returns, without a trace of the run on the model, its inputs or a random state.
+
+    Raises
+    ------
+    UnsupportedModel
+        The forward writes into a parameter.
+    """
+    args, kwargs = own_inputs(inputs)
+    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model):
+        return light_copy(model, buffers="apart")(*args, **kwargs)
+
+
+def own_inputs(inputs: Inputs) -> Inputs:
+    """The inputs in memory of our own: a forward may write into them."""
+    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever is drawn inside, the random states of torch, NumPy and Python are afterwards what they were."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's, not ours
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
+
+
+class _ReadOnly(TorchDispatchMode):
+    """Refuses operators that write into a parameter of the model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._name = type(model).__name__
+        self._protected = {p.untyped_storage().data_ptr() for p in model.parameters() if p.numel()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.is_mutable:
+            given = {**dict(zip([a.name for a in func._schema.arguments], args, strict=False)), **(kwargs or {})}
+            written = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
+            for leaf in pytree.tree_leaves(written):
+                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in self._protected:
+                    raise UnsupportedModel(
+                        f"the forward of {self._name} writes into its own parameters ({func.__name__}), which an "
+                        "explanation must leave alone: move that into the training loop"
+                    )
+        return func(*args, **(kwargs or {}))
+
+
+def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
+    """The same tree of modules over the same memory: new module objects, parameters detached.
+
+    With ``buffers="apart"`` buffers, lists and dicts are copies, since a forward may write into them.
+    """
     copies: dict[int, nn.Module] = {}
     tensors: dict[int, Any] = {}
+    apart = buffers == "apart"
 
     def tensor(value: Any) -> Any:
         if value is None:
             return None
         if id(value) not in tensors:
             seen = value.detach()
+            if apart and not isinstance(value, nn.Parameter):
+                seen = seen.clone()
             tensors[id(value)] = nn.Parameter(seen, requires_grad=False) if isinstance(value, nn.Parameter) else seen
         return tensors[id(value)]
 
@@ -104,6 +176,8 @@ def light_copy(model: nn.Module) -> nn.Module:
             name for name in state if name.endswith("_hooks") or "_hooks_with" in name or "_hooks_always" in name
         ]:
             state[hooks] = state[hooks].copy() if hasattr(state[hooks], "copy") else state[hooks]
+        if apart:
+            state |= {name: value.copy() for name, value in state.items() if type(value) in (list, dict, set)}
         # they belong to the gradients of the user's own training
         for hooks in ("_backward_hooks", "_backward_pre_hooks"):
             state[hooks] = type(state[hooks])()
@@ -159,8 +233,6 @@ def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model
             outputs = list(node.args[0])[mutated:]
             tree = program.call_spec.out_spec
             builder.finish(pytree.tree_unflatten([builder.arguments(value) for value in outputs], tree))
-            if signature.user_inputs_to_mutate:
-                raise UnsupportedModel("the model changes its own input in place")
         else:
             raise UnsupportedModel(f"the exported program holds {node.op} {node.target}, which is a program of its own")
     return builder.graph

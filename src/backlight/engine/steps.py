@@ -278,7 +278,8 @@ class Transposed(Site):
         }.get(self.role, "held constant")  # fmt: skip
         return TransposedStep(
             self.node, self.carriers, self.node.index, name,
-            moves=self.passes_direct, leaks=self.leaks or epsilon > 0, epsilon=epsilon,
+            moves=self.passes_direct, leaks=self.leaks or epsilon > 0, constants=self.leaks and self.role != "unknown",
+            epsilon=epsilon,
         )  # fmt: skip
 
 
@@ -286,6 +287,7 @@ class Transposed(Site):
 class TransposedStep(Step):
     moves: bool
     leaks: bool
+    constants: bool = False
     epsilon: float = 0.0
 
     def forward(self, values: Values) -> tuple[Any, Any]:
@@ -334,7 +336,14 @@ class TransposedStep(Step):
                 if mail is not None
             ]
             assert isinstance(entering, Tensor)
-            book.enter(self, entering, sum(leaving, start=torch.zeros_like(entering[:, :1])))
+            left = sum(leaving, start=torch.zeros_like(entering[:, :1]))
+            kept: Tensor | float = 0.0
+            if self.constants:
+                # what was shared out and did not leave went to the constants
+                pairs = zip(outs, gradients, directs, strict=True)
+                shared = sum(total(value.detach(), Message(c, r), self.rows) for value, c, r in pairs)
+                kept = shared - left
+            book.enter(self, entering, left, kept)
         # a value that is used twice by the operator got one leaf, and one message
         mail_of = dict(zip(dict.fromkeys(self.carriers), sent, strict=True))
         return [mail_of.pop(index, None) for index in self.carriers]

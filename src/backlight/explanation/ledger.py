@@ -24,8 +24,8 @@ class Ledger:
         Which rule ran at each layer.
     entering, leaving : arrays of shape (layers, n), with several targets (layers, n, targets)
     bias : array like them, optional
-        The part of what a layer kept that its bias kept. The rest is what stabilisers, zero denominators, constants and
-        rules that do not conserve kept.
+        The part of what a layer kept that its bias, or a constant that joins the signal there, kept: it belongs to the
+        model. The rest is what stabilisers, zero denominators and rules that do not conserve kept, and it is lost.
     """
 
     layers: tuple[str, ...]

@@ -46,6 +46,11 @@ def _leaky(x: Tensor, y: Tensor, slope: Any = 0.01, *_: Any) -> Tensor:
     return torch.ones_like(x).masked_fill_(x <= 0, slope)
 
 
+def _random_leaky(x: Tensor, y: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, *_: Any) -> Tensor:
+    # in evaluation the slope is the middle of its range
+    return torch.ones_like(x).masked_fill_(x <= 0, (lower + upper) / 2)
+
+
 def _elu(x: Tensor, y: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
     return (y / x).masked_fill_(x == 0, alpha * scale * input_scale)
 
@@ -73,7 +78,7 @@ _RATIOS: dict[str, Ratio] = {
     "relu": lambda x, y: (x > 0).to(x.dtype),
     "relu6": lambda x, y: (y / x).masked_fill_(x <= 0, 0.0),
     "leaky_relu": _leaky,
-    "rrelu": _leaky,
+    "rrelu": _random_leaky,
     "prelu": _prelu,
     "_prelu_kernel": _prelu,
     "elu": _elu,
@@ -148,7 +153,8 @@ class _ActivationStep(Step):
 def _activation(node: Node, context: Context) -> Site | None:
     if context.carriers(node) != (node.args[0].index,):
         return None
-    ratio = None if node.op in _OUTRIGHT else _RATIOS[node.op]
+    outright = node.op in _OUTRIGHT or (node.op == "threshold" and node.args[1] >= 0 and node.args[2] != 0)
+    ratio = None if outright else _RATIOS[node.op]
     return Activation(node, (node.args[0].index,), "activation", Pass(), ratio=ratio)
 
 
