@@ -1,11 +1,8 @@
 """Image classifiers from files, heat maps, the picture report in a real browser."""
 
 import importlib.util
-import io
-import pickle
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import backlight
-from backlight.errors import ArgumentError, FileError, UntrustedModelError
+from backlight.errors import ArgumentError, FileError
 from backlight.vision import PREPROCESSINGS, load_network
 from backlight.vision.architectures import architecture
 from backlight.vision.pictures import preprocessing
@@ -147,44 +144,10 @@ def test_bad_input_ends_in_one_clear_line(digits, arguments, said):
     assert said in done.stderr
 
 
-class Bomb:
-    def __reduce__(self):
-        return (print, ("the bomb went off",))
-
-
-def test_a_program_with_a_planted_pickle_is_not_opened(digits, capsys):
-    folder, weights, _ = digits
-    good = folder / "good.pt2"
-    torch.export.save(torch.export.export(load_network(weights, "digits"), (torch.zeros(1, 1, 8, 8),)), good)
-    assert load_network(good)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
-    with zipfile.ZipFile(good) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-        root = archive.namelist()[0].split("/")[0]
-    bombs = {
-        "pickle": pickle.dumps(Bomb()), "protocol 0": pickle.dumps(Bomb(), protocol=0), "torch": _saved(Bomb()),
-    }  # fmt: skip
-    samples = [name for name in members if name.endswith(".pt")]
-    for kind, bomb in bombs.items():
-        for where in [*samples, f"{root}/data/constants/opaque_obj_0", f"{root}/extra/more"]:
-            bad = folder / "bad.pt2"
-            with zipfile.ZipFile(bad, "w") as archive:
-                for name, data in {**members, where: bomb}.items():
-                    archive.writestr(name, data)
-            with pytest.raises(UntrustedModelError, match="not opened"):
-                load_network(bad)
-            assert "bomb" not in capsys.readouterr().out, (kind, where)
-
-
-def _saved(item):
-    buffer = io.BytesIO()
-    torch.save(item, buffer)
-    return buffer.getvalue()
-
-
 def test_files_that_are_no_networks_are_refused(tmp_path):
     (tmp_path / "a.pt2").write_bytes(b"no archive")
     (tmp_path / "a.safetensors").write_bytes(b"nothing")
-    with pytest.raises(FileError, match="not an exported program"):
+    with pytest.raises(FileError, match="cannot be read as an exported program"):
         load_network(tmp_path / "a.pt2")
     with pytest.raises(FileError, match="safetensors"):
         load_network(tmp_path / "a.safetensors", "digits")

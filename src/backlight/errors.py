@@ -29,6 +29,9 @@ A message says what was wrong, with which value, and what to do.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 
 __all__ = [
@@ -149,3 +152,37 @@ def listed(names: object, limit: int = 8) -> str:
     items = [str(name) for name in names]  # type: ignore[attr-defined]
     rest = len(items) - limit
     return ", ".join(items[:limit]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """What an error says, on one line and not longer than ``limit`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """The boundary around a parser of files: whatever it raises becomes one sentence.
+
+    No parser says all that it raises: a damaged file ends in a ``RecursionError``, a ``struct.error``, an
+    ``IndexError`` or, from a library in Rust, a panic that is no ``Exception``. Errors that backlight raised itself
+    pass unchanged.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    kind : str
+        What it should be, with its article: ``"a safetensors file"``.
+
+    Raises
+    ------
+    FileError
+        Instead of whatever was raised inside.
+    """
+    try:
+        yield
+    except (BacklightError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise FileError(f"{path} cannot be read as {kind}: {one_line(error)}") from error

@@ -234,9 +234,10 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
 
 def _recorded_shape(model: nn.Module) -> tuple[int, ...] | None:
     """Of one row of the only input, where an exported program remembers it."""
-    if not isinstance(model, fx.GraphModule):
+    graph = getattr(model, "graph", None)
+    if not isinstance(graph, fx.Graph):
         return None
-    given = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
+    given = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
     if len(given) != 1 or not isinstance(given[0], Tensor) or not all(isinstance(n, int) for n in given[0].shape[1:]):
         return None
     return tuple(given[0].shape[1:])
