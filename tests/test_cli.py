@@ -68,7 +68,7 @@ def test_a_spreadsheet_export_is_explained_without_any_option(run, sheet, tmp_pa
     table = pq.read_table(tmp_path / "o.parquet").to_pydict()
     assert table["Order No"][0] == "A-9999"
     assert table["row"][0] == 121
-    parts = [table[name][0] for name in table if name.startswith("relevance: ")]
+    parts = [table[name][0] for name in table if name.startswith("contribution: ")]
     assert np.isclose(table["score"][0], table["base"][0] + sum(parts), rtol=1e-9)
     assert 0 < table["p: Amount"][0] <= 0.05
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
@@ -123,8 +123,8 @@ def test_a_table_of_normal_rows_is_the_reference(run, sheet, tmp_path):
     code, out, _ = run("anomalies", "new.csv", "--normal", "old.csv")
 
     assert code == 0
-    assert "1 rows above the alarm line (exceeded by about 5 % of normal rows" in out
-    assert "Fitted on 80 normal rows, calibrated on 40 others." in out
+    assert "1 rows above the threshold (exceeded by about 1 % of normal rows" in out
+    assert "Learnt from 120 normal rows" in out
 
 
 BAD = {
@@ -142,7 +142,7 @@ BAD = {
         ["anomalies", "orders.csv", "--id", "Amount", "--ignore", "Amount"],
         "'Amount' is named twice",
     ),
-    "detector": (["anomalies", "orders.csv", "--detector", "forest"], "choose from kde, ocsvm, lof"),
+    "detector": (["anomalies", "orders.csv", "--detector", "forest"], "choose from ensemble, kde, ocsvm, lof"),
     "output exists": (["anomalies", "orders.csv", "--out", "orders.csv"], "orders.csv exists already"),
     "output place": (["anomalies", "orders.csv", "--out", "no/o.csv"], "is not a directory: make it first"),
     "output ending": (["anomalies", "orders.csv", "--report", "r.pdf"], "must end in .html"),

@@ -74,7 +74,7 @@ def test_clusters_are_told_with_what_makes_them(folder):
         (["svr.skops"], "The largest scores"), (["mixture.skops", "--score", "assignment"], "component 1"),
         (["mlp.skops"], "multilayer perceptron"), (["mlp.skops", "--rules", "epsilon"], "epsilon"),
         (["forest.skops", "--trust", "sklearn.tree._tree.Tree"], "exact Shapley values of its trees"),
-        (["lof.skops"], "above the alarm line"),
+        (["lof.skops"], "above the threshold"),
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore")  # of what shap imports

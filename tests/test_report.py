@@ -192,5 +192,5 @@ def test_a_report_without_anomalies_says_so(tmp_path):
     write_anomaly_report(found, tmp_path / "r.html", title="t", source="s", provenance={})
 
     html = (tmp_path / "r.html").read_text(encoding="utf-8")
-    assert "No row is above the alarm line." in html
+    assert "No row is above the threshold." in html
     assert "nothing has to change" in html

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from backlight._evaluate import conformal_threshold
-from backlight.anomaly.detector import fit_detector, prepare
-from backlight.anomaly.study import Study, study
+from backlight.anomaly.detectors import DETECTORS, FittedDetector
+from backlight.anomaly.detectors.network import UserNetwork
+from backlight.anomaly.encoding import Encoder, fit_encoder
+from backlight.anomaly.fitting import Fitted, fit_detector
+from backlight.anomaly.prepared import prepare
+from backlight.anomaly.reference import TRIMMED
+from backlight.anomaly.selfcheck import check_reasons
+from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, Study, Table, Threshold, study
+from backlight.anomaly.tail import fit_tail
 from backlight.classical import NeuralizedModel
 from backlight.errors import ArgumentError
 from backlight.tables import Frame
 from backlight.tables.columns import Column, Written, understand
 
-__all__ = ["Findings", "explain_table", "find_anomalies"]
+__all__ = ["Findings", "explain_table", "find_anomalies", "row_context", "row_labels"]
 
-Progress = Callable[[str, int, int], None]
-
-# More rows make the fit quadratically dearer and the answer hardly better.
-_MOST_FIT = 4000
-_MOST_CALIBRATION = 2000
+# Thresholds and p-values need no more.
+_MOST_CALIBRATION = 5000
+# A tail that holds fewer rows than this says nothing of a rate of 1 %.
+_LEAST_ROWS = 99
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +40,9 @@ class Findings:
     study : Study
     columns : tuple of Column
         What every column was taken for.
-    network : NeuralizedModel
-    estimator : object
-        The fitted scikit-learn pipeline.
+    detector : FittedDetector
+    transforms : mapping of str to str
+        The transform of each number that has one beyond scaling.
     labels : array of str, shape (n,)
         What to call each row: its identifier if it has one, else its position from 1.
     notes : tuple of str
@@ -46,8 +51,8 @@ class Findings:
 
     study: Study
     columns: tuple[Column, ...]
-    network: NeuralizedModel
-    estimator: Any
+    detector: FittedDetector
+    transforms: Mapping[str, str]
     labels: np.ndarray
     notes: tuple[str, ...]
 
@@ -57,16 +62,17 @@ def find_anomalies(
     *,
     normal: Frame | None = None,
     overrides: Mapping[str, str] | None = None,
-    detector: str = "kde",
+    detector: str = "ensemble",
     alarm_rate: float | None = None,
     top: int | None = 20,
     seed: int = 0,
+    check: bool = True,
     progress: Progress = lambda what, done, total: None,
 ) -> Findings:
     """Fit a detector on a table (or on a table of normal rows), score every row, explain the most unusual ones.
 
-    The normal rows are split by the seed: about two thirds are fitted, the others are held out to calibrate the alarm
-    line and the p-values. A row that was fitted is scored and explained as if it had not been.
+    Without normal rows the table is its own reference, less its most unusual 5 %. Every row is scored and explained as
+    if the detector had not learnt from it. Of large tables a sample, drawn by the seed, is learnt from.
 
     Parameters
     ----------
@@ -77,70 +83,94 @@ def find_anomalies(
     detector : str
         A name of `backlight.anomaly.DETECTORS`.
     alarm_rate : float, optional
-        Share of normal rows that may lie above the alarm line; by default 0.01, or 0.05 where fewer than 99
-        calibration rows make 0.01 impossible.
+        Share of normal rows that may lie above the threshold; by default 0.01, or 0.05 where fewer than 99
+        rows say little of 0.01.
     top : int, optional
         How many rows to explain; None for all.
     seed : int
+    check : bool
+        Whether faults are planted in the table's own rows, to say how often the reasons are right.
     """
     if alarm_rate is not None and not 0 < alarm_rate < 1:
         raise ArgumentError(f"the alarm rate must lie between 0 and 1, not {alarm_rate}")
+    if detector not in DETECTORS:
+        raise ArgumentError(f"detector {detector!r} is not known: choose from {', '.join(DETECTORS)}")
     data, reference = prepare(frame, overrides, normal)
     source = data if reference is None else reference
+    own_table = reference is None
     order = np.random.default_rng(seed).permutation(len(source.coded))
-    n_fit = min(_MOST_FIT, max(len(order) - _MOST_CALIBRATION, round(2 * len(order) / 3)))
-    fit, held_out = order[:n_fit], order[n_fit : n_fit + _MOST_CALIBRATION]
+    chosen = np.sort(order[: DETECTORS[detector].most_rows])
     progress("fitting", 0, 1)
-    estimator, network = fit_detector(source.coded[fit], data, detector)
+    fitted = fit_detector(source.coded[chosen], data, detector, trim=own_table)
     progress("fitting", 1, 1)
 
-    held_out_scores = network.score_without_self(torch.as_tensor(source.coded[held_out]), np.full(len(held_out), -1))
-    rate = alarm_rate if alarm_rate is not None else 0.01 if len(held_out) >= 99 else 0.05
-    threshold = conformal_threshold(held_out_scores, rate)
-    who = "rows of this table" if reference is None else "normal rows"
-    note = f"exceeded by about {100 * rate:g} % of {who} ({len(held_out)} held out)"
-    notes = [
-        f"Fitted on {n_fit} {who}, calibrated on {len(held_out)} others."
-        if reference is not None
-        else f"No table of normal rows was given, so this table is its own reference: fitted on {n_fit} of its rows, "
-        f"calibrated on {len(held_out)} others. Anomalies among them make the alarm line and the p-values cautious."
-    ]
-    if rate * (len(held_out) + 1) < 1:
-        notes.append(
-            f"{len(held_out)} held-out rows are too few for an alarm rate of {100 * rate:g} %: "
-            "the line is their largest score."
-        )
-
-    anchors = anchor_positions(estimator, network, n_fit)
-    calibration_own = None
-    if reference is None:
-        own = _positions(fit, len(data.coded), anchors)
-        calibration_own = _positions(held_out, len(data.coded), np.arange(len(held_out)))
-    else:
-        own = np.full(len(data.coded), -1)
+    own_source = np.full(len(source.coded), -1)
+    own_source[chosen] = fitted.own(len(chosen))
+    calibrated = order[:_MOST_CALIBRATION]
+    scores = fitted.detector.score(source.coded[calibrated], own_source[calibrated])
+    rate = alarm_rate if alarm_rate is not None else 0.01 if len(scores) >= _LEAST_ROWS else 0.05
+    who = "this table's rows" if own_table else "normal rows"
+    threshold = _threshold(scores, rate, who, seed)
     labels = row_labels(data.columns, len(frame))
-    calm = fit[network.score_without_self(torch.as_tensor(source.coded[fit]), anchors) <= threshold]
-    calm = calm if len(calm) else fit
     source_labels = labels if reference is None else row_labels(reference.columns, len(source.coded))
+    calm = chosen[fitted.usual]
+    position = np.full(len(data.coded), -1)
+    if own_table:
+        position[calibrated] = np.arange(len(calibrated))
+    checks = check_reasons(source.coded, data, detector, trim=own_table, seed=seed, progress=progress) if check else []
     found = study(
-        network,
-        data.coded,
-        names=data.used,
-        levels=data.levels,
-        data=Written.of(data.columns, data.used),
-        own=own,
-        normal=source.coded[calm],
-        normal_labels=source_labels[calm],
-        threshold=threshold,
-        threshold_note=note,
-        calibration=source.coded[held_out],
-        calibration_own=calibration_own,
-        top=top,
-        seed=seed,
-        progress=progress,
+        fitted.detector,
+        Table(
+            data.used, data.levels, data.coded, Written.of(data.columns, data.used),
+            own_source if own_table else np.full(len(data.coded), -1),
+        ),
+        NormalRows(source.coded[calm], source_labels[calm], fitted.encoder),
+        threshold,
+        Calibration(source.coded[calibrated], own_source[calibrated], position),
+        Options(top, seed),
+        checks,
+        progress,
+    )  # fmt: skip
+    return Findings(
+        found, data.columns, fitted.detector, transforms_of(data.used, fitted.encoder), labels,
+        (
+            *_notes(fitted, len(chosen), len(source.coded), own_table),
+            *frame.notes,
+            *(said for column in data.columns for said in column.notes),
+        ),
+    )  # fmt: skip
+
+
+def _threshold(scores: np.ndarray, rate: float, who: str, seed: int) -> Threshold:
+    tail = fit_tail(scores)
+    low, high = tail.interval(rate, seed)
+    value = tail.quantile(rate)
+    note = f"exceeded by about {100 * rate:g} % of {who}; from the tail of {len(scores)} scores"
+    return Threshold(value, note, min(low, value), max(high, value))
+
+
+def _notes(fitted: Fitted, m: int, n: int, own_table: bool) -> tuple[str, ...]:
+    sampled = "" if m == n else f" (a sample of {m:,} was learnt from)"
+    if own_table:
+        aside = m - len(fitted.usual)
+        return (
+            f"No table of normal rows was given, so this table is its own reference{sampled}: the {aside} most unusual "
+            f"rows ({100 * TRIMMED:.0f} %) were set aside, and each of the others is judged "
+            "as if it had not been learnt from.",
+        )
+    return (
+        f"Learnt from {m:,} normal rows{'' if m == n else f' of {n:,}'}; each of them is judged as if it had not been, "
+        "which calibrates the threshold and the p-values.",
     )
-    notes += [*frame.notes, *(said for column in data.columns for said in column.notes)]
-    return Findings(found, data.columns, network, estimator, labels, tuple(notes))
+
+
+def transforms_of(names: tuple[str, ...], encoder: Encoder) -> dict[str, str]:
+    """Which numbers are compared on another scale than their own."""
+    return {
+        name: transform.name
+        for name, transform in zip(names, encoder.transforms, strict=True)
+        if transform is not None and transform.name != "linear"
+    }
 
 
 def explain_table(
@@ -155,7 +185,7 @@ def explain_table(
 ) -> Findings:
     """Explain a table by a model that the user fitted.
 
-    The alarm line is the model's own (one-class SVM), or the score that 99 % of its own training rows stay below, each
+    The threshold is the model's own (one-class SVM), or the score that 99 % of its own training rows stay below, each
     scored without itself (kernel density). A row equal to a training row is taken for it. P-values need ``normal``, a
     table of held-out normal rows.
     """
@@ -181,23 +211,19 @@ def explain_table(
         usual, usual_labels = coded[calm], labels[calm]
         notes = [
             f"Normal ranges come from the {len(usual)} rows of this table "
-            + ("below the alarm line. " if not calm.all() else "(all of them). ")
+            + ("below the threshold. " if not calm.all() else "(all of them). ")
             + "There are no p-values without a table of held-out normal rows (--normal)."
         ]
+    usual_encoder = fit_encoder(usual, usual, names, levels, np.isnan(coded).any(0) | np.isnan(usual).any(0))
     found = study(
-        network,
-        coded,
-        names=names,
-        levels=levels,
-        data=aligned.matrix(),
-        own=own,
-        normal=usual,
-        normal_labels=usual_labels,
-        threshold=threshold,
-        threshold_note=note,
-        calibration=calibration,
-        top=top,
-        seed=seed,
+        UserNetwork(network),
+        Table(tuple(names), levels, coded, aligned.matrix(), own),
+        NormalRows(usual, usual_labels, usual_encoder),
+        Threshold(threshold, note),
+        None
+        if calibration is None
+        else Calibration(calibration, np.full(len(calibration), -1), np.full(len(coded), -1)),
+        Options(top, seed),
         progress=progress,
     )
     discarded = found.explanation.annotations.get("discarded")
@@ -207,11 +233,11 @@ def explain_table(
             f"(at most {100 * discarded.max():.0f} % of one row): what happens there, the model cannot see."
         )
     notes += frame.notes
-    return Findings(found, columns, network, None, labels, tuple(notes))
+    return Findings(found, columns, UserNetwork(network), {}, labels, tuple(notes))
 
 
 def _line_of(network: NeuralizedModel, rows: Frame) -> tuple[float, str]:
-    """An alarm line for a model that has none: what 99 % of its own training rows stay below, or of a table."""
+    """A threshold for a model that has none: what 99 % of its own training rows stay below, or of a table."""
     alone = network.scores_of_training_rows()
     if alone is not None:
         line = float(np.quantile(alone[np.isfinite(alone)], 0.99))
@@ -245,19 +271,3 @@ def _label(value: Any, i: int) -> str:
     if isinstance(value, np.datetime64):
         return str(value).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00")
     return f"{value:.0f}" if isinstance(value, float) else str(value)
-
-
-def _positions(rows: np.ndarray, n: int, to: np.ndarray) -> np.ndarray:
-    out = np.full(n, -1)
-    out[rows] = to
-    return out
-
-
-def anchor_positions(estimator: Any, network: NeuralizedModel, n_fit: int) -> np.ndarray:
-    """Which anchor each fitted row became: all of them in a density, the support vectors in an SVM, none."""
-    last = estimator[-1]
-    if network.layer.training_rows() is None:
-        return np.full(n_fit, -1)
-    if not hasattr(last, "support_"):
-        return np.arange(n_fit)
-    return _positions(last.support_, n_fit, np.arange(len(last.support_)))

@@ -33,10 +33,12 @@ from backlight.cli.common import (
 
 if TYPE_CHECKING:
     from backlight.anomaly.workflow import Findings
-    from backlight.report import KnownFaults
+    from backlight.findings import KnownFaults
     from backlight.tables import Frame
 
 __all__ = ["anomalies", "deliver"]
+
+_MOST_PRINTED = 20
 
 
 @app.command()
@@ -47,10 +49,11 @@ def anomalies(
     detector: Annotated[
         str,
         typer.Option(
-            help="kde (kernel density), ocsvm (one-class SVM), lof (local outlier factor), knn (nearest neighbours), "
+            help="ensemble (density, local, correlation and marginal together), kde (kernel density), "
+            "ocsvm (one-class SVM), lof (local outlier factor), knn (nearest neighbours), "
             "mixture, mahalanobis, pca (reconstruction error) or kmeans."
         ),
-    ] = "kde",
+    ] = "ensemble",
     top: Top = 20,
     explain_all: All = False,
     out: Out = None,
@@ -60,7 +63,7 @@ def anomalies(
     alarm_rate: Annotated[
         float | None,
         typer.Option(
-            help="Share of normal rows that may lie above the alarm line.",
+            help="Share of normal rows that may lie above the threshold.",
             show_default="0.01, or 0.05 for small tables",
         ),
     ] = None,
@@ -69,6 +72,9 @@ def anomalies(
     date: Annotated[list[str] | None, typer.Option(help="Column(s) to take as dates.")] = None,
     ids: Ids = None,
     ignore: Ignore = None,
+    check: Annotated[
+        bool, typer.Option(help="Plant faults in the table's own rows, to say how often the reasons are right.")
+    ] = True,
     quiet: Quiet = False,
 ) -> None:
     """Find the anomalies of a table and say why: fits a detector, scores every row, explains the most unusual ones."""
@@ -88,7 +94,7 @@ def anomalies(
     with progress_bar(quiet) as progress:
         found = find_anomalies(
             frame, normal=reference, overrides=overrides, detector=detector, alarm_rate=alarm_rate,
-            top=None if explain_all else top, seed=seed, progress=progress,
+            top=None if explain_all else top, seed=seed, check=check, progress=progress,
         )  # fmt: skip
     provenance = {"data sha256": file_hash(paths), "seed": str(seed)}
     if normal_paths:
@@ -127,8 +133,8 @@ def deliver(
 
     provenance = {
         **provenance,
-        "network sha256": found.network.fingerprint(),
-        "rule": repr(found.network.rule("auto")),
+        "detector sha256": found.detector.fingerprint(),
+        "method": found.detector.method,
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -150,10 +156,10 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
         if column.kind == "identifier" and column.name in frame.names:
             columns[column.name] = frame.column(column.name)[study.rows].tolist()
     columns["score"] = study.explanation.output[:].tolist()
-    columns["above_alarm_line"] = (study.explanation.output > 0).tolist()
+    columns["above_threshold"] = (study.explanation.output > 0).tolist()
     columns["base"] = study.explanation.base_values
     for j, name in enumerate(study.names):
-        columns[f"relevance: {name}"] = study.explanation.values[:, j]
+        columns[f"contribution: {name}"] = study.explanation.values[:, j]
     if study.p_values is not None:
         for j, name in enumerate(study.names):
             columns[f"p: {name}"] = study.p_values[:, j]
@@ -163,67 +169,83 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
 def _print(found: Findings, source: str, out: Path | None, report: Path | None) -> None:
     from rich.markup import escape
 
-    from backlight.anomaly.bands import score_text
-    from backlight.report.anomaly import reasons
+    from backlight.findings.anomalies import check_sentences, removal_verdict
 
     study = found.study
     console = Console(highlight=False, width=width())
+    console.print(f"[bold]{escape(source)}[/bold]  {len(study.excess):,} rows  ·  {escape(found.detector.kind)}")
+    for line in _column_lines(found):
+        console.print(f"  {escape(line)}")
+    console.print(f"  {int(study.flagged.sum()):,} rows above the threshold ({escape(study.threshold.note)})")
+    for note in found.notes:
+        console.print(f"  {escape(note)}")
+    console.print()
+    console.print(_rows(found))
+    if len(study.rows) > _MOST_PRINTED:
+        console.print(f"  … and {len(study.rows) - _MOST_PRINTED:,} more explained rows: write them with --out")
+    console.print()
+    console.print(
+        " ".join(f"Score: {study.unit.name} above the threshold.".split()),
+        "↑ above, ↓ below the normal range (5 to 95 % of normal rows); unmarked values are inside it.",
+    )
+    if study.kinds:
+        kinds = ", ".join(f"{kind.name} ({len(kind.members)})" for kind in study.kinds[:6])
+        console.print(f"Kinds of anomaly: {escape(kinds)}.")
+    for said in check_sentences(study.checks):
+        console.print(escape(said))
+    verdict = removal_verdict(study)
+    gap = abs(study.explanation.residual).max()
+    console.print(f"Every score is the sum of its contributions, to {gap:.0e}.", verdict.sentences if verdict else "")
+    for path in (out, report):
+        if path is not None:
+            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+
+
+def _column_lines(found: Findings) -> list[str]:
+    """What the columns were taken for, a line a kind."""
     kinds: dict[str, list[str]] = {}
     for column in found.columns:
-        kinds.setdefault(column.kind, []).append(
-            f"{column.name} ({column.why})" if column.kind == "ignored" else column.name
-        )
-    console.print(f"[bold]{escape(source)}[/bold]  {len(study.excess):,} rows  ·  {escape(found.network.kind)}")
+        shown = f"{column.name} ({column.why})" if column.kind == "ignored" else column.name
+        if column.name in found.transforms:
+            shown += f" ({found.transforms[column.name]})"
+        kinds.setdefault(column.kind, []).append(shown)
     plural = {
         "number": "numbers",
         "category": "categories",
         "date": "dates, not scored",
         "identifier": "identifiers, not scored",
     }
+    lines = []
     for kind in ("number", "category", "date", "identifier", "ignored"):
-        if kind in kinds:
-            names = kinds[kind]
-            text = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-            console.print(f"  {plural.get(kind, kind)}: {escape(text)}")
-    console.print(f"  {int(study.flagged.sum()):,} rows above the alarm line ({escape(study.threshold_note)})")
-    for note in found.notes:
-        console.print(f"  {escape(note)}")
+        names = kinds.get(kind, [])
+        if names:
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            lines.append(f"{plural.get(kind, kind)}: {', '.join(names[:8])}{more}")
+    return lines
+
+
+def _rows(found: Findings) -> Table:
+    from rich.markup import escape
+
+    from backlight.anomaly.bands import score_text
+    from backlight.findings.anomalies import reasons
+
+    study = found.study
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("row", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("because (share of the reasons)")
-    limit = min(len(study.rows), 20)
-    for i in range(limit):
+    if study.members:
+        table.add_column("agree", justify="right", no_wrap=True)
+    for i in range(min(len(study.rows), _MOST_PRINTED)):
         score = float(study.explanation.output[i])
+        named = reasons(study, i)
         because = ", ".join(
-            f"{escape(name)} {escape(study.text(i, name))}"
-            f"{'' if arrow in ('·', 'missing') else ' ' + arrow} ({100 * share:.0f} %)"
-            for name, arrow, share in reasons(study, i)
+            f"{escape(reason.name)} {escape(study.text(i, reason.name))}"
+            f"{'' if reason.arrow in ('·', 'missing') else ' ' + reason.arrow} ({100 * reason.share:.0f} %)"
+            for reason in named
         )
-        style = "bold" if score > 0 else "dim"
-        table.add_row(escape(str(found.labels[study.rows[i]])), score_text(score), because, style=style)
-    console.print()
-    console.print(table)
-    if len(study.rows) > limit:
-        console.print(f"  … and {len(study.rows) - limit:,} more explained rows: write them with --out")
-    console.print()
-    console.print(
-        " ".join(f"Score: {study.unit.name} above the alarm line.".split()),
-        "↑ above, ↓ below the normal 5–95 % band; unmarked values are inside it.",
-    )
-    gap = abs(study.explanation.residual).max()
-    console.print(f"Every score is the sum of its parts, to {gap:.0e}.", _trust_line(study))
-    for path in (out, report):
-        if path is not None:
-            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
-
-
-def _trust_line(study: Any) -> str:
-    check = study.trust
-    if check is None:
-        return ""
-    words = {True: "faster than", False: "slower than", None: "no faster than"}
-    return "Removing the named causes lowers scores " + ", ".join(
-        f"{words[check.beats(other)]} {'a z-score ranking' if other == 'z-score' else 'a random order'}"
-        for other in check.differences
-    ) + "."  # fmt: skip
+        agree = [f"{named[0].named} of {len(study.members)}" if named else ""] if study.members else []
+        label = escape(str(found.labels[study.rows[i]]))
+        table.add_row(label, score_text(score), because, *agree, style="bold" if score > 0 else "dim")
+    return table

@@ -37,7 +37,7 @@ def demo(
     from backlight.anomaly.bands import standard_scores
     from backlight.anomaly.workflow import find_anomalies
     from backlight.demo import STORY, mixed_up_wines
-    from backlight.report import KnownFaults
+    from backlight.findings import KnownFaults
     from backlight.tables.files import file_hash, read_files, write_table
 
     wines = mixed_up_wines(seed)

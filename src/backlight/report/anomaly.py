@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,33 +12,24 @@ import numpy as np
 from backlight.anomaly.bands import score_text
 from backlight.anomaly.study import Study
 from backlight.anomaly.workflow import Findings, row_context
+from backlight.findings.anomalies import (
+    ARROWS,
+    KnownFaults,
+    changes_of,
+    check_sentences,
+    judged_by_truth,
+    reasons,
+    removal_verdict,
+    sentence,
+)
 from backlight.report import svg
 from backlight.tables.files import atomic
 
-__all__ = ["KnownFaults", "reasons", "sentence", "write_anomaly_report"]
+__all__ = ["write_anomaly_report"]
 
 _MOST_ROWS = 30
 _MOST_COLUMNS = 10
-_MOST_GROUPS = 8
-_ARROWS = {"above": "↑", "below": "↓", "inside": "·", "rare": "rare", "usual": "·", "missing": "missing"}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class KnownFaults:
-    """Where the truth is known: which columns of which rows are faulty.
-
-    Attributes
-    ----------
-    columns : mapping of row position to set of column names
-    story : str
-        What was done to the data, in a sentence.
-    z_rank : array of shape (n,)
-        The plain baseline for rows: the largest |z| of each.
-    """
-
-    columns: Mapping[int, set[str]]
-    story: str
-    z_rank: np.ndarray
+_MOST_KINDS = 10
 
 
 def write_anomaly_report(
@@ -84,10 +74,10 @@ def render(
         source=source,
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
-        kind=findings.network.kind,
+        kind=findings.detector.kind,
         n=len(study.excess),
         flagged=int(study.flagged.sum()),
-        threshold_note=study.threshold_note,
+        threshold=study.threshold,
         conservation=float(np.abs(study.explanation.residual).max()),
         histogram=picture,
         zero=min(max(zero, 7.0), 88.0),
@@ -97,11 +87,15 @@ def render(
         explained=len(study.rows),
         rows=[_row(findings, i) for i in range(shown)],
         drivers=_drivers(study),
-        groups=_group_lines(findings),
-        smaller_groups=max(0, len(study.groups) - _MOST_GROUPS),
+        kinds=_kind_lines(findings),
+        smaller_kinds=max(0, len(study.kinds) - _MOST_KINDS),
+        grouped=study.grouped,
         columns=findings.columns,
-        trust=_trust(study),
-        faults=None if faults is None else _faults(findings, faults),
+        transforms=findings.transforms,
+        checks=_checks(study),
+        removal=_removal(study),
+        story="" if faults is None else faults.story,
+        truth=None if faults is None else judged_by_truth(study, faults),
         has_p=study.p_values is not None,
         calibration_rows=study.calibration_rows,
         unit=study.unit,
@@ -110,36 +104,10 @@ def render(
     )
 
 
-def reasons(study: Study, i: int, k: int = 3) -> list[tuple[str, str, float]]:
-    """The k strongest causes of an explained row: name, direction, share of all positive relevance."""
-    values = study.explanation.values[i]
-    positive = np.clip(values, 0, None)
-    total = positive.sum() or 1.0
-    order = [j for j in np.argsort(-values, kind="stable")[:k] if values[j] > 0.005 * total]
-    return [
-        (study.names[j], _ARROWS[study.bands[j].side(study.coded[i, j])], float(positive[j] / total)) for j in order
-    ]
-
-
-def sentence(findings: Findings, i: int) -> str:
-    """An explained row in words, to be copied."""
-    study = findings.study
-    label = findings.labels[study.rows[i]]
-    excess = float(study.explanation.output[i])
-    parts = []
-    for name, _, share in reasons(study, i, 2):
-        j = study.names.index(name)
-        band, cell = study.bands[j], study.coded[i, j]
-        parts.append(f"{name} is {band.text(cell)} (normal: {band.normal}; {100 * share:.0f} % of the reasons)")
-    size = score_text(abs(excess)).removeprefix("+")
-    where = " ".join(f"{size} {study.unit.name} {'above' if excess > 0 else 'below'} the alarm line".split())
-    return f"{label} is {where}: " + ("; ".join(parts) if parts else "no column stands out") + "."
-
-
 def _histogram_text(study: Study) -> str:
     return (
         f"Scores of {len(study.excess)} rows from {study.excess.min():.2f} to {study.excess.max():.2f}; "
-        f"{int(study.flagged.sum())} lie above the alarm line at zero"
+        f"{int(study.flagged.sum())} lie above the threshold at zero"
     )
 
 
@@ -181,16 +149,17 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
         "total_bar": svg.waterfall_bar(0, excess, low, high, "total"),
         "residual": float(ex.residual[i]),
         "nearest": [str(label) for label in study.nearest[i]],
-        "repair": _repair(study, i),
+        "changes": changes_of(study, i),
         "sentence": sentence(findings, i),
-        "no_distance": bool(ex.annotations["no_distance"][i]),
+        "members": len(study.members),
+        "no_distance": bool(ex.annotations["no_distance"][i]) if "no_distance" in ex.annotations else False,
     }
 
 
 def _cell(study: Study, i: int, j: int, picture: Any) -> dict[str, Any]:
     band, code = study.bands[j], float(study.coded[i, j])
     side = band.side(code)
-    text = band.text(code)
+    text = study.cell(i, j)
     if band.is_category:
         known = 0 <= code < len(band.shares) if not np.isnan(code) else False
         share = band.missing if np.isnan(code) else float(band.shares[int(code)]) if known else 0.0
@@ -203,27 +172,13 @@ def _cell(study: Study, i: int, j: int, picture: Any) -> dict[str, Any]:
         "bar": picture,
         "text": text,
         "side": side,
-        "arrow": _ARROWS[side],
+        "arrow": ARROWS[side],
         "normal": band.normal,
         "plot": plot,
         "nearest": band.text(float(study.nearest_coded[i, j])),
+        "named": 0 if study.named is None else int(study.named[i, j]),
         "p": None if study.p_values is None else float(study.p_values[i, j]),
     }
-
-
-def _repair(study: Study, i: int) -> dict[str, Any] | None:
-    repair = study.repairs[i]
-    if repair is None:
-        return None
-    changes = [
-        (
-            study.names[j],
-            study.bands[j].text(float(study.coded[i, j])),
-            study.bands[j].text(float(study.nearest_coded[i, j])),
-        )
-        for j in repair.columns
-    ]
-    return {"changes": changes, "after": repair.excess_after}
 
 
 def _drivers(study: Study) -> list[dict[str, Any]]:
@@ -237,45 +192,51 @@ def _drivers(study: Study) -> list[dict[str, Any]]:
     return [{"name": name, "value": value, "bar": svg.bar(value, most)} for name, value in lines]
 
 
-def _group_lines(findings: Findings) -> list[dict[str, Any]]:
-    study = findings.study
-    most = max((len(group.members) for group in study.groups), default=1)
+def _kind_lines(findings: Findings) -> list[dict[str, Any]]:
+    kinds = findings.study.kinds
+    most = max((len(kind.members) for kind in kinds), default=1)
     return [
         {
-            "name": group.name,
-            "count": len(group.members),
-            "bar": svg.bar(len(group.members), most),
-            "rows": [str(findings.labels[study.rows[m]]) for m in group.members[:6]],
-            "more": max(0, len(group.members) - 6),
+            "name": kind.name,
+            "count": len(kind.members),
+            "bar": svg.bar(len(kind.members), most),
+            "rows": [str(findings.labels[m]) for m in kind.members[:6]],
+            "more": max(0, len(kind.members) - 6),
         }
-        for group in study.groups[:_MOST_GROUPS]
+        for kind in kinds[:_MOST_KINDS]
     ]
 
 
-def _trust(study: Study) -> dict[str, Any] | None:
-    check = study.trust
-    if check is None:
+def _checks(study: Study) -> dict[str, Any] | None:
+    if not study.checks:
+        return None
+    lines = [
+        {
+            "name": check.fault.story,
+            "rows": check.rows,
+            "ours": check.reasons,
+            "z": check.z_score,
+            "chance": check.chance,
+            "bar": svg.compared_bars(check.reasons.mean, check.z_score.mean, check.chance),
+        }
+        for check in study.checks
+    ]
+    return {"sentences": check_sentences(study.checks), "lines": lines}
+
+
+def _removal(study: Study) -> dict[str, Any] | None:
+    check, verdict = study.removal, removal_verdict(study)
+    if check is None or verdict is None:
         return None
     names = {"relevance": "these reasons", "z-score": "plain z-score", "random": "random order"}
-    versus: list[dict[str, Any]] = []
-    for other, (mean, low, high) in check.differences.items():
-        versus.append({"name": names[other], "mean": mean, "low": low, "high": high, "verdict": check.beats(other)})
-    beaten = [v["name"] for v in versus if v["verdict"] is True]
-    lost = [v["name"] for v in versus if v["verdict"] is False]
-    open_ = [v["name"] for v in versus if v["verdict"] is None]
-    said = []
-    if beaten:
-        said.append(f"Removing the named causes lowers the score faster than {_and(beaten)}.")
-    if open_:
-        said.append(f"It cannot be told apart from {_and(open_)} on these {check.rows} rows.")
-    if lost:
-        said.append(f"It is slower than {_and(lost)}: do not rely on the order of these reasons.")
     return {
-        "verdict": " ".join(said),
-        "good": not lost and not open_,
-        "short": "yes" if not lost and not open_ else "no" if lost else "in part",
+        "verdict": verdict.sentences,
+        "good": verdict.good,
         "rows": check.rows,
-        "versus": versus,
+        "versus": [
+            {"name": names[other], "mean": mean, "low": low, "high": high}
+            for other, (mean, low, high) in check.differences.items()
+        ],
         "areas": [(names[name], float(area.mean())) for name, area in check.areas.items()],
         "picture": svg.curves(
             {name: list(curve) for name, curve in check.curves.items()},
@@ -283,32 +244,3 @@ def _trust(study: Study) -> dict[str, Any] | None:
             + "; ".join(f"{names[k]} has area {a.mean():.2f}" for k, a in check.areas.items()),
         ),
     }
-
-
-def _faults(findings: Findings, faults: KnownFaults) -> dict[str, Any]:
-    from sklearn.metrics import roc_auc_score
-
-    study = findings.study
-    truth = np.zeros(len(study.excess), dtype=bool)
-    truth[list(faults.columns)] = True
-    hits: dict[str, list[float]] = {"relevance": [], "z-score": []}
-    for i, position in enumerate(study.rows):
-        known = faults.columns.get(int(position))
-        if not known:
-            continue
-        for name, ranking in (("relevance", study.explanation.values[i]), ("z-score", study.z_scores[i])):
-            named = {study.names[j] for j in np.argsort(-ranking, kind="stable")[: len(known)]}
-            hits[name].append(len(named & known) / len(known))
-    return {
-        "story": faults.story,
-        "rows": int(truth.sum()),
-        "explained": len(hits["relevance"]),
-        "auc": float(roc_auc_score(truth, study.excess)),
-        "auc_z": float(roc_auc_score(truth, faults.z_rank)),
-        "hit": float(np.mean(hits["relevance"])),
-        "hit_z": float(np.mean(hits["z-score"])),
-    }
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(f"a {name}" for name in names)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-__all__ = ["bar", "curves", "histogram", "range_plot", "waterfall_bar"]
+__all__ = ["bar", "compared_bars", "curves", "histogram", "range_plot", "waterfall_bar"]
 
 
 def _svg(width: float, height: float, label: str | None, body: Markup, css: str) -> Markup:
@@ -47,6 +47,14 @@ def bar(value: float, most: float) -> Markup:
         most = 1.0
     length = 100 * abs(value) / most
     return _svg(100, 12, None, _rect(0, 1, length, 10, "pos" if value >= 0 else "neg"), "bar")
+
+
+def compared_bars(ours: float, plain: float, chance: float) -> Markup:
+    """Three shares of one, below each other."""
+    body = Markup("")
+    for k, (share, css) in enumerate(((ours, "pos"), (plain, "neg"), (chance, "base"))):
+        body += _rect(0, 1 + 7 * k, 100 * share, 5, css)
+    return _svg(100, 22, None, body, "compared")
 
 
 def range_plot(value: float, low: float, high: float, median: float, least: float, most: float) -> Markup:

@@ -1,0 +1,104 @@
+"""A table that nobody prepared, as a detector takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from backlight.errors import DataError, listed
+from backlight.tables import Frame, as_frame
+from backlight.tables.columns import Column, understand
+
+__all__ = ["MIN_ROWS", "Prepared", "prepare"]
+
+MIN_ROWS = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A table as the detector takes it.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+        All columns, also those that are not modelled.
+    used : tuple of str
+        The modelled ones.
+    coded : array of shape (n, len(used))
+        Numbers; categories as codes; missing is NaN.
+    levels : mapping of str to tuple of str
+        What the codes of a category mean.
+    """
+
+    columns: tuple[Column, ...]
+    used: tuple[str, ...]
+    coded: np.ndarray
+    levels: Mapping[str, tuple[str, ...]]
+
+
+def prepare(
+    frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None
+) -> tuple[Prepared, Prepared | None]:
+    """Decide what each column is and turn tables into numbers, the normal rows by the same decisions.
+
+    Raises
+    ------
+    DataError
+        For fewer than 10 rows, or when no column can be learnt from.
+    """
+    source = frame if normal is None else normal
+    if len(source) < MIN_ROWS:
+        raise DataError(f"{len(source)} rows are too few to learn what is normal: give at least {MIN_ROWS}")
+    columns = understand(source, overrides)
+    if normal is not None:
+        columns = [_reconsidered(column, frame, overrides or {}) for column in columns]
+    used = tuple(c.name for c in columns if c.kind in ("number", "category"))
+    if not used:
+        reasons = listed(f"{c.name} ({c.kind}: {c.why})" for c in columns)
+        raise DataError(f"no column can be used: {reasons}; name some with --numeric or --categorical")
+    if normal is None:
+        return _coded(columns, used, {}), None
+    fixed = {c.name: c.kind for c in columns}
+    there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), columns, strict=True)]
+    levels: dict[str, list[str]] = {}
+    reference = _coded(columns, used, levels)
+    return _coded(there, used, levels), reference
+
+
+def _reconsidered(column: Column, frame: Frame, overrides: Mapping[str, str]) -> Column:
+    """A column that is constant in the normal rows but not in the table is where the table is new: keep it."""
+    if column.kind != "ignored" or column.name in overrides or not column.why.startswith("constant"):
+        return column
+    there = understand(frame.select([column.name]))[0]
+    if there.kind not in ("number", "category", "ignored"):
+        return column
+    both = np.concatenate([column.cells.astype(object), there.cells.astype(object)])
+    together = understand(as_frame(both[:, None], [column.name]))[0]
+    same_type = (column.cells.dtype == np.float64) == (together.kind == "number")
+    if together.kind not in ("number", "category") or not same_type:
+        return column
+    return replace(column, kind=together.kind, why=f"{column.why} in the normal rows, but not here")
+
+
+def _coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[str]]) -> Prepared:
+    by_name = {c.name: c for c in columns}
+    parts = []
+    for name in used:
+        column = by_name[name]
+        if column.kind == "number":
+            parts.append(column.cells)
+            continue
+        known = levels.setdefault(name, [])
+        place = {text: float(i) for i, text in enumerate(known)}
+        codes = np.full(len(column.cells), np.nan)
+        for i, value in enumerate(column.cells):
+            if value is not None:
+                text = str(value)
+                if text not in place:
+                    place[text] = float(len(known))
+                    known.append(text)
+                codes[i] = place[text]
+        parts.append(codes)
+    return Prepared(tuple(columns), used, np.stack(parts, 1), {k: tuple(v) for k, v in levels.items()})
