@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from backlight.cli.common import Architecture, Force, Quiet, Report, app, plainly, progress_bar
-from backlight.errors import DataError
+from backlight.cli.common import Architecture, Force, Quiet, Report, app, network_inputs, plainly, progress_bar
 
 if TYPE_CHECKING:
     from backlight._audit import Audit
 
 __all__ = ["audit"]
-
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 @app.command()
@@ -65,7 +62,7 @@ def audit(
     from backlight.vision.files import load_network
 
     network = load_network(model, architecture)
-    inputs, names = _inputs(paths, rows, preprocess, size)
+    inputs, names = network_inputs(paths, rows, preprocess, size)
     with progress_bar(quiet) as progress:
         found = study(
             network, inputs, target, methods=method or ("gradient_x_input", "lrp:epsilon", "lrp:gamma"),
@@ -84,29 +81,6 @@ def audit(
         for path in (out, report):
             if path is not None:
                 Console().print(f"written: {path}", highlight=False, markup=False)
-
-
-def _inputs(paths: list[Path], rows: int, preprocess: str, size: int | None) -> tuple[Any, list[str] | None]:
-    import numpy as np
-
-    from backlight.tables.files import read_files
-    from backlight.vision.pictures import preprocessing
-
-    kinds = {path.suffix.lower() for path in paths}
-    if kinds <= set(_PICTURES):
-        prepare = preprocessing(preprocess, size)
-        return prepare.inputs([prepare.pixels(path) for path in paths[:rows]]), None
-    if kinds == {".npy"}:
-        try:
-            parts = [np.load(path, allow_pickle=False) for path in paths]
-        except ValueError as error:
-            raise DataError(f"{paths[0].name} is no array of numbers: {error}") from error
-        return np.concatenate(parts)[:rows], None
-    frame = read_files(paths)
-    for name, column in zip(frame.names, frame.columns, strict=True):
-        if column.dtype != np.float64:
-            raise DataError(f"column {name!r} is not of numbers: a network reads numbers alone")
-    return frame.take(slice(0, rows)).matrix(), list(frame.names)
 
 
 def _print_audit(found: Audit, name: str) -> None:

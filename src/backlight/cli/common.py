@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from backlight._version import __version__
-from backlight.errors import ArgumentError, BacklightError
+from backlight.errors import ArgumentError, BacklightError, DataError
 
 try:
     import typer
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "All", "Architecture", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Quiet", "Report", "Seed", "Top",
-    "app", "check_outputs", "class_names", "labels_of", "main", "overrides_of", "plainly", "progress_bar",
-    "require_columns", "split", "width",
+    "app", "check_outputs", "class_names", "labels_of", "main", "network_inputs", "overrides_of", "plainly",
+    "progress_bar", "require_columns", "split", "width",
 ]  # fmt: skip
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 app = typer.Typer(
     add_completion=False,
@@ -185,6 +187,30 @@ def class_names(path: Path | None) -> list[str] | None:
         return [str(item[-1] if isinstance(item, list) else item) for item in held]
     except (ValueError, TypeError, IndexError) as error:
         raise FileError(f"{path} does not hold class names: a JSON list, or an object by index ({error})") from error
+
+
+def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | None) -> tuple[Any, list[str] | None]:
+    """What a network reads, from pictures, arrays or tables of numbers, and the names of columns."""
+    import numpy as np
+
+    from backlight.tables.files import read_files
+    from backlight.vision.pictures import preprocessing
+
+    kinds = {path.suffix.lower() for path in paths}
+    if kinds <= set(_PICTURES):
+        prepare = preprocessing(preprocess, size)
+        return prepare.inputs([prepare.pixels(path) for path in paths[:rows]]), None
+    if kinds == {".npy"}:
+        try:
+            parts = [np.load(path, allow_pickle=False) for path in paths]
+        except ValueError as error:
+            raise DataError(f"{paths[0].name} is no array of numbers: {error}") from error
+        return np.concatenate(parts)[:rows], None
+    frame = read_files(paths)
+    for name, column in zip(frame.names, frame.columns, strict=True):
+        if column.dtype != np.float64:
+            raise DataError(f"column {name!r} is not of numbers: a network reads numbers alone")
+    return frame.take(slice(0, rows)).matrix(), list(frame.names)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@
 ``predictions`` classes, clusters and predictions of a table
 ``pictures`` heat maps of photographs
 ``audit``    the structure audit
+``evaluation`` which explanation is faithful
 ``prototypes`` what a model looks for
 ``page``     a template, filled and written
 ``templates`` the pages, its style and its script
@@ -15,6 +16,7 @@ All text goes through the template's escaping or through `svg`'s. Imports
 
 from backlight.report.anomaly import write_anomaly_report
 from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report, write_phases
+from backlight.report.evaluation import write_evaluation_report
 from backlight.report.pictures import write_picture_report, write_pictures
 from backlight.report.predictions import doubtful, in_words, predictions, reasons_of, write_prediction_report
 from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
@@ -28,6 +30,7 @@ __all__ = [
     "write_audit_numbers",
     "write_audit_picture",
     "write_audit_report",
+    "write_evaluation_report",
     "write_phases",
     "write_picture_report",
     "write_pictures",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-__all__ = ["bar", "compared_bars", "curves", "histogram", "range_plot", "waterfall_bar"]
+__all__ = ["bands", "bar", "compared_bars", "curves", "histogram", "interval", "range_plot", "waterfall_bar"]
 
 
 def _svg(width: float, height: float, label: str | None, body: Markup, css: str) -> Markup:
@@ -123,3 +123,31 @@ def curves(lines: Mapping[str, Sequence[float]], label: str) -> Markup:
         points = " ".join(at(k, len(line), value) for k, value in enumerate(line))
         body += Markup('<polyline points="{}" class="curve c{}"/>').format(points, index)
     return _svg(300, 120, label, body, "curves")
+
+
+def bands(
+    share: np.ndarray, lines: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], low: float, high: float, label: str
+) -> Markup:
+    """Curves with bands, (mean, lower end, upper end) each, over ``share`` from 0 to 1, on the axis low … high."""
+
+    def at(x: float, value: float) -> str:
+        return f"{2 + 296 * x:.1f},{4 + 112 * (high - value) / ((high - low) or 1.0):.1f}"
+
+    body = _line(2, 116, 298, 116, "axis")
+    for index, (mean, lower, upper) in enumerate(lines):
+        edge = [at(x, v) for x, v in zip(share, upper, strict=True)]
+        edge += [at(x, v) for x, v in zip(share[::-1], lower[::-1], strict=True)]
+        body += Markup('<polygon points="{}" class="band"/>').format(" ".join(edge))
+        points = " ".join(at(x, v) for x, v in zip(share, mean, strict=True))
+        body += Markup('<polyline points="{}" class="curve c{}"/>').format(points, index)
+    return _svg(300, 120, label, body, "curves")
+
+
+def interval(mean: float, low: float, high: float, least: float, most: float) -> Markup:
+    """A mean and its interval on the axis least … most."""
+
+    def at(value: float) -> float:
+        return 4 + 92 * (value - least) / ((most - least) or 1.0)
+
+    body = _line(4, 8, 96, 8, "axis") + _rect(at(low), 4, at(high) - at(low), 8, "band")
+    return _svg(100, 16, None, body + _line(at(mean), 8, at(mean), 8, "mark"), "range")

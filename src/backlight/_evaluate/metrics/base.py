@@ -119,6 +119,11 @@ class Metric(ABC):
     def __call__(self, judge: Judge, candidate: Candidate) -> np.ndarray:
         """One number for each row, (n,); NaN where it is not defined."""
 
+    @property
+    def sentence(self) -> str:
+        """What it is, in one sentence for people: the first of its documentation."""
+        return (type(self).__doc__ or self.name).strip().splitlines()[0].rstrip(".")
+
     def missing(self, judge: Judge, candidate: Candidate) -> str:
         """What is missing for this candidate, or an empty string."""
         if "masks" in self.needs and judge.masks is None:
