@@ -697,7 +697,7 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
         (cluster.Birch(), "Birch has no network.*KernelClusters"),
         (KernelRidge(kernel="poly", degree=2.5, coef0=99), "degree=2.5"),
         (ensemble.StackingClassifier([("a", naive_bayes.GaussianNB())]), "final_estimator_ on transform"),
-        (ensemble.AdaBoostClassifier(n_estimators=3), "AdaBoostClassifier.*counts votes"),
+        (ensemble.AdaBoostClassifier(naive_bayes.GaussianNB(), n_estimators=3), "AdaBoostClassifier.*counts votes"),
         (OneVsOneClassifier(svm.LinearSVC()), "OneVsOneClassifier.*counts votes"),
         (TransformedTargetRegressor(linear_model.Ridge()), "explain its regressor_"),
         (make_pipeline(cluster.FeatureAgglomeration(2, pooling_func=np.max), linear_model.Ridge()), "pooling_func=max"),

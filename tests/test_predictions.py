@@ -73,7 +73,7 @@ def test_clusters_are_told_with_what_makes_them(folder):
         (["svc.skops", "--score", "pairs", "--target", "0"], "Barbera against Barolo"),
         (["svr.skops"], "The largest scores"), (["mixture.skops", "--score", "assignment"], "component 1"),
         (["mlp.skops"], "multilayer perceptron"), (["mlp.skops", "--rules", "epsilon"], "epsilon"),
-        (["forest.skops", "--trust", "sklearn.tree._tree.Tree"], "exact Shapley values of its trees"),
+        (["forest.skops", "--trust", "sklearn.tree._tree.Tree"], "RandomForestClassifier (5 trees)"),
         (["lof.skops"], "above the threshold"),
     ],
 )  # fmt: skip

@@ -12,7 +12,7 @@ import torch
 
 from backlight._version import __version__
 from backlight.attribution import Method, explain_module
-from backlight.classical import NeuralizedModel, Relevance, neuralize, trees
+from backlight.classical import NeuralizedModel, Relevance, neuralize
 from backlight.classical.layers.composition import Deep
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError
@@ -129,13 +129,6 @@ def explain(
     if str(device) not in ("None", "cpu"):
         raise ArgumentError(f"device={device!r} does not apply to a neuralized model in this version: leave it out")
     names = list(feature_names) if feature_names is not None else None
-    if not isinstance(model, NeuralizedModel) and trees.is_tree(model):
-        if method != "lrp" or rules != "auto" or layers is not None or canonical:
-            raise ArgumentError(
-                f"{trees.name_of(model)} has no network and is explained by exact Shapley values of its trees: leave "
-                "out method, rules, layers and canonical"
-            )
-        return _explain_trees(model, X, target, score, reference, names, strict, batch_size, progress)
     network = _network(model, score, X, names)
     if isinstance(network.layer, Deep):
         if layers is not None:
@@ -165,9 +158,9 @@ def explain(
         flow[:-1],
         flow[1:],
     )
+    method = getattr(rule, "method", None) or f"lrp ({getattr(rule, 'name', rule)})"
     return _dressed(
-        found, frames, network.feature_names, names, strict,
-        score=network.score.name, method=f"lrp ({getattr(rule, 'name', rule)})", ledger=ledger,
+        found, frames, network.feature_names, names, strict, score=network.score.name, method=method, ledger=ledger,
         provenance={
             "model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions(),
             "outputs": list(network.score.outputs.names),
@@ -294,40 +287,6 @@ def _explain_perceptron(
         score=network.score.name, method=found[0].method, ledger=found[0].ledger if len(found) == 1 else None,
         provenance={**found[0].provenance, "model": network.kind, "outputs": list(network.score.outputs.names)},
     )  # fmt: skip
-
-
-def _explain_trees(
-    model: Any,
-    X: Any,
-    target: Any,
-    score: str | None,
-    reference: Any,
-    names: list[str] | None,
-    strict: bool,
-    batch_size: int | str,
-    progress: bool | Progress | None,
-) -> Explanation:
-    explained = trees.TreeModel(model, score, reference)
-
-    def piece(frame: Frame, wanted: Any) -> Relevance:
-        return explained.relevance(frame, wanted)
-
-    found, frames = _all_batches(piece, explained.front, X, target, names, batch_size, progress)
-    return _dressed(
-        found,
-        frames,
-        explained.front.names,
-        names,
-        strict,
-        score=explained.score,
-        method=explained.method,
-        ledger=None,
-        provenance={
-            "model": explained.kind,
-            "versions": {**versions(), "shap": explained.version},
-            "outputs": list(explained.outputs.names),
-        },
-    )
 
 
 def _own_module(model: Any) -> torch.nn.Module | None:

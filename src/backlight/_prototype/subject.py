@@ -17,6 +17,7 @@ from backlight.attribution.inputs import home
 from backlight.canonical.lift import torch_module
 from backlight.classical import NeuralizedModel, neuralize, trees
 from backlight.classical.layers import EncodedRows
+from backlight.classical.layers.trees import Trees
 from backlight.engine.capture import light_copy, tensors_of
 from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
 from backlight.tables import as_frame
@@ -374,7 +375,13 @@ def subject_of(model: Any) -> Subject:
         )
     if callable(model) and not hasattr(model, "fit"):
         return ModuleSubject(_Wrapped(model))
-    return NetworkSubject(neuralize(model), model)
+    network = neuralize(model)
+    if any(isinstance(layer, Trees) for layer in network.modules()):
+        raise UnsupportedModel(
+            f"{type(model).__name__} has members made of trees, constant on boxes and without a gradient: look at its "
+            "top rows in your data"
+        )
+    return NetworkSubject(network, model)
 
 
 def _refuse_training(model: nn.Module) -> None:

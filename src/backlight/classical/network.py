@@ -19,6 +19,7 @@ from backlight.classical.targets import Outputs, Target
 from backlight.errors import ArgumentError, DataError
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
+from backlight.rules.trees import TreePath
 from backlight.tables import as_frame
 
 __all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Relevance", "Score"]
@@ -88,12 +89,15 @@ class ModelSpec:
         The model's own alarm line, in the units of the score "outlierness".
     n_columns : int, optional
         How many columns the model takes, where the estimator does not say so itself.
+    takes_missing : bool
+        Whether cells may hold no value.
     """
 
     kind: str
     scores: Mapping[str, Score]
     threshold: float | None = None
     n_columns: int | None = None
+    takes_missing: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -184,6 +188,7 @@ class NeuralizedModel(nn.Module):
         self.layer = self.score.layer(Inputs(features, len(front.names), front.pullback, dtype))
         self.threshold = head.threshold
         self.kind = head.kind
+        self._takes_missing = head.takes_missing
         self.dtype = dtype
         self._estimator = estimator
         self._transform = transform
@@ -210,6 +215,8 @@ class NeuralizedModel(nn.Module):
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).tobytes())
+        for module in self.modules():
+            digest.update(module.learnt if isinstance(module, Layer) else b"")
         return digest.hexdigest()
 
     def rule(self, rules: Any) -> Any:
@@ -257,10 +264,16 @@ class NeuralizedModel(nn.Module):
             )
         e = self.front.elements(coded)
         z = self.front.pullback.embed(e)
-        far = ~torch.isfinite(z.detach().square().sum(1))
+        nothing = torch.isnan(z.detach())
+        far = ~torch.isfinite(torch.where(nothing & self._takes_missing, 0.0, z.detach()).square().sum(1))
         if bool(far.any()):
             row = int(torch.nonzero(far)[0])
             self.front.check_finite(coded[row], row)
+            if bool(nothing[row].any()):
+                raise DataError(
+                    f"row {row} has no number in the model's space: a category that it has not seen, or a value that a "
+                    "step before it is not defined for"
+                )
             raise DataError(
                 f"row {row} is so far from the data that its squared distance overflows {self.dtype}: "
                 "check its values, or scale the columns first"
@@ -338,15 +351,19 @@ class NeuralizedModel(nn.Module):
             native, point = self.front.native(frame), self.point(self.encode(frame))
             for score, layer in doubted:
                 found = _array(score.outputs.native(layer(point))).astype(float)
-                known = np.asarray(score.reference(self._estimator, self._transform(native)), dtype=float)
-                whole = trust.own_method(self._whole, score.name, native)
+                try:
+                    known = np.asarray(score.reference(self._estimator, self._transform(native)), dtype=float)
+                    whole = trust.own_method(self._whole, score.name, native)
+                except Exception as error:
+                    said = " ".join(str(error).split())[:120]
+                    raise DataError(f"{type(self._whole).__name__} itself refuses these rows: {said}") from error
                 pairs = [(found, known), (found, whole)]
                 trust.compared(type(self._whole).__name__, score.name, pairs, self.dtype == torch.float64)
 
     def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
         reads = self.layer.references
-        if "rows" in reads and isinstance(rule, SignedPools | Midpoint):
-            reads = reads - {"rows"}  # these rules of an expansion have their own references
+        if "rows" in reads and isinstance(rule, SignedPools | Midpoint | TreePath):
+            reads = reads - {"rows"}  # these rules have their own references
         if reference is None or ("level" if is_level else "rows") in reads:
             return
         kinds = {"rows": "a table of rows", "level": "a number"}

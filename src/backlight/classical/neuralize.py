@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,8 @@ class Neuralize:
         parts = unwrap(model)
         head = self.head(parts.estimator)
         names, named, features = front_features(parts, head.n_columns, columns)
+        if head.takes_missing:
+            features = replace(features, imputed=features.used)
         front = FrontEnd(names, named, features, dtype)
         inherited = not self._models.knows(type(parts.estimator))
         network = NeuralizedModel(
@@ -109,26 +112,7 @@ class Neuralize:
 
 _PRIVATE = "backlight.classical.frontend.pipeline.Collapsed"
 _NO_SCORE = "it has no score for new rows; give its labels to backlight.classical.KernelClusters(...).fit(X, labels)"
-_TREES = "trees are step functions; backlight.explain explains them by exact Shapley values, with the shap library"
 _NOT_A_NETWORK = {
-    **{
-        f"sklearn.{room}.{name}": _TREES
-        for room, names in {
-            "tree": ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor"),
-            "ensemble": (
-                "RandomForestClassifier",
-                "RandomForestRegressor",
-                "ExtraTreesClassifier",
-                "ExtraTreesRegressor",
-                "GradientBoostingClassifier",
-                "GradientBoostingRegressor",
-                "HistGradientBoostingClassifier",
-                "HistGradientBoostingRegressor",
-                "IsolationForest",
-            ),
-        }.items()
-        for name in names
-    },
     **{
         f"sklearn.cluster.{name}": _NO_SCORE
         for name in (
@@ -149,7 +133,6 @@ _NOT_A_NETWORK = {
     "sklearn.decomposition.KernelPCA": (
         "it has coordinates and no score; put Nystroem before a linear model, which is one exact network with it"
     ),
-    "sklearn.ensemble.AdaBoostClassifier": "it counts votes, step functions of its members; explain its estimators_",
     "sklearn.ensemble.AdaBoostRegressor": "a weighted median of trees is a step function; explain its estimators_",
     **{
         f"sklearn.ensemble.{name}": (

@@ -96,14 +96,13 @@ def explain(
         return
     from backlight.anomaly.workflow import explain_table
     from backlight.classical import neuralize
-    from backlight.classical.families import trees
     from backlight.classical.files import load_model
     from backlight.tables.files import expand, file_hash, read_files
 
     check_outputs(out, report, force)
     paths = expand(data)
     loaded = load_model(model, trust or [])
-    explained: Any = trees.TreeModel(loaded, score, None) if trees.is_tree(loaded) else neuralize(loaded, score=score)
+    explained = neuralize(loaded, score=score)
     frame = read_files(paths)
     left_out = [*split(ids), *split(ignore)]
     overrides = overrides_of(identifier=ids, ignored=ignore)
@@ -114,10 +113,7 @@ def explain(
         if normal:
             raise ArgumentError("--normal is for anomaly detectors, and this model's score is not one: leave it out")
         with progress_bar(quiet) as progress:
-            ex = explain_predictions(
-                loaded if trees.is_tree(loaded) else explained, inputs, target=target, score=score, rules=rules,
-                progress=progress,
-            )  # fmt: skip
+            ex = explain_predictions(explained, inputs, target=target, score=score, rules=rules, progress=progress)
         show_predictions(
             ex, labels_of(frame, split(ids)), f"{model.name} on {paths[0].name}", top=None if explain_all else top,
             out=out, report=report, force=force, quiet=quiet, width=width(),

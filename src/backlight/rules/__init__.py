@@ -35,11 +35,13 @@ from backlight.rules.quadratic import (
 from backlight.rules.routing import Pass, Proportional, SignalTakesAll, SoftmaxShare, Uniform, WinnerTakesAll
 from backlight.rules.softmin import SOFTMIN_RULES, Free, OneClassDTD, Pool, SoftMinRule, Stable
 from backlight.rules.surprise import ConditionalSurprise
+from backlight.rules.trees import TREE_RULES, TreePath, TreeShapley
 
 __all__ = [
     "EXPANSION_RULES",
     "QUADRATIC_RULES",
     "SOFTMIN_RULES",
+    "TREE_RULES",
     "AlphaBeta",
     "BoundRule",
     "Box",
@@ -71,6 +73,8 @@ __all__ = [
     "SoftMinRule",
     "SoftmaxShare",
     "Stable",
+    "TreePath",
+    "TreeShapley",
     "Uniform",
     "WSquare",
     "WinnerTakesAll",

@@ -192,16 +192,7 @@ def _ordinal(step: Any, features: Features) -> Features:
             values[i] = float(step.encoded_missing_value)
         unknown = float(step.unknown_value) if step.handle_unknown == "use_encoded_value" else None
         tables.append((k, levels, values, unknown))
-    _no_nan(step, tables)
     return features.then(Lookup(tables, "OrdinalEncoder"))
-
-
-def _no_nan(step: Any, tables: list[tuple[int, list[float], list[float], float | None]]) -> None:
-    if any(v != v for _, _, values, unknown in tables for v in [*values, 0.0 if unknown is None else unknown]):
-        raise UnsupportedOption(
-            f"{type(step).__name__} encodes missing or unknown categories as NaN here, which no model after it takes: "
-            "give encoded_missing_value and unknown_value as numbers"
-        )
 
 
 @transformers.register("sklearn.preprocessing.TargetEncoder")

@@ -16,10 +16,16 @@ __all__ = ["Deep", "Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Wei
 
 
 def _common_rules(layers: Sequence[Layer]) -> dict[str, Any]:
-    """The rules that every layer has; where they differ each keeps its own default, under the name "own"."""
+    """The rules that every layer has.
+
+    Where they differ each keeps its own default, under the name "own"; a rule of some is the others' default there.
+    """
     first = layers[0].rules
     shared = {name: rule for name, rule in first.items() if all(name in layer.rules for layer in layers)}
-    return shared or {"own": "own"}
+    if shared:
+        return shared
+    some = {name: rule for layer in layers for name, rule in layer.rules.items() if not isinstance(rule, str)}
+    return {"own": "own", **some}
 
 
 def _ask(layer: Layer, ask: Query) -> Query:

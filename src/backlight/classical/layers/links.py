@@ -1,0 +1,52 @@
+"""Links: functions of one unit each, passed by the slope between what no column says and what the row says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
+
+__all__ = ["Secant"]
+
+Function = Callable[[Tensor], Tensor]
+
+
+class Secant(Wrapper):
+    r"""y_u = φ(s_u) for any function φ of a unit s = carried + base, monotone or not.
+
+    .. math::  R = \frac{\varphi(s) - \varphi(\text{base})}{s - \text{base}}\, R^{(s)}
+
+    so that the base of y is φ(base): what the link makes of a row that no column has changed. Where nothing is carried
+    the slope counts for nothing, and is zero.
+
+    Parameters
+    ----------
+    inner : Layer
+    value : function of units (n, U) to (n, U), unit by unit
+    """
+
+    def __init__(self, inner: Layer, value: Function) -> None:
+        super().__init__(inner)
+        self.value, self.units = value, inner.units
+
+    def forward(self, x: EncodedRows) -> Tensor:
+        """Shape (n, U)."""
+        return self.value(self.inner(x))
+
+    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run`."""
+        got = self.inner.run(x, ask)
+        output = self.value(got.output)
+        base = got.output - got.carried
+        # a base that is the score itself but for rounding has no slope to it
+        some = got.carried.abs() > 1e-12 * (got.output.abs() + base.abs())
+        rise = output - self.value(base)
+        slope = torch.where(some, rise / torch.where(some, got.carried, 1.0), 0.0)
+        return got.scaled(output, slope)
+
+    def accepts(self, rule: object) -> bool:
+        """As the inner layer."""
+        return self.inner.accepts(rule)
