@@ -22,6 +22,7 @@ from backlight.cli.common import (
     Quiet,
     Report,
     Seed,
+    Sheet,
     Top,
     app,
     check_outputs,
@@ -71,6 +72,7 @@ def anomalies(
     categorical: Annotated[list[str] | None, typer.Option(help="Column(s) to take as categories.")] = None,
     date: Annotated[list[str] | None, typer.Option(help="Column(s) to take as dates.")] = None,
     ids: Ids = None,
+    sheet: Sheet = None,
     ignore: Ignore = None,
     check: Annotated[
         bool, typer.Option(help="Plant faults in the table's own rows, to say how often the reasons are right.")
@@ -82,9 +84,9 @@ def anomalies(
 
     check_outputs(out, report, force)
     paths = expand(data)
-    frame = read_files(paths)
+    frame = read_files(paths, sheet=sheet)
     normal_paths = expand(normal or [])
-    reference = read_files(normal_paths) if normal_paths else None
+    reference = read_files(normal_paths, sheet=sheet) if normal_paths else None
     if reference is not None:
         frame, reference = same_columns(frame, reference, normal_paths)
     # Loads torch: not before the files are known to be good.

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from backlight.tables import Frame
 
 __all__ = [
-    "All", "Architecture", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Quiet", "Report", "Seed", "Top",
-    "app", "check_outputs", "class_names", "labels_of", "main", "network_inputs", "overrides_of", "plainly",
+    "All", "Architecture", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Quiet", "Report", "Seed",
+    "Sheet", "Top", "app", "check_outputs", "class_names", "labels_of", "main", "network_inputs", "overrides_of",
+    "plainly",
     "progress_bar", "require_columns", "split", "width",
 ]  # fmt: skip
 
@@ -40,7 +41,13 @@ app = typer.Typer(
     "survive a rewrite?",
 )
 
-Data = Annotated[list[str], typer.Argument(help="CSV, Parquet or Arrow files, or patterns such as 'logs/*.parquet'.")]
+Data = Annotated[
+    list[str],
+    typer.Argument(
+        help="CSV, spreadsheets, JSON, Parquet or Arrow, also packed; patterns such as 'logs/*.parquet'; - for "
+        "standard input."
+    ),
+]
 Model = Annotated[
     Path,
     typer.Argument(
@@ -56,6 +63,7 @@ Report = Annotated[Path | None, typer.Option(help="Write a report: .html.")]
 Force = Annotated[bool, typer.Option(help="Replace outputs that exist.")]
 Seed = Annotated[int, typer.Option(min=0, help="Decides the split into fitted and held-out rows.")]
 Ignore = Annotated[list[str] | None, typer.Option(help="Column(s) to leave out; repeat, or separate by commas.")]
+Sheet = Annotated[str | None, typer.Option(help="A spreadsheet's sheet: its name, or its number from 1.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Column(s) that name a row.")]
 Architecture = Annotated[
     str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")

@@ -18,6 +18,7 @@ from backlight.cli.common import (
     Quiet,
     Report,
     Seed,
+    Sheet,
     Top,
     app,
     check_outputs,
@@ -80,6 +81,7 @@ def explain(
     over: Annotated[bool, typer.Option("--over", help="Pictures: the maps over the picture in the PNG.")] = False,
     trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
     ids: Ids = None,
+    sheet: Sheet = None,
     ignore: Ignore = None,
     quiet: Quiet = False,
 ) -> None:
@@ -97,18 +99,20 @@ def explain(
     from backlight.anomaly.workflow import explain_table
     from backlight.classical import neuralize
     from backlight.classical.files import load_model
+    from backlight.tables.columns import as_numbers
     from backlight.tables.files import expand, file_hash, read_files
 
     check_outputs(out, report, force)
     paths = expand(data)
     loaded = load_model(model, trust or [])
     explained = neuralize(loaded, score=score)
-    frame = read_files(paths)
+    frame = read_files(paths, sheet=sheet)
     left_out = [*split(ids), *split(ignore)]
     overrides = overrides_of(identifier=ids, ignored=ignore)
     require_columns(frame, overrides)
     inputs = frame.select([name for name in frame.names if name not in left_out])
     _require_known(inputs, explained.front.names, explained.front.named)
+    inputs = as_numbers(inputs, [inputs.names[j] for j in _numbers_of(explained.front, inputs)])
     if not _is_detector(explained, rules, target):
         if normal:
             raise ArgumentError("--normal is for anomaly detectors, and this model's score is not one: leave it out")
@@ -124,8 +128,9 @@ def explain(
     normal_paths = expand(normal or [])
     reference = None
     if normal_paths:
-        reference = read_files(normal_paths)
+        reference = read_files(normal_paths, sheet=sheet)
         reference = reference.select([name for name in reference.names if name not in left_out])
+        reference = as_numbers(reference, [reference.names[j] for j in _numbers_of(explained.front, reference)])
     with progress_bar(quiet) as progress:
         found = explain_table(
             network, inputs, normal=reference, labels=labels_of(frame, split(ids)), top=None if explain_all else top,
@@ -133,6 +138,14 @@ def explain(
         )  # fmt: skip
     provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
     deliver(found, frame, f"{model.name} on {paths[0].name}", out, report, force, quiet, provenance)
+
+
+def _numbers_of(front: Any, frame: Frame) -> list[int]:
+    """Positions in the table of the columns in which the model takes numbers."""
+    numbers = front.used - set(front.vocabulary.codes)
+    if not (front.named and frame.named):
+        return [j for j in sorted(numbers) if j < len(frame.names)]
+    return [frame.names.index(front.names[j]) for j in sorted(numbers) if front.names[j] in frame.names]
 
 
 def _is_detector(explained: Any, rules: str, target: str | None) -> bool:

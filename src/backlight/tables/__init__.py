@@ -1,11 +1,12 @@
 """Tables of every kind in, the same kind out.
 
-``frame``    any table in memory (NumPy, pandas, polars, pyarrow, scipy sparse, torch) as one `Frame`
-``files``    CSV, Parquet and Arrow files as one `Frame`, and atomic writing
-``columns``  what a column is: number, category, date, identifier, constant
+``frame``         any table in memory (NumPy, pandas, polars, pyarrow, scipy sparse, torch) as one `Frame`
+``files``         files as one `Frame`, and atomic writing
+``readers``       one file for each kind of file: CSV, spreadsheets, JSON, Parquet, Arrow
+``columns``       what a column is: number, category, date, identifier, constant
+``numbers``, ``dates``, ``placeholders``   what cells mean, decided for a whole column
 
-Imports only `backlight.errors`. A new kind of table is a branch of `read_frame`; a new file format an entry
-of `files.READERS`.
+Imports only `backlight.errors`. A new kind of table is a branch of `as_frame`; a new file format a file in `readers`.
 """
 
 from backlight.tables.frame import Frame, as_frame, frame_like

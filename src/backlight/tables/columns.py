@@ -19,7 +19,7 @@ from backlight.tables.frame import Frame, Unreadable, is_missing
 from backlight.tables.numbers import MISSING_IN_NUMBERS, Numbers, decimal_mark, read_numbers
 from backlight.tables.placeholders import find_placeholder
 
-__all__ = ["KINDS", "Column", "Written", "understand"]
+__all__ = ["KINDS", "Column", "Written", "as_numbers", "understand"]
 
 KINDS = ("number", "category", "date", "identifier", "ignored")
 
@@ -146,6 +146,18 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
             )
         columns.append(column)
     return columns
+
+
+def as_numbers(frame: Frame, names: Sequence[str]) -> Frame:
+    """The table with these columns as numbers, where they are numbers written as text, and what was decided noted."""
+    wanted = [name for name in names if frame.column(name).dtype == object and _is_text(frame.column(name))]
+    if not wanted:
+        return frame
+    found = {column.name: column for column in understand(frame) if column.name in wanted}
+    read = {name: column for name, column in found.items() if column.cells.dtype == np.float64}
+    columns = tuple(read[n].cells if n in read else c for n, c in zip(frame.names, frame.columns, strict=True))
+    notes = (*frame.notes, *(said for column in read.values() for said in column.notes))
+    return replace(frame, columns=columns, source=None, notes=notes)
 
 
 def _is_text(cells: np.ndarray) -> bool:

@@ -6,19 +6,22 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backlight.errors import ColumnsError, ExistingFileError, FileError, MissingFileError, listed, require
-from backlight.tables.frame import Frame, as_frame
+from backlight.tables.frame import Frame
+from backlight.tables.readers.source import STANDARD_INPUT, located
 
 __all__ = ["atomic", "check_output", "expand", "file_hash", "read_files", "write_table"]
 
-_WITH_COMMA, _WITH_POINT = re.compile(r"\s*-?\d+,\d+\s*"), re.compile(r"\s*-?\d+\.\d+\s*")
-_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-_MISSING = ["", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "?"]
+_TOTAL = re.compile(
+    r"(grand\s|sub)?(total|sum|summe|gesamt|average|mean|mittelwert|totaal|итого|合[計计])", re.IGNORECASE
+)
 
 
 def expand(patterns: Sequence[str]) -> list[Path]:
@@ -26,7 +29,11 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
         path = Path(pattern)
-        found = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+        found = (
+            [path]
+            if path.exists() or path == STANDARD_INPUT
+            else [Path(p) for p in sorted(glob.glob(pattern, recursive=True))]
+        )
         if not found:
             raise MissingFileError(f"{pattern}: no such file (and no file matches it as a pattern)")
         paths += found
@@ -36,121 +43,77 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     return paths
 
 
-def read_files(paths: Sequence[Path]) -> Frame:
-    """Read one table from one or several files of the same columns."""
-    pyarrow = require("pyarrow", "cli", "reading files")
-    tables = [_read(path, pyarrow) for path in paths]
-    first = tables[0].column_names
+def read_files(paths: Sequence[Path], *, sheet: str | None = None) -> Frame:
+    """Read one table from one or several files of the same columns.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        ``-`` is standard input.
+    sheet : str, optional
+        A spreadsheet's sheet, by name or by number from 1.
+
+    Returns
+    -------
+    Frame
+        Of kind "file"; ``notes`` say what had to be decided.
+    """
+    from backlight.tables.readers import Options, read_table
+
+    tables = [read_table(path, Options(sheet)) for path in paths]
+    names, notes = tables[0].names, list(tables[0].notes)
     for path, table in zip(paths, tables, strict=True):
-        if table.column_names != first:
-            other = sorted(set(table.column_names) ^ set(first)) or ["the same ones, in another order"]
+        if table.names != names:
+            other = sorted(set(table.names) ^ set(names)) or ["the same ones, in another order"]
             raise ColumnsError(
                 f"{path} has other columns than {paths[0]} ({listed(other)}): give files of the same columns"
             )
-    try:
-        whole = pyarrow.concat_tables(tables, promote_options="permissive")
-    except pyarrow.ArrowInvalid as error:
-        raise ColumnsError(f"the files hold different types in one column ({_line(error)})") from error
-    if whole.num_rows == 0:
+        notes += [f"{path.name}: {said}" for said in table.notes if table is not tables[0] and said not in notes]
+    columns = tables[0].columns
+    if len(tables) > 1:
+        columns = tuple(_joined([table.columns[j] for table in tables]) for j in range(len(names)))
+    if len(columns[0]) == 0:
         raise FileError(f"{listed(paths)}: the file has columns but no rows")
-    return as_frame(whole)
+    columns = _without_total(columns, notes)
+    return Frame(tuple(names), columns, "file", True, notes=tuple(notes))
 
 
-def _read(path: Path, pyarrow: Any) -> Any:
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise FileError(
-            f"{path}: cannot read files that end in {path.suffix or 'nothing'!r}; known are {listed(READERS, 12)}"
-        )
-    if path.stat().st_size == 0:
-        raise FileError(f"{path} is empty")
-    try:
-        table = reader(path)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowException, OSError) as error:
-        raise FileError(f"{path} cannot be read: {_line(error)}") from error
-    twice = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-    if twice:
-        raise ColumnsError(f"{path}: column names occur twice: {listed(twice)}; rename them")
-    return table
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One column of several files: as texts where they do not agree on its type."""
+    if len({part.dtype.kind for part in parts}) == 1:
+        return np.concatenate(parts)
+    empty = [part.dtype == np.float64 and bool(np.isnan(part).all()) for part in parts]
+    others = {part.dtype.kind for part, nothing in zip(parts, empty, strict=True) if not nothing}
+    if len(others) == 1 and others <= {"M", "m"}:
+        gone = f"{others.pop()}8[s]"
+        return np.concatenate([np.full(len(p), "NaT", gone) if e else p for p, e in zip(parts, empty, strict=True)])
+    return np.concatenate([part if part.dtype == object else _as_texts(part) for part in parts])
 
 
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:197] + "..."
+def _as_texts(cells: np.ndarray) -> np.ndarray:
+    out = np.empty(len(cells), dtype=object)
+    out[:] = [None if v != v else f"{v:.15g}" if cells.dtype.kind == "f" else str(v) for v in cells]
+    return out
 
 
-def _read_csv(path: Path) -> Any:
-    csv = require("pyarrow.csv", "cli", "reading CSV")
-    head = _head(path)
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(head)
-    try:
-        table = csv.read_csv(
-            path,
-            parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=csv.ConvertOptions(
-                null_values=_MISSING,
-                strings_can_be_null=True,
-                decimal_point="," if delimiter == ";" and _decimal_comma(head) else ".",
-            ),
-        )
-        _ = table.column_names  # decoded only here
-        if any(str(kind) == "binary" for kind in table.schema.types):  # what pyarrow makes of text that is no UTF-8
-            raise _encoding_error(path)
-    except FileError:
-        raise
-    except ValueError as error:  # pyarrow's own errors are ValueErrors
-        if "UTF8" in str(error) or "UTF-8" in str(error) or "utf-8" in str(error):
-            raise _encoding_error(path) from error
-        raise
-    return table
-
-
-def _head(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(1 << 16)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in start:
-        raise _encoding_error(path)
-    return start.decode("utf-8-sig", errors="replace")
-
-
-def _encoding_error(path: Path) -> FileError:
-    return FileError(
-        f"{path} is not UTF-8 text: save it as 'CSV UTF-8', or convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
-    )
-
-
-def _delimiter(head: str) -> str:
-    line = re.sub(r'"[^"]*"', "", head.splitlines()[0] if head else "")
-    return max(",;\t|", key=lambda mark: (line.count(mark), mark == ","))
-
-
-def _decimal_comma(head: str) -> bool:
-    """Whether cells between semicolons look like 1,5 more often than like 1.5 (1.3.2024 is neither)."""
-    cells = head.replace('"', "").replace("\r", "").replace("\n", ";").split(";")
-    return sum(bool(_WITH_COMMA.fullmatch(c)) for c in cells) > sum(bool(_WITH_POINT.fullmatch(c)) for c in cells)
-
-
-def _read_parquet(path: Path) -> Any:
-    table = require("pyarrow.parquet", "cli", "reading Parquet").read_table(path)
-    return table.drop_columns([name for name in table.column_names if _PANDAS_INDEX.fullmatch(name)])
-
-
-def _read_arrow(path: Path) -> Any:
-    return require("pyarrow.feather", "cli", "reading Arrow").read_table(path)
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".txt": _read_csv,
-    ".parquet": _read_parquet,
-    ".pq": _read_parquet,
-    ".arrow": _read_arrow,
-    ".feather": _read_arrow,
-    ".ipc": _read_arrow,
-}
+def _without_total(columns: tuple[np.ndarray, ...], notes: list[str]) -> tuple[np.ndarray, ...]:
+    """Leave out a last row of totals: called so, or without a text, and each of its numbers the sum of the others'."""
+    n = len(columns[0])
+    numbers = [c for c in columns if c.dtype == np.float64 and not np.isnan(c[-1])]
+    texts = [str(c[-1]) for c in columns if c.dtype == object and c[-1] is not None and str(c[-1]).strip()]
+    called = any(_TOTAL.match(text.strip()) for text in texts)
+    if n < 5 or not numbers or not (called or (not texts and len(numbers) < len(columns))):
+        return columns
+    sums = [np.nansum(c[:-1]) for c in numbers]
+    means = [total / max(1, int((~np.isnan(c[:-1])).sum())) for total, c in zip(sums, numbers, strict=True)]
+    right = [
+        any(abs(c[-1] - told) <= 1e-6 * np.nansum(np.abs(c[:-1])) + 0.006 for told in pair) and c[-1] != 0
+        for c, *pair in zip(numbers, sums, means, strict=True)
+    ]
+    if sum(right) < (1 if called else max(1, len(right))) or sum(right) < 0.5 * len(right):
+        return columns
+    notes.append(f"The last row holds totals ({texts[0] if texts else 'without a name'}) and is left out.")
+    return tuple(column[:-1] for column in columns)
 
 
 def write_table(columns: dict[str, Any], path: Path, *, force: bool) -> None:
@@ -188,7 +151,7 @@ def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {_line(error)}") from error
+        raise FileError(f"{path} cannot be written: {' '.join(str(error).split())[:160]}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -197,7 +160,7 @@ def file_hash(paths: Sequence[Path]) -> str:
     """SHA-256 over the files' bytes, in order."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
+        with located(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["MISSING", "MISSING_IN_NUMBERS", "PLAIN", "Numbers", "decimal_mark", "read_numbers"]
+__all__ = ["MISSING", "MISSING_IN_NUMBERS", "PLAIN", "Numbers", "decimal_mark", "looks_like_a_number", "read_numbers"]
 
 # What the usual programs write for "no value".
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "NULL", "null", "None", "<NA>", "?")
@@ -85,6 +85,11 @@ def decimal_mark(texts: Sequence[str]) -> str | None:
             point += a and not b
             comma += b and not a
     return None if point == comma else "." if point > comma else ","
+
+
+def looks_like_a_number(text: str) -> bool:
+    """Whether a single text is a number in some convention."""
+    return PLAIN.fullmatch(text) is not None or _apart(text) is not None
 
 
 def read_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str | None = None) -> Numbers | None:

@@ -1,0 +1,57 @@
+"""Spreadsheets: Excel's .xlsx, .xlsm, .xlsb and .xls, and OpenDocument's .ods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backlight.errors import ColumnsError, FileError, listed, require
+from backlight.tables.readers.layout import find_layout
+from backlight.tables.readers.registry import Options, Table, reader
+from backlight.tables.readers.source import Source
+from backlight.tables.readers.typed import columns_of
+
+__all__ = ["read_spreadsheet"]
+
+_LOOKED_AT = 300
+
+
+@reader(
+    "a spreadsheet", endings=(".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"), starts=(b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+)
+def read_spreadsheet(source: Source, options: Options) -> Table:
+    """Read one sheet: the one that is asked for, otherwise the first that holds anything."""
+    fastexcel = require("fastexcel", "cli", "reading spreadsheets")
+    if source.packing:
+        with source.open() as stream:
+            book = fastexcel.read_excel(stream.read())
+    else:
+        book = fastexcel.read_excel(str(source.path))
+    name, notes = _sheet(book, source.name, options.sheet)
+    top = book.load_sheet(name, header_row=None, skip_rows=0, n_rows=_LOOKED_AT, dtypes="string").to_arrow()
+    rows = [[cell or "" for cell in row] for row in zip(*top.to_pydict().values(), strict=True)]
+    if not any(any(row) for row in rows):
+        raise FileError(f"{source.name}: the sheet {name!r} is empty")
+    layout = find_layout(rows, range(1, len(rows) + 1))
+    held = book.load_sheet(
+        name, header_row=None, skip_rows=layout.start, schema_sample_rows=None, skip_whitespace_tail_rows=True
+    ).to_arrow()
+    _, columns = columns_of(held)
+    names = [*layout.names, *[""] * (len(columns) - len(layout.names))][: len(columns)]
+    return Table(tuple(names), tuple(columns), (*notes, *layout.notes))
+
+
+def _sheet(book: Any, file: str, asked: str | None) -> tuple[str, list[str]]:
+    sheets = list(book.sheet_names)
+    if asked is not None:
+        if asked in sheets:
+            return asked, []
+        if asked.isdigit() and 1 <= int(asked) <= len(sheets):
+            return sheets[int(asked) - 1], []
+        raise ColumnsError(f"{file} has no sheet {asked!r}: its sheets are {listed(sheets)}")
+    if len(sheets) == 1:
+        return sheets[0], []
+    filled = [s for s in sheets if book.load_sheet(s, header_row=None, n_rows=5).to_arrow().num_rows]
+    if not filled:
+        raise FileError(f"{file}: all sheets are empty")
+    others = listed((s for s in sheets if s != filled[0]), 5)
+    return filled[0], [f"The sheet {filled[0]!r} is read, not {others}: choose with --sheet."]
