@@ -1,0 +1,66 @@
+"""The documentation: `sphinx-build -W docs site`; opens offline, executes the course, needs no network."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from _generate import house, supported
+
+from backlight._version import __version__
+
+project = "backlight"
+author = "The backlight engineers"
+release = __version__
+copyright = author  # noqa: A001 - Sphinx's name
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_gallery.gen_gallery",
+]
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_generate.py", "gallery_source/*", "**/README.rst", "jupyter_execute"]
+suppress_warnings = ["config.cache"]
+
+# the course is executed when the pages are built; an error in a cell fails the build
+nb_execution_mode = "force"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery_source",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "plot_gallery": True,
+    "min_reported_time": 1000,
+    "download_all_examples": False,
+}
+
+autodoc_typehints = "signature"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = False
+
+html_theme = "furo"
+html_static_path = ["_static"]
+html_title = "backlight"
+html_copy_source = False
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# mathematics is set by a copy of MathJax where one is installed beside the pages, else shown as text
+mathjax_path = "mathjax/tex-mml-chtml.js"
+
+
+def setup(_: object) -> None:
+    """Write the generated pages before the sources are read."""
+    house(HERE / "_static" / "house.svg")
+    supported(HERE / "supported.md")
