@@ -193,9 +193,9 @@ def test_files_that_hold_no_explanation_are_refused(tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
     with pytest.raises(FileError, match="holds no explanation"):
         Explanation.load(tmp_path / "other.parquet")
-    with pytest.raises(FileError, match="not a readable Parquet file"):
+    with pytest.raises(FileError, match="cannot be read as an explanation"):
         Explanation.load(tmp_path / "broken.parquet")
-    with pytest.raises(FileError, match="not a readable safetensors file"):
+    with pytest.raises(FileError, match="cannot be read as an explanation"):
         Explanation.load(tmp_path / "broken.safetensors")
     with pytest.raises(MissingFileError, match="is not a file"):
         Explanation.load(tmp_path / "nothing.parquet")

@@ -897,7 +897,7 @@ def test_what_a_file_cannot_hold_is_asked_for(net, digits, tmp_path):
     with pytest.raises(FileError, match="exists"):
         p.save(tmp_path / "p.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"not one")
-    with pytest.raises(FileError, match="not a readable"):
+    with pytest.raises(FileError, match="cannot be read as prototypes"):
         backlight.Prototypes.load(tmp_path / "bad.safetensors")
 
 

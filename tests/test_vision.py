@@ -127,7 +127,7 @@ def test_an_exported_program_is_explained(digits):
         (["digits.safetensors", "digit-0.png"], "say --architecture"),
         (["digits.safetensors", "digit-0.png", "--architecture", "squeezenet1_0"], "are not those of 'squeezenet1_0' (missing"),
         (["digits.safetensors", "nowhere.png", "--architecture", "digits"], "nowhere.png"),
-        (["digits.safetensors", "digits.safetensors", "--architecture", "digits"], "not a readable picture"),
+        (["digits.safetensors", "digits.safetensors", "--architecture", "digits"], "cannot be read as a picture"),
         (["digits.safetensors", "digit-0.png", "--architecture", "digits", "--preprocess", "blue"], "imagenet, unit, grey"),
         (["digits.safetensors", "digit-0.png", "--architecture", "digits", "--preprocess", "grey", "--size", "8", "--method", "magic"], "no preset (epsilon"),
         (["digits.safetensors", "digit-0.png", "--architecture", "digits", "--preprocess", "grey", "--size", "8", "--target", "10"], "out of range"),

@@ -360,7 +360,7 @@ class Prototypes:
         """Read what `save` wrote. No code is run from the file."""
         from backlight._prototype.storage import load
 
-        return cls(**load(Path(path)))
+        return load(Path(path))
 
     def replay(self, model: Any, **options: Any) -> Prototypes:
         """Make loaded prototypes again with the model, bit for bit on the same machine.

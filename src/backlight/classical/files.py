@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backlight.errors import FileError, MissingFileError, UntrustedModelError, listed
+from backlight.errors import FileError, MissingFileError, UntrustedModelError, listed, reading
 
 __all__ = ["load_model"]
 
@@ -51,6 +52,10 @@ _VETTED = frozenset(
 )  # fmt: skip
 
 
+# Bytes that any model may unpack to, and how many times its own size a larger one may.
+_UNPACKED, _RATIO = 1 << 28, 50
+
+
 def load_model(path: Path, trust: Sequence[str] = ()) -> Any:
     """Load a model that was saved with skops.
 
@@ -77,21 +82,36 @@ def load_model(path: Path, trust: Sequence[str] = ()) -> Any:
             f'where you trust it: python -c "import {reader.split(".")[0]}, skops.io; '
             f"skops.io.dump({source}, '{path.with_suffix('.skops').name}')\""
         )
-    from skops import io
+    from skops import io as skops
 
-    if not zipfile.is_zipfile(path) or "schema.json" not in zipfile.ZipFile(path).namelist():
-        raise FileError(f"{path} is not a model saved with skops: save it with skops.io.dump(model, 'model.skops')")
-    try:
-        unknown = set(io.get_untrusted_types(file=path))
-    except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise FileError(f"{path} cannot be read as a skops model ({error})") from error
+    with reading(path, "a model saved with skops"):
+        # one reading of the file: what is checked is what is loaded
+        data = path.read_bytes()
+        _require_plain(data, path)
+        unknown = set(skops.get_untrusted_types(data=data))
     refused = sorted(unknown - _VETTED - set(trust))
     if refused:
         flags = " ".join(f"--trust {name}" for name in refused)
         raise UntrustedModelError(
             f"{path} holds types that are not known to be safe: {listed(refused)}. If you trust its author, add {flags}"
         )
-    return io.load(path, trusted=sorted(unknown))
+    with reading(path, "a model saved with skops"):
+        return skops.loads(data, trusted=sorted(unknown))
+
+
+def _require_plain(data: bytes, path: Path) -> None:
+    """Refuse an archive without a schema, with a member twice, or one that would fill the memory."""
+    if not zipfile.is_zipfile(io.BytesIO(data)):
+        raise FileError(f"{path} is not a model saved with skops: save it with skops.io.dump(model, 'model.skops')")
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        size = sum(info.file_size for info in archive.infolist())
+    if "schema.json" not in names:
+        raise FileError(f"{path} is not a model saved with skops: save it with skops.io.dump(model, 'model.skops')")
+    if len(set(names)) != len(names):
+        raise UntrustedModelError(f"{path} holds a member twice: it is not opened")
+    if size > max(_UNPACKED, _RATIO * len(data)):
+        raise FileError(f"{path} would unpack to {size:,} bytes from {len(data):,}: it is not opened")
 
 
 def _is_pickle(path: Path) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from backlight._version import __version__
-from backlight.errors import ArgumentError, BacklightError, DataError
+from backlight.errors import ArgumentError, BacklightError, DataError, MissingFileError, reading
 
 try:
     import typer
@@ -181,20 +181,18 @@ def class_names(path: Path | None) -> list[str] | None:
         return None
     import json
 
-    from backlight.errors import FileError, MissingFileError
-
     if not path.is_file():
         raise MissingFileError(f"{path} is not there")
-    text = path.read_text(encoding="utf-8")
-    if path.suffix != ".json":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
+    with reading(path, "class names: one a line, a JSON list, or an object by index"):
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return [line.strip() for line in text.splitlines() if line.strip()]
         held = json.loads(text)
         if isinstance(held, dict):
             held = [held[key] for key in sorted(held, key=int)]
+        if not isinstance(held, list):
+            raise TypeError(f"it holds {type(held).__name__}")
         return [str(item[-1] if isinstance(item, list) else item) for item in held]
-    except (ValueError, TypeError, IndexError) as error:
-        raise FileError(f"{path} does not hold class names: a JSON list, or an object by index ({error})") from error
 
 
 def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | None) -> tuple[Any, list[str] | None]:
@@ -209,16 +207,23 @@ def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | No
         prepare = preprocessing(preprocess, size)
         return prepare.inputs([prepare.pixels(path) for path in paths[:rows]]), None
     if kinds == {".npy"}:
-        try:
-            parts = [np.load(path, allow_pickle=False) for path in paths]
-        except ValueError as error:
-            raise DataError(f"{paths[0].name} is no array of numbers: {error}") from error
-        return np.concatenate(parts)[:rows], None
+        return np.concatenate([array_of(path) for path in paths])[:rows], None
     frame = read_files(paths)
     for name, column in zip(frame.names, frame.columns, strict=True):
         if column.dtype != np.float64:
             raise DataError(f"column {name!r} is not of numbers: a network reads numbers alone")
     return frame.take(slice(0, rows)).matrix(), list(frame.names)
+
+
+def array_of(path: Path) -> Any:
+    """The numbers of a .npy file, without its pickles; a header that promises more than there is is no array."""
+    import numpy as np
+
+    with reading(path, "an array of numbers"):
+        array = np.lib.format.open_memmap(path, mode="r")
+        if array.dtype.kind not in "fiub" or array.ndim == 0:
+            raise DataError(f"{path} is no array of numbers: it holds {array.dtype}, {array.ndim} axes")
+        return np.array(array)
 
 
 def main() -> None:

@@ -279,7 +279,7 @@ class Explanation:
         """Read what `save` wrote."""
         from backlight.explanation.storage import load
 
-        return Explanation(**load(Path(path)))
+        return load(Path(path))
 
     def __repr__(self) -> str:
         from backlight.explanation.display import as_text

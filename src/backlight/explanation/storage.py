@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backlight.errors import FileError, MissingFileError, require
+from backlight.errors import FileError, MissingFileError, reading, require
 from backlight.explanation.ledger import Ledger
 from backlight.tables.files import atomic
 
@@ -34,14 +34,17 @@ def save(ex: Explanation, path: Path, *, force: bool) -> None:
         writers[path.suffix](ex, temporary)
 
 
-def load(path: Path) -> dict[str, Any]:
-    """Read what `save` wrote: the fields of an explanation."""
+def load(path: Path) -> Explanation:
+    """Read what `save` wrote."""
+    from backlight.explanation.core import Explanation
+
     if not path.is_file():
         raise MissingFileError(f"{path} is not a file: give the path of an explanation saved with Explanation.save")
     readers = {".parquet": _load_parquet, ".safetensors": _load_safetensors}
     if path.suffix not in readers:
         raise FileError(f"cannot load an explanation from {path.name!r}: it must be a .parquet or .safetensors file")
-    return readers[path.suffix](path)
+    with reading(path, "an explanation"):
+        return Explanation(**readers[path.suffix](path))
 
 
 def _header(ex: Explanation) -> dict[str, Any]:
@@ -118,14 +121,11 @@ def _save_safetensors(ex: Explanation, path: Path) -> None:
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        with safe_open(path, "np") as file:
-            head = _parse((file.metadata() or {}).get("backlight"), path)
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except SafetensorError as error:
-        raise FileError(f"{path} is not a readable safetensors file ({error})") from error
+    with safe_open(path, "np") as file:
+        head = _parse((file.metadata() or {}).get("backlight"), path)
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     if "data" in head:
         arrays["data"] = np.array(head["data"], dtype=object)
     return _build(head, arrays, path)
@@ -153,12 +153,9 @@ def _save_parquet(ex: Explanation, path: Path) -> None:
 
 
 def _load_parquet(path: Path) -> dict[str, Any]:
-    pyarrow = require("pyarrow", "cli", "loading Parquet")
     parquet = require("pyarrow.parquet", "cli", "loading Parquet")
-    try:
-        table = parquet.read_table(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise FileError(f"{path} is not a readable Parquet file ({error})") from error
+    # the file itself: a folder of the same name would be read as a partitioned table
+    table = parquet.ParquetFile(path).read()
     head = _parse((table.schema.metadata or {}).get(b"backlight"), path)
     columns = [np.asarray(table[name]) for name in head["columns"]]
     arrays = {name: np.array(value) for name, value in head["arrays"].items()}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from backlight.errors import ArgumentError, FileError, listed, require
+from backlight.errors import ArgumentError, listed, reading, require
 
 __all__ = ["PREPROCESSINGS", "Preprocessing", "preprocessing"]
+
+
+# What Pillow decodes itself; for PostScript it would start another program.
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +50,11 @@ class Preprocessing:
     def pixels(self, path: Path) -> np.ndarray:
         """A picture as the network sees it, before normalisation: (crop, crop, channels), bytes."""
         image = require("PIL.Image", "plot", "reading pictures")
-        try:
-            with image.open(path) as opened:
+        with reading(path, "a picture"), warnings.catch_warnings():
+            # a picture of more pixels than any camera takes is one that would fill the memory
+            warnings.simplefilter("error", image.DecompressionBombWarning)
+            with image.open(path, formats=_FORMATS) as opened:
                 picture = opened.convert("L" if len(self.mean) == 1 else "RGB")
-        except (OSError, image.DecompressionBombError) as error:
-            raise FileError(f"{path} is not a readable picture ({error})") from error
         width, height = picture.size
         if self.resize is None:
             picture = picture.resize((self.crop, self.crop), image.Resampling.BILINEAR)
