@@ -15,7 +15,7 @@ import torch
 from backlight._explain import explain, versions
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.subject import Subject
-from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed
+from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed, reading
 from backlight.explanation import Explanation
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
@@ -360,7 +360,8 @@ class Prototypes:
         """Read what `save` wrote. No code is run from the file."""
         from backlight._prototype.storage import load
 
-        return load(Path(path))
+        with reading(Path(path), "prototypes"):
+            return cls(**load(Path(path)))
 
     def replay(self, model: Any, **options: Any) -> Prototypes:
         """Make loaded prototypes again with the model, bit for bit on the same machine.

@@ -15,7 +15,7 @@ from backlight._prototype.again import make
 from backlight._prototype.problem import Certificate
 from backlight._prototype.subject import subject_of
 from backlight.constraints import Constraint
-from backlight.errors import ArgumentError, FileError, MissingFileError, reading
+from backlight.errors import ArgumentError, FileError, MissingFileError
 from backlight.tables.files import atomic
 from backlight.targets import Target
 from backlight.targets.outputs import Along, Logit, LogProbability
@@ -69,19 +69,12 @@ def save(p: Prototypes, path: Path, *, force: bool) -> None:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, temporary, {"backlight": text})
 
 
-def load(path: Path) -> Prototypes:
-    """Read what `save` wrote."""
-    from backlight._prototype.result import Prototypes
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote: the fields of `Prototypes`."""
+    from safetensors import safe_open
 
     if not path.is_file():
         raise MissingFileError(f"{path} is not a file: give the path of prototypes saved with Prototypes.save")
-    with reading(path, "prototypes"):
-        return Prototypes(**_fields(path))
-
-
-def _fields(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
     with safe_open(path, "np") as file:
         text = (file.metadata() or {}).get("backlight")
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping

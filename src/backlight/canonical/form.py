@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from backlight.engine.graph import by_name, named
 from backlight.rules import Elementwise, LinearMap
 
 __all__ = [
@@ -46,6 +47,13 @@ class Value(ABC):
 
     name: str
     shape: tuple[int, ...] = field(default=(), kw_only=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: by_name(getattr(self, one.name)) for one in fields(self)}
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        for name, value in held.items():
+            setattr(self, name, named(value))
 
     @abstractmethod
     def sources(self) -> Iterator[Value]:

@@ -193,6 +193,7 @@ class NeuralizedModel(nn.Module):
         self._estimator = estimator
         self._transform = transform
         self._whole = estimator if whole is None else whole
+        self.columns: tuple[str, ...] | None = None
         # Scores that a class inherits are all compared before any is trusted.
         inputs = Inputs(features, len(front.names), front.pullback, dtype)
         others = [other for other in head.scores.values() if inherited and other.name != name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -94,6 +95,7 @@ class Neuralize:
         network = NeuralizedModel(
             parts.estimator, parts.transform, front, features, head, score, dtype, model, inherited
         )
+        network.columns = None if columns is None else tuple(columns)
         if inherited and not features.vocabulary.codes:
             _compared_early(network)
         return network
@@ -109,6 +111,30 @@ class Neuralize:
         check_fitted(estimator)
         return function(estimator)
 
+
+def _travelling(network: NeuralizedModel) -> tuple[Any, ...]:
+    """A network travels as the model that it was made of, and with what was changed in it since."""
+    made = (network._whole, network.score.name, network.dtype, network.columns)
+    return _arrived, (*made, {name: value.cpu() for name, value in network.state_dict().items()}, network.training)
+
+
+def _arrived(
+    model: Any,
+    score: str,
+    dtype: torch.dtype,
+    columns: tuple[str, ...] | None,
+    tensors: dict[str, Any],
+    training: bool,
+) -> NeuralizedModel:
+    network = neuralize(model, score=score, dtype=dtype, columns=columns)
+    own = network.state_dict()
+    if any(not torch.equal(value, own[name]) for name, value in tensors.items()):
+        network.load_state_dict(tensors)
+    return network.train(training)
+
+
+# Its layers are built of functions, which pickle cannot name.
+copyreg.pickle(NeuralizedModel, _travelling)
 
 _PRIVATE = "backlight.classical.frontend.pipeline.Collapsed"
 _NO_SCORE = "it has no score for new rows; give its labels to backlight.classical.KernelClusters(...).fit(X, labels)"

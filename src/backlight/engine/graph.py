@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Graph", "Node", "Ref", "references"]
+__all__ = ["Graph", "Node", "Ref", "by_name", "named", "references"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,30 @@ class Ref:
     """The value of an earlier node, among the arguments of a later one."""
 
     index: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    """The name of an operator of torch, which pickle has no way to write."""
+
+    namespace: str
+    name: str
+    overload: str
+
+
+def by_name(value: Any) -> Any:
+    """An operator of torch as its name; anything else as it is."""
+    if not isinstance(value, torch._ops.OpOverload):
+        return value
+    namespace, _, name = value.name().partition(".")[0].partition("::")
+    return _Operator(namespace, name, value._overloadname)
+
+
+def named(value: Any) -> Any:
+    """What `by_name` named."""
+    if not isinstance(value, _Operator):
+        return value
+    return getattr(getattr(getattr(torch.ops, value.namespace), value.name), value.overload)
 
 
 @dataclass(slots=True)
@@ -55,6 +79,13 @@ class Node:
     shape: tuple[int, ...] | None = None
     dtype: torch.dtype | None = None
     rows: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {one.name: by_name(getattr(self, one.name)) for one in fields(self)}
+
+    def __setstate__(self, held: dict[str, Any]) -> None:
+        for name, value in held.items():
+            setattr(self, name, named(value))
 
     @property
     def inputs(self) -> list[int]:

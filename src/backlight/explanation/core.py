@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from backlight.errors import ArgumentError, NameNotFound, listed, require
+from backlight.errors import ArgumentError, NameNotFound, listed, reading, require
 from backlight.explanation.ledger import Ledger
 from backlight.explanation.plots import Plots
 from backlight.tables import frame_like
@@ -125,6 +125,13 @@ class Explanation:
         put(self, "provenance", MappingProxyType(dict(self.provenance)))
         for name in ("annotations", "layers"):
             put(self, name, MappingProxyType({k: _frozen(np.asarray(v)) for k, v in getattr(self, name).items()}))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # the views that make it immutable do not travel; building it makes them anew
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        plain = {name: dict(value) if isinstance(value, MappingProxyType) else value for name, value in held.items()}
+        plain["output"] = np.asarray(plain["output"])
+        return _built, (type(self), plain)
 
     @property
     def _tabular(self) -> bool:
@@ -279,7 +286,8 @@ class Explanation:
         """Read what `save` wrote."""
         from backlight.explanation.storage import load
 
-        return load(Path(path))
+        with reading(Path(path), "an explanation"):
+            return Explanation(**load(Path(path)))
 
     def __repr__(self) -> str:
         from backlight.explanation.display import as_text
@@ -290,6 +298,10 @@ class Explanation:
         from backlight.explanation.display import as_html
 
         return as_html(self)
+
+
+def _built(cls: type[Explanation], held: dict[str, Any]) -> Explanation:
+    return cls(**held)
 
 
 def _is_everything(key: Any) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backlight.errors import FileError, MissingFileError, reading, require
+from backlight.errors import FileError, MissingFileError, require
 from backlight.explanation.ledger import Ledger
 from backlight.tables.files import atomic
 
@@ -34,17 +34,14 @@ def save(ex: Explanation, path: Path, *, force: bool) -> None:
         writers[path.suffix](ex, temporary)
 
 
-def load(path: Path) -> Explanation:
-    """Read what `save` wrote."""
-    from backlight.explanation.core import Explanation
-
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote: the fields of an explanation."""
     if not path.is_file():
         raise MissingFileError(f"{path} is not a file: give the path of an explanation saved with Explanation.save")
     readers = {".parquet": _load_parquet, ".safetensors": _load_safetensors}
     if path.suffix not in readers:
         raise FileError(f"cannot load an explanation from {path.name!r}: it must be a .parquet or .safetensors file")
-    with reading(path, "an explanation"):
-        return Explanation(**readers[path.suffix](path))
+    return readers[path.suffix](path)
 
 
 def _header(ex: Explanation) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import sympy
@@ -77,49 +78,55 @@ def _positive(name: str) -> sympy.Symbol:
 
 
 def _zero() -> Formula:
-    return Formula("LRP-0", (), False, lambda unit: list(unit.weights))
+    return Formula("LRP-0", (), False, _zero_share)
+
+
+def _zero_share(unit: Unit) -> list[Any]:
+    return list(unit.weights)
+
+
+def _epsilon_share(epsilon: Any, absolute: bool, unit: Unit) -> list[Any]:
+    size = epsilon
+    if not absolute:
+        own = [a for a, reached in zip(unit.inputs, unit.own, strict=True) if reached]
+        squares = sum(w * w for w in unit.weights) * sum(a * a for a in own) + unit.bias**2
+        size = epsilon * sympy.sqrt(squares)
+    return [w * unit.z / (unit.z + size * (1 if unit.sign >= 0 else -1)) for w in unit.weights]
 
 
 def _epsilon(value: Any, absolute: bool) -> Formula:
     epsilon = _positive("epsilon") if value is None else _number(value)
-
-    def share(unit: Unit) -> list[Any]:
-        size = epsilon
-        if not absolute:
-            own = [a for a, reached in zip(unit.inputs, unit.own, strict=True) if reached]
-            squares = sum(w * w for w in unit.weights) * sum(a * a for a in own) + unit.bias**2
-            size = epsilon * sympy.sqrt(squares)
-        return [w * unit.z / (unit.z + size * (1 if unit.sign >= 0 else -1)) for w in unit.weights]
-
+    share = partial(_epsilon_share, epsilon, absolute)
     kind = "absolute" if absolute else "relative"
     return Formula(f"LRP-ε ({kind} ε = {epsilon})", _open(epsilon), True, share)
 
 
+def _gamma_share(gamma: Any, unit: Unit) -> list[Any]:
+    favoured, total = unit.part(unit.sign >= 0)
+    denominator = unit.z + gamma * total
+    return [
+        (w + gamma * f) * unit.z / denominator if denominator != 0 else sympy.Integer(0)
+        for w, f in zip(unit.weights, favoured, strict=True)
+    ]
+
+
 def _gamma(value: Any) -> Formula:
     gamma = _positive("gamma") if value is None else _number(value)
+    return Formula(f"LRP-γ (γ = {gamma})", _open(gamma), True, partial(_gamma_share, gamma))
 
-    def share(unit: Unit) -> list[Any]:
-        favoured, total = unit.part(unit.sign >= 0)
-        denominator = unit.z + gamma * total
-        return [
-            (w + gamma * f) * unit.z / denominator if denominator != 0 else sympy.Integer(0)
-            for w, f in zip(unit.weights, favoured, strict=True)
-        ]
 
-    return Formula(f"LRP-γ (γ = {gamma})", _open(gamma), True, share)
+def _alphabeta_share(alpha: Any, beta: Any, unit: Unit) -> list[Any]:
+    up, total_up = unit.part(True)
+    down, total_down = unit.part(False)
+    # a sum without a part is zero, and 0/0 is 0
+    first = alpha * unit.z / total_up if total_up != 0 else sympy.Integer(0)
+    second = beta * unit.z / total_down if total_down != 0 else sympy.Integer(0)
+    return [first * u - second * d for u, d in zip(up, down, strict=True)]
 
 
 def _alphabeta(alpha: Any, beta: Any, title: str) -> Formula:
     alpha, beta = (_positive(n) if v is None else _number(v) for n, v in (("alpha", alpha), ("beta", beta)))
-
-    def share(unit: Unit) -> list[Any]:
-        up, total_up = unit.part(True)
-        down, total_down = unit.part(False)
-        # a sum without a part is zero, and 0/0 is 0
-        first = alpha * unit.z / total_up if total_up != 0 else sympy.Integer(0)
-        second = beta * unit.z / total_down if total_down != 0 else sympy.Integer(0)
-        return [first * u - second * d for u, d in zip(up, down, strict=True)]
-
+    share = partial(_alphabeta_share, alpha, beta)
     return Formula(title or f"LRP-αβ (α = {alpha}, β = {beta})", _open(alpha, beta), True, share)
 
 
