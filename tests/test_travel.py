@@ -71,14 +71,14 @@ def same(a, b, seen=None):
             if a.dtype == object
             else np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
         )
+    if isinstance(a, torch.nn.Module):  # every GraphModule is of a class of its own
+        return same(dict(a.state_dict()), dict(b.state_dict()), seen)
     if type(a) is not type(b):
         return False
     if isinstance(a, dict | MappingProxyType):
         return same(list(a), list(b), seen) and same(list(a.values()), list(b.values()), seen)
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y, seen) for x, y in zip(a, b, strict=True))
-    if isinstance(a, torch.nn.Module):
-        return same(dict(a.state_dict()), dict(b.state_dict()), seen)
     if dataclasses.is_dataclass(a) and not isinstance(a, type):
         return all(same(getattr(a, one.name), getattr(b, one.name), seen) for one in dataclasses.fields(a))
     if isinstance(a, float):
