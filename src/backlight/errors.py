@@ -29,6 +29,7 @@ A message says what was wrong, with which value, and what to do.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +140,9 @@ class BacklightWarning(UserWarning):
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it."""
     try:
-        return importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a library says of its own imports
+            return importlib.import_module(module)
     except ImportError as error:
         name = module.partition(".")[0]
         raise MissingDependency(

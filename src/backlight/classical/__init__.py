@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, Any
 from backlight.classical.families import (
     bayes,
     boltzmann,
+    catboost,
     cluster,
     density,
     ensembles,
     expansions,
     gaussians,
+    lightgbm,
     linear,
     neighbors,
     perceptrons,
     processes,
     svm,
     trees,
+    xgboost,
 )
 from backlight.classical.families.kernels import RadialKernel
 from backlight.classical.frontend import transformers
@@ -47,11 +50,13 @@ __all__ = [
     "Score",
     "bayes",
     "boltzmann",
+    "catboost",
     "cluster",
     "density",
     "ensembles",
     "expansions",
     "gaussians",
+    "lightgbm",
     "linear",
     "neighbors",
     "neuralize",
@@ -60,6 +65,7 @@ __all__ = [
     "svm",
     "transformers",
     "trees",
+    "xgboost",
 ]
 
 

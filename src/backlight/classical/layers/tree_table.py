@@ -213,7 +213,7 @@ def table_of(trees: Sequence[Tree], single: bool = True) -> TreeTable:
 
 
 def _expect(table: TreeTable) -> None:
-    """Write the expected values of inner nodes, from the leaves upwards."""
+    """Write the weights and expected values of inner nodes, from the leaves upwards."""
     depth = np.zeros(len(table.left), dtype=int)
     level = table.roots
     while len(level):
@@ -224,6 +224,7 @@ def _expect(table: TreeTable) -> None:
     for d in range(int(depth.max(initial=0)), -1, -1):
         nodes = np.flatnonzero((depth == d) & ~table.leaf)
         a, b = table.left[nodes], table.right[nodes]
-        whole = table.cover[a] + table.cover[b]
+        # some libraries round the weights of inner nodes
+        whole = table.cover[nodes] = table.cover[a] + table.cover[b]
         share = np.divide(table.cover[a], whole, out=np.full(len(nodes), 0.5), where=whole > 0)[:, None]
         table.values[nodes] = share * table.values[a] + (1 - share) * table.values[b]

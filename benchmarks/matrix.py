@@ -1,0 +1,191 @@
+"""Which models are networks: all estimators of scikit-learn in three settings each, and models of other libraries.
+
+Prints for every one of them whether it works (its score is the library's own, and base and contributions add up to it),
+is refused by name, is wrong, or ends in an error that is not this project's; and counts.
+
+    python benchmarks/matrix.py [part of a name] [--sklearn | --others]
+"""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import backlight
+from backlight.classical.layers.composition import Deep
+from backlight.classical.trust import METHODS
+
+# Other values of the options that change what a model computes; the first two that a class has are its other settings.
+OPTIONS: dict[str, list[Any]] = {
+    "kernel": ["linear", "poly"], "algorithm": [], "covariance_type": ["diag", "tied"], "weights": ["distance"],
+    "voting": ["soft"], "method": ["isotonic"], "metric": ["manhattan"], "n_neighbors": [3], "loss": [], "max_depth": [3],
+    "n_estimators": [7], "max_iter": [30], "hidden_layer_sizes": [(6,), (5, 4)], "activation": ["tanh"],
+    "power": [1.5], "n_clusters": [3], "n_components": [2], "bandwidth": [0.7], "shrink_threshold": [0.2],
+    "nu": [0.3], "alpha": [0.5], "C": [0.3], "fit_intercept": [False], "contamination": [0.1], "var_smoothing": [1e-3],
+    "reg_param": [0.3], "l1_ratio": [0.2], "store_precision": [], "gamma": [0.2], "solver": [], "learning_rate": [],
+    "max_features": [0.6], "strategy": [], "normalize_y": [True], "degree": [2], "tol": [1e-3], "n_alphas": [20], "cv": [2],
+    "damping": [0.8], "support_fraction": [0.9], "assume_centered": [True], "positive": [True], "eps": [0.5],
+    "n_iter": [4], "threshold": [0.5], "epsilon": [0.2], "norm_order": [], "priors": [], "min_samples": [5],
+}  # fmt: skip
+
+
+def _members(name: str) -> dict[str, Any]:
+    """Arguments that a class cannot do without."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+
+    if name in ("VotingClassifier", "StackingClassifier"):
+        return {
+            "estimators": [("a", LogisticRegression()), ("b", DecisionTreeClassifier(max_depth=3)), ("c", GaussianNB())]
+        }
+    if name in ("VotingRegressor", "StackingRegressor"):
+        return {"estimators": [("a", Ridge()), ("b", DecisionTreeRegressor(max_depth=3))]}
+    search = {"GridSearchCV": "param_grid", "RandomizedSearchCV": "param_distributions",
+              "HalvingGridSearchCV": "param_grid", "HalvingRandomSearchCV": "param_distributions"}  # fmt: skip
+    if name in search:
+        return {"estimator": Ridge(), search[name]: {"alpha": [0.1, 1.0]}, "cv": 2}
+    if name in ("MultiOutputRegressor", "RegressorChain", "TransformedTargetRegressor"):
+        return {"estimator" if name != "TransformedTargetRegressor" else "regressor": Ridge()}
+    if name in ("MultiOutputClassifier", "ClassifierChain", "OneVsRestClassifier", "OneVsOneClassifier",
+                "OutputCodeClassifier", "SelfTrainingClassifier", "TunedThresholdClassifierCV", "FixedThresholdClassifier",
+                "RFE", "RFECV"):  # fmt: skip
+        return {"estimator": LogisticRegression()}
+    if name == "FrozenEstimator":
+        return {"estimator": Ridge()}
+    return {}
+
+
+OTHER_MEMBERS = {
+    "TransformedTargetRegressor": [{"func": np.log1p, "inverse_func": np.expm1}],
+    "SelfTrainingClassifier": [], "ClassifierChain": [{"order": [1, 0]}], "MultiOutputRegressor": [], "RegressorChain": [],
+    "VotingClassifier": [{"voting": "soft"}, {"voting": "soft", "weights": [1, 2, 1]}],
+    "VotingRegressor": [{"weights": [1, 2]}], "StackingClassifier": [{"passthrough": True}], "StackingRegressor": [{"passthrough": True}],
+    "LocalOutlierFactor": [{"novelty": True}, {"novelty": True, "metric": "manhattan"}],
+    "SVC": [{"kernel": "linear"}, {"gamma": 0.3, "decision_function_shape": "ovo"}],
+    "AdaBoostRegressor": [{"n_estimators": 5}, {"loss": "square"}],
+    "GradientBoostingClassifier": [{"n_estimators": 7}, {"max_depth": 2, "subsample": 0.7}],
+    "HistGradientBoostingRegressor": [{"loss": "poisson"}, {"max_iter": 7}],
+    "HistGradientBoostingClassifier": [{"max_iter": 7}, {"max_depth": 2}],
+}  # fmt: skip
+
+
+def _settings(cls: type, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    given = _members(name)
+    yield "default", given
+    others = list(OTHER_MEMBERS.get(name, []))
+    known = cls().get_params(deep=False) if not given else cls(**given).get_params(deep=False)
+    for option, values in OPTIONS.items():
+        if len(others) >= 2:
+            break
+        if option in known:
+            others += [{option: value} for value in values if value != known[option]]
+    for other in others[:2]:
+        yield ", ".join(f"{key}={value}" for key, value in other.items()), {**given, **other}
+
+
+def _data(name: str, tags: Any, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+    """Small correlated blobs, and what a class is fitted to."""
+    y = rng.integers(0, 3, 120)
+    X = rng.normal(size=(120, 5)) @ (rng.normal(size=(5, 5)) / 2 + np.eye(5)) + 2.5 * rng.normal(size=(3, 5))[y]
+    if tags.input_tags.positive_only or name in ("CategoricalNB", "ComplementNB", "MultinomialNB"):
+        X = np.clip(np.round(X + 4), 0, 11)
+    if name == "BernoulliRBM":
+        X = 1 / (1 + np.exp(-X))
+    if name == "IsotonicRegression":
+        X = X[:, :1]
+    target = np.abs(X[:, 0] + np.sin(X[:, -1])) + 0.1
+    if name.startswith("MultiTask") or name in ("MultiOutputRegressor", "RegressorChain", "PLSCanonical", "CCA"):
+        return X, np.stack([target, target**2 + rng.normal(size=120)], 1)
+    if name in ("MultiOutputClassifier", "ClassifierChain"):
+        return X, np.stack([y > 0, y > 1], 1).astype(int)
+    regresses = tags.estimator_type == "regressor" or name in ("FrozenEstimator", *_SEARCHES)
+    if name in ("TunedThresholdClassifierCV", "FixedThresholdClassifier"):
+        return X, (y > 0).astype(int)
+    return X, target if regresses else y
+
+
+_SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
+
+
+def sklearn_models() -> Iterator[tuple[str, Any, np.ndarray]]:
+    """Fitted estimators that score rows, with the rows."""
+    from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+    from sklearn.utils import all_estimators
+
+    for name, cls in all_estimators():
+        scores = ("predict", "decision_function", "score_samples", "kneighbors", "fit_predict")
+        if not any(hasattr(cls, method) for method in scores) or name in ("Pipeline",):
+            continue
+        for setting, arguments in _settings(cls, name):
+            try:
+                model = cls(**arguments)
+                X, y = _data(name, model.__sklearn_tags__(), np.random.default_rng(0))
+                if name == "FrozenEstimator":
+                    arguments["estimator"].fit(X, y)
+                if "random_state" in model.get_params():
+                    model.set_params(random_state=0)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    model.fit(X, y)
+            except Exception as error:  # a setting that the library itself does not fit is not counted
+                print(f"{'not fitted':10} {name}({setting}): {' '.join(str(error).split())[:100]}")
+                continue
+            yield f"{name}({setting})", model, X
+
+
+def verdict(model: Any, X: Any) -> tuple[str, str]:
+    """What becomes of one model: works, refused, wrong or crash, and why."""
+    rows = X[:20]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            net = backlight.neuralize(model, columns=[f"x{j}" for j in range(rows.shape[1])])
+            wanted = net.reference_score(rows)
+            ex = backlight.explain(net, rows, "all" if net.score.outputs.names else None)
+        except backlight.BacklightError as error:
+            said = str(error)
+            return ("refused" if len(said) <= 200 else "long"), said
+        except Exception as error:  # this is what is counted
+            return "crash", f"{type(error).__name__}: {error}"
+    output = np.asarray(ex.output)
+    given = output[:, 1] if output.ndim == 2 and wanted.ndim == 1 else output
+    tolerance = getattr(net, "tolerance", 1e-10)
+    if np.abs(given - wanted).max() > tolerance * max(1, np.abs(wanted).max()):
+        return "wrong", f"score {net.score.name} off by {np.abs(given - wanted).max():.2g}"
+    method = getattr(model, METHODS.get(net.score.name, ""), None)
+    own = method(rows) if method is not None else None
+    if isinstance(own, np.ndarray) and own.size == wanted.size and own.dtype.kind == "f":
+        off = np.abs(own.reshape(wanted.shape) - wanted).max()
+        if off > max(tolerance, 1e-9) * max(1, np.abs(wanted).max()):
+            return "wrong", f"{net.score.name} is not the model's: {off:.2g}"
+    terms = np.abs(output) + np.abs(ex.base_values) + np.abs(ex.values).sum(1)
+    left = np.abs(ex.residual) / np.maximum(terms, 1e-300)
+    if left.max() > 1e-9 and not isinstance(net.layer, Deep):
+        return "wrong", f"{left.max():.2g} of the score is missing"
+    return "works", f"{net.score.name} ({net.kind})"
+
+
+def run(models: Iterator[tuple[str, Any, Any]], part: str = "") -> Counter[str]:
+    """Judge models and print."""
+    counts: Counter[str] = Counter()
+    for name, model, X in models:
+        if part in name:
+            found, why = verdict(model, X)
+            counts[found] += 1
+            print(f"{found:10} {name}: {why[:150]}", flush=True)
+    return counts
+
+
+if __name__ == "__main__":
+    words = [word for word in sys.argv[1:] if not word.startswith("--")]
+    if "--others" not in sys.argv:
+        found = run(sklearn_models(), *words)
+        print(f"scikit-learn: {dict(found)} of {sum(found.values())}")
