@@ -128,7 +128,8 @@ def test_one_output_or_none_needs_no_target(x):
         (lambda y: torch.zeros(6), "does not depend on the output"),
         ([], "the list of targets is empty"),
         (1.5, "neither an index nor a direction"),
-        ((0, 1), "not known"),
+        ((0, 1), "2 indices for 6 rows"),
+        ({"a": 1}, "is not known"),
     ],
 )
 def test_a_wrong_target_is_named(mlp, x, target, said):

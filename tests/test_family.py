@@ -15,7 +15,7 @@ from sklearn.preprocessing import PowerTransformer, StandardScaler
 
 import backlight
 from backlight.classical.frontend.pipeline import unwrap
-from backlight.classical.layers.composition import Deep
+from backlight.classical.layers.deep import Deep
 from backlight.classical.neuralize import spec_of
 from tests.family import CLASSIFIERS, COUNTS, DETECTORS, PERCEPTRONS, REGRESSORS, table
 

@@ -452,8 +452,15 @@ def test_a_sigmoid_kernel_is_a_perceptron(rng):
     U, beta = model.support_vectors_, model.dual_coef_[0]
     z = 0.05 * X @ U.T + 0.1
     assert near(ex.values, X * (0.05 * (np.tanh(z) * beta / z) @ U), 1e-8)
-    with pytest.raises(backlight.errors.UnsupportedModel, match=r"hidden units.*explain each of its estimators"):
-        backlight.explain(ensemble.BaggingRegressor(svm.SVR(kernel="sigmoid"), n_estimators=2).fit(X, X[:, 0]), X)
+
+
+def test_hidden_units_in_members_are_explained_as_they_are_alone(rng):
+    X, _ = table(rng)
+    bag = ensemble.BaggingRegressor(svm.SVR(kernel="sigmoid"), n_estimators=2, random_state=0).fit(X, X[:, 0])
+    members = [backlight.explain(member, X) for member in bag.estimators_]
+    ex = backlight.explain(bag, X)
+    assert near(np.asarray(ex.output), bag.predict(X))
+    assert near(ex.values, np.mean([member.values for member in members], 0), 1e-8)
 
 
 def test_nearest_centroids_and_centres_are_told_as_clusters_are(rng):

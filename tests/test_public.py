@@ -35,8 +35,8 @@ def test_help_loads_no_torch():
 
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
-        "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explanation", "Ledger", "Method",
-        "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
+        "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explainer", "Explanation", "Ledger",
+        "Method", "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
         "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
         "explain", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype", "references", "rules",
         "spaces", "symbolic", "targets",
@@ -101,7 +101,7 @@ def test_strict_raises_where_a_rule_leaves_something_unexplained():
     net = backlight.neuralize(KernelDensity().fit(X))
     net.__class__ = Leaky
     assert np.abs(backlight.explain(net, X + 1).residual).max() > 1e-3
-    with pytest.raises(errors.DataError, match="is left unexplained"):
+    with pytest.raises(errors.ConservationError, match="is left unexplained"):
         backlight.explain(net, X + 1, strict=True)
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import backlight
-from backlight.attribution import METHODS
+from backlight.attribution.reference import REFERENCES
 from backlight.engine.watch import checksum
 from backlight.errors import BacklightError, UnsupportedModel
 
@@ -262,7 +262,7 @@ def state(net, x):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["lrp", *REFERENCES])
 @pytest.mark.parametrize("make", [InPlace, Broken, reader])
 def test_nothing_of_the_users_is_changed(make, method):
     if method in ("integrated_gradients", "smoothgrad", "occlusion", "shapley"):

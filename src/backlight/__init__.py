@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from backlight._evaluate import Evaluation as Evaluation
     from backlight._evaluate import evaluate as evaluate
     from backlight._evaluate import metrics as metrics
+    from backlight._explain import Explainer as Explainer
     from backlight._explain import explain as explain
     from backlight._prototype import Prototypes as Prototypes
     from backlight._prototype.prototype import prototype as prototype
@@ -54,6 +55,7 @@ __all__ = [
     "Canonical",
     "Composite",
     "Evaluation",
+    "Explainer",
     "Explanation",
     "Ledger",
     "Method",
@@ -94,6 +96,7 @@ _HOME = {
     "Canonical": "backlight.canonical",
     "Composite": "backlight.engine",
     "Evaluation": "backlight._evaluate",
+    "Explainer": "backlight._explain",
     "Explanation": "backlight.explanation",
     "Ledger": "backlight.explanation",
     "Method": "backlight.attribution",

@@ -1,27 +1,86 @@
-"""`explain`: one call for every model."""
+"""`Explainer`: a model that is ready to explain, and `explain`, which makes one for one table."""
 
 from __future__ import annotations
 
-import platform
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
+from backlight.attribution import Method
+from backlight.attribution.requested import read_targets
+from backlight.classical.frontend.pipeline import ColumnsUnknown
+from backlight.explanation import Explanation
+from backlight.models import Model, Query, explained, open_model
+from backlight.models.explained import Progress
+from backlight.tables import as_frame
 
-from backlight._version import __version__
-from backlight.attribution import Method, explain_module
-from backlight.classical import NeuralizedModel, Relevance, neuralize
-from backlight.classical.layers.composition import Deep
-from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError, DataError
-from backlight.explanation import Explanation, Ledger
-from backlight.tables import Frame, as_frame
+__all__ = ["Explainer", "explain"]
 
-__all__ = ["explain", "versions"]
 
-Progress = Callable[[int, int], None]
+class Explainer:
+    """A model that is ready to explain: everything that can be prepared is prepared once.
+
+    A classical model is read when the explainer is made: fit it again, and make a new explainer. A torch module is
+    looked at on every call, and explained as it is then.
+
+    Parameters
+    ----------
+    model, target, score, rules, reference, method, layers, canonical, strict, device, feature_names, seed
+        As of `explain`.
+    output : optional
+        Which of the things that a module returns is explained.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.svm import OneClassSVM
+    >>> import backlight
+    >>> X = np.random.default_rng(0).normal(size=(50, 3))
+    >>> explainer = backlight.Explainer(OneClassSVM(nu=0.2).fit(X), feature_names=["a", "b", "c"])
+    >>> explainer(X[:2]).feature_names
+    ('a', 'b', 'c')
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        target: Any = None,
+        *,
+        score: str | None = None,
+        rules: Any = "auto",
+        reference: Any = None,
+        method: str | Method = "lrp",
+        layers: Any = None,
+        canonical: bool = False,
+        strict: bool = False,
+        device: Any = None,
+        feature_names: Sequence[str] | None = None,
+        output: Any = None,
+        seed: int = 0,
+    ) -> None:
+        self._targets = read_targets(target)
+        self._names = None if feature_names is None else tuple(feature_names)
+        self._asked = Query(method, rules, reference, layers, canonical, strict, device, output, seed)
+        self._given, self._score = model, score
+        try:
+            self._ready: tuple[Model, Query] | None = self._opened(self._names)
+        except ColumnsUnknown:
+            if self._names is not None:
+                raise
+            self._ready = None  # the first table will say
+
+    def _opened(self, columns: Sequence[str] | None) -> tuple[Model, Query]:
+        model = open_model(self._given, score=self._score, columns=columns)
+        return model, model.prepare(self._asked)
+
+    def __call__(self, X: Any, batch_size: int | str = "auto", progress: bool | Progress | None = None) -> Explanation:
+        """Explain rows; see `explain` for ``X``, ``batch_size`` and ``progress``."""
+        if self._ready is None:
+            columns = as_frame(X).take(slice(0, 1)).names if hasattr(X, "shape") else None
+            self._ready = self._opened(columns)
+        model, query = self._ready
+        return explained(
+            model, X, self._targets, query, batch_size=batch_size, feature_names=self._names, progress=progress
+        )
 
 
 def explain(
@@ -117,244 +176,8 @@ def explain(
     >>> bool(abs(ex.residual).max() < 1e-9)
     True
     """
-    module = _own_module(model)
-    if module is not None:
-        if score is not None:
-            raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")
-        return explain_module(
-            module, X, target, method=method, rules=rules, reference=reference, layers=layers, canonical=canonical,
-            strict=strict, batch_size=batch_size, device=device, feature_names=feature_names, seed=seed,
-            report=_reporter(progress), versions=versions(),
-        )  # fmt: skip
-    if str(device) not in ("None", "cpu"):
-        raise ArgumentError(f"device={device!r} does not apply to a neuralized model in this version: leave it out")
-    names = list(feature_names) if feature_names is not None else None
-    network = _network(model, score, X, names)
-    if isinstance(network.layer, Deep):
-        if layers is not None:
-            raise ArgumentError(
-                f"layers={layers!r} does not apply to a neuralized model: explain the module itself, "
-                "neuralize(model).layer.module"
-            )
-        options = {"method": method, "rules": rules, "layers": None, "canonical": canonical, "seed": seed}
-        return _explain_perceptron(
-            network, network.layer, X, target, reference, names, strict, batch_size, options, progress
-        )
-    if method != "lrp":
-        raise ArgumentError(f"method={method!r} is not available in this version: use method='lrp'")
-    for name, value, default in (("layers", layers, None), ("canonical", canonical, False)):
-        if value is not default:
-            raise ArgumentError(f"{name}={value!r} does not apply to a neuralized model in this version: leave it out")
-    rule = network.rule(rules)
-
-    def piece(frame: Frame, wanted: Any) -> Relevance:
-        return network.relevance(frame, rule, reference, target=wanted)
-
-    found, frames = _all_batches(piece, network.front, X, target, names, batch_size, progress)
-    flow = np.stack(list(found.entering.values()))
-    ledger = Ledger(
-        tuple(found.entering)[:-1],
-        (network.score.name, repr(rule), *["shares"] * len(flow))[: len(flow) - 1],
-        flow[:-1],
-        flow[1:],
-    )
-    method = getattr(rule, "method", None) or f"lrp ({getattr(rule, 'name', rule)})"
-    return _dressed(
-        found, frames, network.feature_names, names, strict, score=network.score.name, method=method, ledger=ledger,
-        provenance={
-            "model": network.kind, "rule": repr(rule), "seed": seed, "versions": versions(),
-            "outputs": list(network.score.outputs.names),
-        },
+    explainer = Explainer(
+        model, target, score=score, rules=rules, reference=reference, method=method, layers=layers, canonical=canonical,
+        strict=strict, device=device, feature_names=feature_names, seed=seed,
     )  # fmt: skip
-
-
-def _all_batches(
-    piece: Callable[[Frame, Any], Relevance],
-    front: Any,
-    X: Any,
-    target: Any,
-    names: list[str] | None,
-    batch_size: int | str,
-    progress: bool | Progress | None,
-) -> tuple[Relevance, list[Frame]]:
-    """The relevance of all batches, and their tables in the model's order."""
-    parts, frames, done = [], [], 0
-    total = X.shape[0] if hasattr(X, "shape") else 0
-    report = _reporter(progress)
-    a_row = isinstance(target, np.ndarray | torch.Tensor) and target.ndim == 1 and not _is_direction(target)
-    if a_row and total and len(target) != total:
-        raise ArgumentError(f"target has {len(target)} indices for {total} rows: give one index a row")
-    for frame in _batches(X, names, batch_size):
-        parts.append(piece(frame, target[done : done + len(frame)] if a_row else target))
-        frames.append(front.align(frame))
-        done += len(frame)
-        report(done, max(done, total))
-    return Relevance.joined(parts), frames
-
-
-def _is_direction(target: Any) -> bool:
-    return bool(np.issubdtype(np.asarray(target).dtype, np.floating))
-
-
-def _dressed(
-    found: Relevance,
-    frames: list[Frame],
-    feature_names: Sequence[str],
-    names: list[str] | None,
-    strict: bool,
-    *,
-    score: str,
-    method: str,
-    ledger: Ledger | None,
-    provenance: dict[str, Any],
-) -> Explanation:
-    several = found.output.ndim == 2
-    one = found.names[0] if found.names else ""
-    target = score if several or not one else f"{score} of {'the predicted output' if one == 'predicted' else one}"
-    ex = Explanation(
-        values=found.values,
-        output=found.output,
-        base_values=found.base_values,
-        data=np.concatenate([frame.matrix() for frame in frames]),
-        feature_names=tuple(frames[0].names) if frames[0].named or names else tuple(feature_names),
-        output_names=found.names if several else (one if one not in ("", "predicted") else score,),
-        target=target,
-        method=method,
-        dims=("row", "feature", "output") if several else ("row", "feature"),
-        provenance=provenance,
-        ledger=ledger,
-        annotations=found.annotations,
-        labels=None if frames[0].labels is None else np.concatenate([f.labels for f in frames if f.labels is not None]),
-        kind=frames[0].kind,
-    )
-    if strict:
-        _require_conservation(ex)
-    return ex
-
-
-def _explain_perceptron(
-    network: NeuralizedModel,
-    layer: Deep,
-    X: Any,
-    target: Any,
-    reference: Any,
-    names: list[str] | None,
-    strict: bool,
-    batch_size: int | str,
-    options: dict[str, Any],
-    progress: bool | Progress | None,
-) -> Explanation:
-    """A perceptron's elements through the relevance engine, their relevance summed into the table's columns."""
-    outputs = network.score.outputs
-    start = None
-    if reference is not None:
-        start = network.point(network.encode(reference)).e.mean(0, keepdim=True)
-    several = Outputs.several(target)
-    found: list[Explanation] = []
-
-    def piece(frame: Frame, wanted: Any) -> Relevance:
-        coded = network.encode(frame)
-        point = network.point(coded)
-        network.compare(frame)
-        values, output, base = [], [], []
-        chosen = outputs.targets(wanted, len(coded))
-        units = layer(point)
-        for one in chosen:
-            c = outputs.coefficients(one, units.detach())
-            ex = explain_module(
-                layer.module, point.e, lambda y, c=c: (y.reshape(len(y), -1) * c.to(y)[: len(y)]).sum(1),
-                method=options["method"], rules=options["rules"], reference=start, layers=options["layers"],
-                canonical=options["canonical"], strict=strict, batch_size=len(coded), device=None, feature_names=None,
-                seed=options["seed"], report=lambda done, total: None, versions=versions(),
-            )  # fmt: skip
-            found.append(ex)
-            values.append(network.front.pullback.columns(torch.as_tensor(ex.values.copy())).numpy())
-            output.append(np.asarray(ex.output))
-            base.append(np.asarray(ex.base_values))
-        imputed = {"imputed": np.asarray(network.front.missing(coded))}
-        if outputs.names and not several and chosen[0].direction is None:
-            imputed["target"] = outputs.index(chosen[0], units.detach()).numpy()
-        flow = {"logit": sum(output), "columns": sum(value.sum(1) for value in values)}
-        if several:
-            stacked = np.stack(values, 2), np.stack(output, 1), np.stack(base, 1)
-        else:
-            stacked = values[0], output[0], base[0]
-        return Relevance(*stacked, imputed, flow, tuple(one.name for one in chosen))
-
-    result, frames = _all_batches(piece, network.front, X, target, names, batch_size, progress)
-    return _dressed(
-        result, frames, network.feature_names, names, False,
-        score=network.score.name, method=found[0].method, ledger=found[0].ledger if len(found) == 1 else None,
-        provenance={**found[0].provenance, "model": network.kind, "outputs": list(network.score.outputs.names)},
-    )  # fmt: skip
-
-
-def _own_module(model: Any) -> torch.nn.Module | None:
-    """The model as a module, where it is a network of the user's own."""
-    if isinstance(model, torch.export.ExportedProgram):
-        return model.module()
-    return model if isinstance(model, torch.nn.Module) and not isinstance(model, NeuralizedModel) else None
-
-
-def _network(model: Any, score: str | None, X: Any = None, names: list[str] | None = None) -> NeuralizedModel:
-    if isinstance(model, NeuralizedModel):
-        if score is not None and score != model.score.name:
-            raise ArgumentError(
-                f"the network computes {model.score.name!r}, not {score!r}: neuralize(model, score={score!r}) first"
-            )
-        return model
-    columns = as_frame(X, names).take(slice(0, 1)).names if hasattr(X, "shape") else names
-    return neuralize(model, score=score, columns=columns)
-
-
-def _batches(X: Any, names: list[str] | None, batch_size: int | str) -> Any:
-    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
-        raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
-    if (hasattr(X, "__iter__") and not hasattr(X, "__len__") and not hasattr(X, "shape")) or type(
-        X
-    ).__name__ == "DataLoader":
-        for batch in X:
-            yield as_frame(batch[0] if isinstance(batch, tuple | list) else batch, names)
-        return
-    frame: Frame = as_frame(X, names)
-    step = 8192 if batch_size == "auto" else int(batch_size)
-    for start in range(0, len(frame), step):
-        yield frame.take(slice(start, start + step))
-
-
-def _reporter(progress: bool | Progress | None) -> Progress:
-    if callable(progress):
-        return progress
-    if progress:
-        return _to_terminal
-    return lambda done, total: None
-
-
-def _to_terminal(done: int, total: int) -> None:
-    sys.stderr.write(f"\r{done} of {total} rows" + ("\n" if done >= total else ""))
-    sys.stderr.flush()
-
-
-def _require_conservation(ex: Explanation) -> None:
-    # A score near zero is the difference of its parts, whose rounding it inherits.
-    parts = np.abs(np.asarray(ex.output)) + np.abs(ex.base_values) + np.abs(ex.values).sum(1)
-    off = np.abs(ex.residual) - 1e-9 * parts
-    worst = int(np.argmax(off))
-    if off[worst] > 0:
-        raise DataError(
-            f"row {worst}: {ex.residual[worst]:.3g} of the score {ex.output[worst]:.6g} is left unexplained "
-            "(more than 1e-9 of its parts): leave strict out to see it in ex.residual"
-        )
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that the numbers depend on."""
-    import sklearn
-
-    return {
-        "backlight": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "scikit-learn": sklearn.__version__,
-        "numpy": np.__version__,
-    }
+    return explainer(X, batch_size, progress)

@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from backlight._audit.measure import between, rank_correlation, top_changed, total_variation
 from backlight._audit.rewrite import Rewrite, pick
-from backlight.attribution import Method, explain_module
+from backlight._explain import explain
+from backlight.attribution import Method
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.reference import REFERENCES
 from backlight.canonical.affine import fold_norms
@@ -423,7 +424,7 @@ def _explained(module: nn.Module, data: Any, target: Any, way: tuple[str, Any], 
     with warnings.catch_warnings():
         # what a rule loses is not what is asked here
         warnings.simplefilter("ignore", BacklightWarning)
-        ex = explain_module(module, data, target, method=method, rules=rules, seed=seed)
+        ex = explain(module, data, target, method=method, rules=rules, seed=seed)
     return ex.values
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from backlight.attribution.inputs import batches, home
+from backlight.attribution.requested import Targets, read_targets
 from backlight.attribution.targets import resolve
 from backlight.canonical.lift import torch_module
 from backlight.classical import NeuralizedModel, neuralize
-from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError
 from backlight.tables import as_frame
 
@@ -88,15 +88,14 @@ class _Seeded:
 
     def fix(self, x: Tensor, target: Any) -> None:
         """Decide the target of each row on the rows as they are."""
-        if isinstance(target, list) or (isinstance(target, str) and target == "all"):
-            raise ArgumentError("explanations are judged for one target: give an index, one index a row or a function")
-        if callable(target) and not isinstance(target, Tensor):
-            self.function = target
+        targets = _one_target(target, len(x))
+        if targets.items[0].function is not None:
+            self.function = targets.items[0].function
             return
         parts = []
         for rows in torch.split(torch.arange(len(x)), 256):
             out = self.outputs(x[rows], rows)
-            parts.append(resolve(target, out, lambda o: o, int(rows[0]), len(x)).gradient[0])
+            parts.append(resolve(targets.take(int(rows[0]), len(rows)), out, lambda o: o).gradient[0])
         self.seeds = torch.cat(parts)
 
     def score(self, x: Tensor, rows: Tensor) -> Tensor:
@@ -111,6 +110,16 @@ class _Seeded:
             return (
                 (out * self.seeds[rows].to(out)).flatten(1).sum(1) if out.dim() > 1 else out * self.seeds[rows].to(out)
             )
+
+
+def _one_target(target: Any, rows: int) -> Targets:
+    targets = read_targets(target)
+    if targets.several:
+        raise ArgumentError(
+            "explanations are judged for one target: give an index, a name, one of these a row or a function"
+        )
+    targets.check_rows(rows)
+    return targets
 
 
 class _Module(_Seeded):
@@ -175,10 +184,8 @@ class _Network(_Seeded):
 
     def fix(self, x: Tensor, target: Any) -> None:
         outputs = self.network.score.outputs
-        if Outputs.several(target):
-            raise ArgumentError("explanations are judged for one target: give an index, a name or one index a row")
+        (one,) = outputs.targets(_one_target(target, len(x)))
         units = self.outputs(x, torch.arange(len(x)))
-        (one,) = outputs.targets(target, len(x))
         self.seeds = outputs.coefficients(one, units)
 
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:

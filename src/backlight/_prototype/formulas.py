@@ -21,8 +21,9 @@ from backlight.canonical.form import Form, Given, Held, Operator, Pointwise
 from backlight.canonical.lift import lift
 from backlight.classical.frontend.columns import Branches, MultiplyAdd, Pick, ShiftDivide
 from backlight.classical.layers import Layer, SoftMinDistance
-from backlight.classical.layers.composition import Deep, Stack, Unit, Weighted
+from backlight.classical.layers.composition import Stack, Unit, Weighted
 from backlight.classical.layers.contrasts import Contrasts
+from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.linear import Affine, Mahalanobis, Quadratics
 from backlight.classical.layers.pools import Link, LogOdds, SoftMin, SoftMinPool
 from backlight.classical.layers.radial import Radial

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from backlight._explain import explain, versions
+from backlight._explain import explain
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.subject import Subject
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed, reading
 from backlight.explanation import Explanation
+from backlight.models.explained import versions
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
 from backlight.priors import LogProb, Mixture

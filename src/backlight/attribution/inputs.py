@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from backlight.errors import ArgumentError, DataError
-from backlight.tables import as_frame
+from backlight.tables import as_frame, in_batches
 
-__all__ = ["Batch", "Home", "batches", "home", "is_stream"]
+__all__ = ["Batch", "Home", "batches", "home"]
 
 # values of one row's input at once in a batch chosen automatically
 _BUDGET = 2**22
@@ -52,6 +52,12 @@ class Batch:
                 return int(value.shape[0])
         raise DataError("the inputs hold no tensor with rows")
 
+    @property
+    def step(self) -> int:
+        """How many rows go through a network at once."""
+        size = sum(v[0].numel() for v in (*self.args, *self.kwargs.values()) if isinstance(v, Tensor) and v.dim())
+        return max(1, min(4096, _BUDGET // max(size, 1) // 2))
+
     def take(self, start: int, stop: int) -> Batch:
         """Some of the rows."""
         rows = self.rows
@@ -77,45 +83,13 @@ def home(model: nn.Module, device: Any = None) -> Home:
     return Home(model, dtype, torch.device(device) if device is not None else where)
 
 
-def is_stream(X: Any) -> bool:
-    """Whether X yields batches, as a DataLoader or a generator does, rather than being one."""
-    if isinstance(X, tuple | dict | Mapping | Tensor | np.ndarray) or hasattr(X, "shape"):
-        return False
-    return type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__"))
-
-
 def batches(X: Any, where: Home, batch_size: int | str) -> tuple[int | None, Iterator[Batch]]:
     """How many rows there are, where that is known beforehand, and batches of the model's dtype.
 
     A tuple is several inputs, a dict inputs by name; a stream's batches may be tuples (inputs, labels, …), of which the
     inputs are the first.
     """
-    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
-        raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
-    if is_stream(X):
-        return None, (part for item in X for part in _cut(_batch(_inputs_of(item), where), batch_size))
-    whole = _batch(X, where)
-    return whole.rows, _cut(whole, batch_size)
-
-
-def _inputs_of(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple | list) and len(item) else item
-
-
-def _cut(batch: Batch, batch_size: int | str) -> Iterator[Batch]:
-    rows = batch.rows
-    if not rows:
-        raise DataError("there are no rows to explain")
-    if batch_size == "auto":
-        size = sum(v[0].numel() for v in (*batch.args, *batch.kwargs.values()) if isinstance(v, Tensor) and v.dim())
-        step = max(1, min(4096, _BUDGET // max(size, 1) // 2))
-    else:
-        step = int(batch_size)
-    if step >= rows:
-        yield batch
-        return
-    for start in range(0, rows, step):
-        yield batch.take(start, start + step)
+    return in_batches(X, lambda item: _batch(item, where), batch_size)
 
 
 def _batch(X: Any, where: Home) -> Batch:

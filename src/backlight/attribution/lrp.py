@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
+from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.network import Network
 from backlight.engine.plan import Plan
@@ -61,18 +62,26 @@ class LayerwiseRelevance:
     device: torch.device | None
     reference: Any
     layers: Sequence[str]
-    last: Plan | None = None
 
-    def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
-        plan = Network.of(self.model).plan(
+    def plan(self, batch: Batch) -> Plan:
+        """What will run for such a batch."""
+        return Network.of(self.model).plan(
             (batch.args, batch.kwargs), self.rules, strict=self.strict, device=self.device
         )
-        self.last = plan
+
+    def facts(self, batch: Batch) -> dict[str, Any]:
+        """For the provenance: the method's name, the plan and a hash of the weights."""
+        plan = self.plan(batch)
+        title = f"lrp ({plan.title.partition(': ')[0]})"
+        return {"method": title, "plan": plan.text, "weights": Network.of(self.model).fingerprint()}
+
+    def __call__(self, batch: Batch, targets: Targets) -> Attributed:
+        plan = self.plan(batch)
         leaves = pytree.tree_leaves((batch.args, batch.kwargs))
         given = dict(zip(plan.inputs, leaves, strict=True))
         places = self._places(plan)
         run = forward(plan, given, list(places.values()))
-        seeds = resolve(target, run.output, lambda out: finish(plan, out), start, rows)
+        seeds = resolve(targets, run.output, lambda out: finish(plan, out))
         values: dict[str, list[Tensor]] = {}
         kept: dict[str, list[Tensor]] = {name: [] for name in places}
         ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []

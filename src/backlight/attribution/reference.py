@@ -22,12 +22,13 @@ from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, point_of
+from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed
 from backlight.engine.dependencies import OUTPUT_NAMES
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
-__all__ = ["REFERENCES", "Method", "ReferenceMethod", "method"]
+__all__ = ["REFERENCES", "Method", "ReferenceMethod", "method", "named_method"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ class ReferenceMethod:
     seed: int
     options: dict[str, Any]
 
-    def __call__(self, batch: Batch, target: Any, start: int, rows: int | None) -> Attributed:
+    def __call__(self, batch: Batch, targets: Targets) -> Attributed:
         model = light_copy(self.model, buffers="apart")
         leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
         floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
@@ -132,7 +133,7 @@ class ReferenceMethod:
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):
             plain = _single(run_once(self.model, (batch.args, batch.kwargs)))
-            seeds = resolve(target, plain, lambda out: out, start, rows)
+            seeds = resolve(targets, plain, lambda out: out)
             points = tuple(
                 torch.zeros_like(x[:1])
                 if (point := point_of(self.reference, names[k], x, len(floating))) is None
@@ -150,7 +151,8 @@ class ReferenceMethod:
                 # captum warns of what it does to its own copies of the inputs
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):
-                    question = Question(_score(target, seeds, k, output, batch.rows), inputs, points, self.options)
+                    wanted = None if not targets.items else targets.items[k].function
+                    question = Question(_score(wanted, seeds, k, output, batch.rows), inputs, points, self.options)
                     found.append(function(question))
                     if differs:
                         with torch.no_grad():
@@ -162,15 +164,15 @@ class ReferenceMethod:
         return Attributed({names[k]: leaves[k] for k in floating}, values, seeds, base)
 
 
-def _score(target: Any, seeds: Seeds, k: int, output: Callable[..., Tensor], rows: int) -> Callable[..., Tensor]:
+def _score(
+    wanted: Callable[[Tensor], Any] | None, seeds: Seeds, k: int, output: Callable[..., Tensor], rows: int
+) -> Callable[..., Tensor]:
     """The k-th target as a function of the inputs, for the rows and for repetitions of them."""
-    item = target[k] if isinstance(target, list) else (k if isinstance(target, str) else target)
-    fixed = not callable(item) or isinstance(item, Tensor)
 
     def score(*inputs: Tensor) -> Tensor:
         out = output(*inputs)
-        if not fixed:
-            return item(out)  # type: ignore[operator, no-any-return]
+        if wanted is not None:
+            return wanted(out)  # type: ignore[no-any-return]
         # which output is explained was decided on the rows as they are
         seed = seeds.gradient[k]
         seed = seed.repeat(len(out) // rows, *(1,) * (seed.dim() - 1))
@@ -263,6 +265,16 @@ def shapley(question: Question) -> tuple[Tensor, ...]:
             perturbations_per_eval=1,
         )
     )  # fmt: skip
+
+
+def named_method(method: str | Method) -> tuple[str, dict[str, Any]]:
+    """A method's name, checked, and its options."""
+    name, options = (method.name, method.options) if isinstance(method, Method) else (method, {})
+    if name != "lrp" and name not in REFERENCES:
+        raise ArgumentError(f"method={name!r} is not known: the methods are {listed(('lrp', *REFERENCES), 12)}")
+    if name == "lrp" and options:
+        raise ArgumentError("relevance propagation has no options: its rules say everything")
+    return name, options
 
 
 def _window(x: Tensor, patch: Any) -> tuple[int, ...]:

@@ -34,7 +34,7 @@ from backlight.classical.families import (
 )
 from backlight.classical.families.kernels import RadialKernel
 from backlight.classical.frontend import transformers
-from backlight.classical.network import Inputs, ModelSpec, NeuralizedModel, Relevance, Score
+from backlight.classical.network import Inputs, ModelSpec, NeuralizedModel, Score
 from backlight.classical.neuralize import neuralize
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ __all__ = [
     "ModelSpec",
     "NeuralizedModel",
     "RadialKernel",
-    "Relevance",
     "Score",
     "bayes",
     "boltzmann",

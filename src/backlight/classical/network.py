@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,18 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.attribution.reference import Method
+from backlight.attribution.requested import Targets, read_targets
 from backlight.classical import trust
 from backlight.classical.frontend.columns import Features, FrontEnd
-from backlight.classical.layers import EncodedRows, Layer, Pullback, Query
+from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
+from backlight.classical.layers.base import Line
 from backlight.classical.score_units import PLAIN, ScoreUnit
-from backlight.classical.targets import Outputs, Target
+from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError
+from backlight.explanation import Attribution, Ledger
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.rules.trees import TreePath
 from backlight.tables import as_frame
 
-__all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Relevance", "Score"]
+__all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score"]
 
 # Rows that are encoded at once; layers cut them further for the cache.
 _BATCH = 8192
@@ -100,54 +104,6 @@ class ModelSpec:
     takes_missing: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Relevance:
-    """Relevance of the columns of a table, as arrays; what `backlight.explain` dresses.
-
-    Attributes
-    ----------
-    values : (n, d) or (n, d, targets); output, base_values : (n,) or (n, targets)
-    annotations : mapping of str to arrays with leading axis n
-        ``imputed`` (n, d): the cell was missing. ``self_anchor`` (n,): the row is itself one of the model's
-        anchors and was left out. ``score_without_self`` (n,): the score had it not been one. ``no_distance`` (n,): the
-        row sits on its anchors, so that no column carries relevance. ``discarded`` (n,): share of the
-        row's squared distance from the mean that a PCA discards and no explanation can see.
-    entering : mapping of layer name to (n,)
-        Relevance that enters each layer, output first; the last entry is what the columns receive. For several
-        targets their sum.
-    names : tuple of str
-        The targets.
-    """
-
-    values: np.ndarray
-    output: np.ndarray
-    base_values: np.ndarray
-    annotations: dict[str, np.ndarray]
-    entering: dict[str, np.ndarray]
-    names: tuple[str, ...] = ()
-
-    @staticmethod
-    def joined(parts: Sequence[Relevance]) -> Relevance:
-        """The relevance of all rows, from that of consecutive batches.
-
-        Raises
-        ------
-        DataError
-            When there is no batch.
-        """
-        if not parts:
-            raise DataError("the table has no rows: give at least one row to explain")
-        first = parts[0]
-        return Relevance(
-            np.concatenate([part.values for part in parts]),
-            np.concatenate([part.output for part in parts]),
-            np.concatenate([part.base_values for part in parts]),
-            {key: np.concatenate([part.annotations[key] for part in parts]) for key in first.annotations},
-            {key: np.concatenate([part.entering[key] for part in parts]) for key in first.entering},
-            first.names,
-        )
-
-
 class NeuralizedModel(nn.Module):
     """A classical model as a network: front end, layers, score.
 
@@ -220,17 +176,17 @@ class NeuralizedModel(nn.Module):
             digest.update(module.learnt if isinstance(module, Layer) else b"")
         return digest.hexdigest()
 
-    def rule(self, rules: Any) -> Any:
-        """Read the ``rules`` argument of `backlight.explain`: a name, a rule, or "auto" for the layer's default."""
-        known = self.layer.rules
-        if isinstance(rules, str):
-            if rules == "auto":
-                return next(iter(known.values()))
-            if rules in known:
-                return known[rules]
-        elif self.layer.accepts(rules):
-            return rules
-        names = ", ".join(repr(name) for name in known)
+    def rule(self, rules: Any = "auto", method: str | Method = "lrp", **options: Any) -> Any:
+        """Read the ``rules`` argument of `backlight.explain`: a name, a rule, or "auto" for the layer's default.
+
+        ``method`` and the options beside it are for layers that the relevance engine explains; see `Layer.rule`.
+        """
+        rule = self.layer.rule(rules, method, options)
+        if rule is not None:
+            return rule
+        if method != "lrp":
+            raise ArgumentError(f"method={method!r} needs hidden units: this {self.kind} is explained by 'lrp' alone")
+        names = ", ".join(repr(name) for name in self.layer.rules)
         raise ArgumentError(
             f"rules={rules!r} does not fit this {self.kind}: give 'auto', one of {names}, or such a rule of "
             "backlight.rules"
@@ -290,15 +246,17 @@ class NeuralizedModel(nn.Module):
         """
         return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
 
-    @torch.no_grad()
+    def reference_of(self, reference: Any, rule: Any) -> EncodedRows | float | None:
+        """Read the ``reference`` argument of `backlight.explain`: rows at every place of the front end, or a level."""
+        if reference is None or isinstance(reference, EncodedRows):
+            return reference
+        level = isinstance(reference, int | float | np.number)
+        self._check_reference(level, rule)
+        return float(reference) if level else self.point(self.encode(reference))
+
     def relevance(
-        self,
-        X: Any,
-        rule: Any,
-        reference: Any = None,
-        own: np.ndarray | None = None,
-        target: Target = None,
-    ) -> Relevance:
+        self, X: Any, rule: Any, reference: Any = None, own: np.ndarray | None = None, target: Any = None
+    ) -> Attribution:
         """Relevance of every column for every row.
 
         Parameters
@@ -312,21 +270,28 @@ class NeuralizedModel(nn.Module):
             Which anchor each row is, −1 for none, where the caller knows; otherwise equal rows are taken as the same.
         target : see `backlight.explain`
         """
-        coded = self.encode(X)
-        self.compare(X)
-        level = float(reference) if isinstance(reference, int | float | np.number) else None
-        self._check_reference(reference, level is not None, rule)
-        usual = None if reference is None or level is not None else self.point(self.encode(reference))
-        known = None if own is None else torch.as_tensor(own, device=coded.device)
-        wanted = self.score.outputs.targets(target, len(coded))
-        whole, step = self.point(coded), min(self.layer.rows, _BATCH)
-        parts = []
-        for start in range(0, len(coded), step):
-            rows = slice(start, start + step)
-            ask = Query(rule, None if known is None else known[rows], usual, level)
-            some = [one.take(rows) for one in wanted]
-            parts.append(self._relevance(whole.take(rows), ask, some, Outputs.several(target), start))
-        return Relevance.joined(parts)
+        asked = read_targets(target)
+        wanted = self.score.outputs.targets(asked)
+        with torch.no_grad():
+            coded = self.encode(X)
+            self.compare(X)
+            asked.check_rows(len(coded))
+            usual = self.reference_of(reference, rule)
+            level = usual if isinstance(usual, float) else None
+            known = None if own is None else torch.as_tensor(own, device=coded.device)
+            whole, step = self.point(coded), min(self.layer.rows, _BATCH)
+            parts = []
+            for start in range(0, len(coded), step):
+                some = whole if step >= len(coded) else whole.take(slice(start, start + step))
+                ask = Query(
+                    rule,
+                    None if known is None else known[start : start + step],
+                    usual if isinstance(usual, EncodedRows) else None,
+                    level,
+                )
+                part = Targets(wanted, asked.several).take(start, len(some))
+                parts.append(self._relevance(some, ask, part, start))
+        return Attribution.joined(parts)
 
     def _writes(self) -> int:
         """How often anything learnt was written to: a network that its user trains is compared no more."""
@@ -361,11 +326,11 @@ class NeuralizedModel(nn.Module):
                 pairs = [(found, known), (found, whole)]
                 trust.compared(type(self._whole).__name__, score.name, pairs, self.dtype == torch.float64)
 
-    def _check_reference(self, reference: Any, is_level: bool, rule: Any) -> None:
+    def _check_reference(self, is_level: bool, rule: Any) -> None:
         reads = self.layer.references
         if "rows" in reads and isinstance(rule, SignedPools | Midpoint | TreePath):
             reads = reads - {"rows"}  # these rules have their own references
-        if reference is None or ("level" if is_level else "rows") in reads:
+        if ("level" if is_level else "rows") in reads:
             return
         kinds = {"rows": "a table of rows", "level": "a number"}
         takes = " or ".join(kinds[kind] for kind in sorted(reads)) or "none"
@@ -373,7 +338,7 @@ class NeuralizedModel(nn.Module):
             f"reference= does not apply: score {self.score.name!r} of this {self.kind} by rule {rule!r} takes {takes}"
         )
 
-    def _relevance(self, x: EncodedRows, ask: Query, wanted: list[Any], several: bool, start: int) -> Relevance:
+    def _relevance(self, x: EncodedRows, ask: Query, targets: Targets, start: int) -> Attribution:
         if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
             ask = replace(ask, own=self.layer.self_index(x))
         got = self.layer.run(x, ask)
@@ -384,39 +349,53 @@ class NeuralizedModel(nn.Module):
                 f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot "
                 "be shared; leave the row out, or explain score='support_distance' where the model has it"
             )
-        values, outputs, carried, names = [], [], [], []
-        for one in wanted:
-            c = self.score.outputs.coefficients(one, got.output)
-            values.append(got.back(c))
-            outputs.append((c * got.output).sum(1))
-            carried.append((c * got.carried).sum(1))
-            names.append(one.name)
-        total = sum(self.score.outputs.coefficients(one, got.output) for one in wanted)
+        outputs = self.score.outputs
+        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        ledgers: list[list[Line]] = []
+        for one in targets.items:
+            c = outputs.coefficients(one, got.output)
+            score, carried = (c * got.output).sum(1), (c * got.carried).sum(1)
+            if got.account is None:
+                R = got.back(c)
+                ledgers.append(self._lines(ask.rule, got, c, score, R))
+            else:
+                R, lines = got.account(c)
+                ledgers.append(lines)
+            found.append((R, score, score - carried))
+        annotations = self._annotations(x, got, targets)
+        values, output, base = (
+            _array(torch.stack(part, -1) if targets.several else part[0]) for part in zip(*found, strict=True)
+        )
+        return Attribution(
+            values,
+            output,
+            base,
+            names=tuple(outputs.name(one) for one in targets.items),
+            ledger=_ledger(ledgers, targets.several),
+            annotations={key: _array(value) for key, value in annotations.items()},
+            facts=got.facts,
+        )
+
+    def _lines(self, rule: Any, got: ForwardPass, c: Tensor, score: Tensor, R: Tensor) -> list[Line]:
+        """What each layer hands on, as lines of a ledger."""
+        names = (f"score: {self.score.name}", *got.flow)
+        rules = (self.score.name, repr(rule), *["shares"] * len(names))
+        flow = [score, *((c * part).sum(1) for part in got.flow.values()), R.sum(1)]
+        return [(name, rules[k], flow[k], flow[k + 1], None) for k, name in enumerate(names)]
+
+    def _annotations(self, x: EncodedRows, got: ForwardPass, targets: Targets) -> dict[str, Tensor]:
+        outputs, first = self.score.outputs, targets.items[0]
         never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
-        always = {} if self.score.outputs.names else {"self_anchor": never, "no_distance": never}
+        always = {} if outputs.names else {"self_anchor": never, "no_distance": never}
         annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
-        if not several:
-            annotations["score_without_self"] = (total * got.others).sum(1)
-            if self.score.outputs.names and wanted[0].direction is None:
-                annotations["target"] = self.score.outputs.index(wanted[0], got.output)
+        if not targets.several:
+            annotations["score_without_self"] = (outputs.coefficients(first, got.output) * got.others).sum(1)
+            if outputs.names and first.direction is None:
+                annotations["target"] = outputs.index(first, got.output)
         discarded = self.front.discarded(x.e)
         if discarded is not None:
             annotations["discarded"] = discarded
-        entering = {f"score: {self.score.name}": sum(outputs)}
-        entering.update({name: (total * value).sum(1) for name, value in got.flow.items()})
-        entering["columns"] = sum(part.sum(1) for part in values)
-        if several:
-            found = torch.stack(values, 2), torch.stack(outputs, 1), torch.stack(carried, 1)
-        else:
-            found = values[0], outputs[0], carried[0]
-        return Relevance(
-            _array(found[0]),
-            _array(found[1]),
-            _array(found[1] - found[2]),
-            {key: _array(value) for key, value in annotations.items()},
-            {key: _array(value) for key, value in entering.items()},
-            tuple(names),
-        )
+        return annotations
 
     @torch.no_grad()
     def score_without_self(self, X: Any, own: np.ndarray) -> np.ndarray:
@@ -455,6 +434,20 @@ class NeuralizedModel(nn.Module):
             for start in range(0, len(rows), step)
         ]
         return _array(torch.cat(parts).squeeze(1))
+
+
+def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:
+    """The ledgers of the targets as one: (layers, n), for several targets (layers, n, targets)."""
+    if not lines[0]:
+        return None  # a method without one
+
+    def column(k: int) -> np.ndarray:
+        stacked = torch.stack([torch.stack([line[k] for line in one]) for one in lines], -1)  # type: ignore[misc]
+        return _array(stacked if several else stacked[..., 0])
+
+    first = lines[0]
+    bias = None if first[0][4] is None else column(4)
+    return Ledger(tuple(line[0] for line in first), tuple(line[1] for line in first), column(2), column(3), bias)
 
 
 def _array(tensor: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What is explained of a model with several outputs: a class, a cluster, a direction, or all of them."""
+"""The outputs of a classical model: classes, clusters, or one score, as sums of its units."""
 
 from __future__ import annotations
 
@@ -10,28 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.attribution.requested import Requested, Targets
 from backlight.errors import ArgumentError, listed
 
-__all__ = ["One", "Outputs", "Target"]
-
-Target = Any
+__all__ = ["Outputs"]
 
 
 def _argmax(outputs: Tensor) -> Tensor:
     return outputs.argmax(1)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class One:
-    """One target: an output's index a row (None: the predicted one), or a direction over the outputs."""
-
-    name: str
-    index: Tensor | None = None
-    direction: Tensor | None = None
-
-    def take(self, rows: slice) -> One:
-        """For some of the rows."""
-        return One(self.name, None if self.index is None else self.index[rows], self.direction)
+def _positive(f: Tensor) -> Tensor:
+    return (f[:, 0] > 0).long()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,7 +45,7 @@ class Outputs:
     @staticmethod
     def binary(names: Iterable[Any]) -> Outputs:
         """Two classes, told apart by the sign of one unit."""
-        return Outputs(tuple(str(n) for n in names), np.array([[-1.0], [1.0]]), lambda f: (f[:, 0] > 0).long())
+        return Outputs(tuple(str(n) for n in names), np.array([[-1.0], [1.0]]), _positive)
 
     @staticmethod
     def each(names: Iterable[Any]) -> Outputs:
@@ -68,70 +58,52 @@ class Outputs:
         given = list(names)
         return Outputs.binary(given) if len(given) == 2 else Outputs.each(given)
 
-    @staticmethod
-    def several(target: Target) -> bool:
-        """Whether a target asks for a last axis of outputs."""
-        return isinstance(target, list) or (isinstance(target, str) and target == "all")
-
     def native(self, units: Tensor) -> Tensor:
         """What the original method returns: (n,) for one unit, else (n, targets)."""
         if units.shape[1] == 1:
             return units.squeeze(1)
         return units if self.directions is None else units @ torch.as_tensor(self.directions).to(units).T
 
-    def targets(self, target: Target, n: int) -> list[One]:
-        """Read the ``target`` argument."""
-        if isinstance(target, str):
-            if target == "all":
-                return self.targets(list(range(max(1, len(self.names)))), n)
-            if target not in self.names:
-                raise ArgumentError(f"target={target!r} is not an output of this model: {self._known()}")
-            return self.targets(self.names.index(target), n)
-        if isinstance(target, list):
-            if not target:
-                raise ArgumentError("the list of targets is empty")
-            return [one for item in target for one in self.targets(item, n)]
-        return [self._one(target, n)]
+    def targets(self, targets: Targets) -> tuple[Requested, ...]:
+        """What is asked for of these outputs, one by one.
 
-    def _known(self) -> str:
-        return f"choose from {listed(repr(name) for name in self.names)}" if self.names else "it has one score"
+        Raises
+        ------
+        ArgumentError
+            For what has no meaning here.
+        """
+        items = targets.each(max(1, len(self.names)))
+        return tuple(self._checked(item) for item in items)
 
-    def _one(self, target: Target, n: int) -> One:
-        if not self.names:
-            if target is None or (isinstance(target, int) and target == 0):
-                return One("")
-            raise ArgumentError(f"target={target!r}: the model has one score, so leave target out")
-        if target is None:
-            return One("predicted")
-        if callable(target) and not isinstance(target, Tensor):
+    def _checked(self, item: Requested) -> Requested:
+        if item.function is not None:
             raise ArgumentError(
                 "a function as target needs a torch module: of a neuralized model give an index, a class name, or a "
                 "float direction over the outputs"
             )
-        array = np.asarray(target)
-        if array.ndim == 0 and np.issubdtype(array.dtype, np.integer):
-            return One(self.names[self._checked(int(array))], torch.full((n,), int(array) % len(self.names)))
-        if array.ndim == 1 and np.issubdtype(array.dtype, np.integer):
-            if len(array) != n:
-                raise ArgumentError(f"target has {len(array)} indices for {n} rows: give one index a row")
-            for value in np.unique(array):
-                self._checked(int(value))
-            return One("given", torch.as_tensor(array, dtype=torch.long) % len(self.names))
-        if array.ndim == 1 and np.issubdtype(array.dtype, np.floating) and len(array) == len(self.names):
-            return One("direction", direction=torch.as_tensor(array))
-        raise ArgumentError(
-            f"target={target!r} is not known: give an index, a class name, one index a row, a float direction over the "
-            f"{len(self.names)} outputs, a list of these, or 'all'"
-        )
-
-    def _checked(self, index: int) -> int:
-        if not -len(self.names) <= index < len(self.names):
+        if not self.names:
+            if item.predicted or item.label in (0, -1):
+                return Requested()
+            told = item.name if item.label is None else repr(item.label)
+            raise ArgumentError(f"target={told}: the model has one score, so leave target out")
+        if item.direction is not None and tuple(item.direction.shape) != (len(self.names),):
             raise ArgumentError(
-                f"target={index} is out of range: the model has {len(self.names)} outputs, {listed(self.names)}"
+                f"a direction of shape {tuple(item.direction.shape)} is not known here: give one number for each of "
+                f"the outputs {listed(self.names)}"
             )
-        return index
+        if item.label is not None:
+            return Requested(label=int(item.index(self.names, len(self.names), 1)[0]))
+        return item
 
-    def coefficients(self, one: One, units: Tensor) -> Tensor:
+    def name(self, item: Requested) -> str:
+        """What a target is called; empty where there is one score."""
+        if not self.names:
+            return ""
+        if isinstance(item.label, int):
+            return self.names[item.label]
+        return "predicted" if item.predicted else item.name
+
+    def coefficients(self, one: Requested, units: Tensor) -> Tensor:
         """What each unit counts in a target, (n, U)."""
         if not self.names:
             return torch.ones_like(units)
@@ -144,6 +116,8 @@ class Outputs:
             return (one.direction.to(units) @ directions).expand(len(units), -1)
         return directions[self.index(one, units)]
 
-    def index(self, one: One, units: Tensor) -> Tensor:
+    def index(self, one: Requested, units: Tensor) -> Tensor:
         """Which output a target is for each row."""
-        return self.choose(units) if one.index is None else one.index.to(units.device)
+        if one.predicted:
+            return self.choose(units)
+        return one.index(self.names, len(self.names), len(units)).to(units.device)

@@ -129,7 +129,7 @@ def deliver(
     faults: KnownFaults | None = None,
 ) -> None:
     """Write and print what was found: scores, reasons, the report."""
-    from backlight._explain import versions
+    from backlight.models.explained import versions
     from backlight.report import write_anomaly_report
     from backlight.tables.files import write_table
 

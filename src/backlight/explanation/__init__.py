@@ -1,6 +1,7 @@
 """`Explanation`: relevance with its names, its sum and its origin. What every method returns.
 
 ``core``      the result itself: immutable, sliceable, NumPy inside
+``attribution``  what a model says of one batch, and batches put together
 ``ledger``    what each layer received, passed on and kept
 ``storage``   Parquet and safetensors files, never pickle
 ``plots``     ``ex.plot``, with matplotlib
@@ -9,7 +10,8 @@
 Imports only ``errors`` and ``tables``.
 """
 
+from backlight.explanation.attribution import Attribution
 from backlight.explanation.core import Explanation
 from backlight.explanation.ledger import Ledger
 
-__all__ = ["Explanation", "Ledger"]
+__all__ = ["Attribution", "Explanation", "Ledger"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +45,40 @@ class Ledger:
     def target(self, k: int) -> Ledger:
         """The ledger of one of several targets."""
         return self._map(lambda array: array[..., k])
+
+    @staticmethod
+    def joined(parts: Sequence[Ledger]) -> Ledger:
+        """The ledger of all rows, from those of consecutive batches.
+
+        A network with branches may run through other places in another batch; there, nothing came by.
+        """
+        keys = [part._keys() for part in parts]
+        lines = list(dict.fromkeys(line for part in keys for line in part))
+        at = {line: k for k, line in enumerate(lines)}
+
+        def together(arrays: list[np.ndarray]) -> np.ndarray:
+            wide = []
+            for part, array in zip(keys, arrays, strict=True):
+                out = np.zeros((len(lines), *array.shape[1:]))
+                out[[at[line] for line in part]] = array
+                wide.append(out)
+            return np.concatenate(wide, axis=1)
+
+        bias = [part.bias for part in parts if part.bias is not None]
+        return Ledger(
+            tuple(layer for layer, _, _ in lines), tuple(rule for _, rule, _ in lines),
+            together([part.entering for part in parts]), together([part.leaving for part in parts]),
+            together(bias) if len(bias) == len(parts) else None,
+        )  # fmt: skip
+
+    def _keys(self) -> list[tuple[str, str, int]]:
+        """Its lines by name, rule and how often that was there before."""
+        seen: dict[tuple[str, str], int] = {}
+        keys = []
+        for line in zip(self.layers, self.rules, strict=True):
+            seen[line] = seen.get(line, -1) + 1
+            keys.append((*line, seen[line]))
+        return keys
 
     def _map(self, change: Callable[[np.ndarray], np.ndarray]) -> Ledger:
         bias = None if self.bias is None else change(self.bias)

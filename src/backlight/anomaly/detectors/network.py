@@ -12,8 +12,9 @@ import torch
 
 from backlight.anomaly.detectors.base import Contributions, Reference
 from backlight.anomaly.encoding import Encoder
-from backlight.classical import NeuralizedModel, Relevance, neuralize
+from backlight.classical import NeuralizedModel, neuralize
 from backlight.classical.score_units import ScoreUnit
+from backlight.explanation import Attribution
 
 __all__ = ["EncodedNetwork", "UserNetwork", "encoded"]
 
@@ -48,9 +49,9 @@ class _Network:
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _relevance(self, z: np.ndarray, own: np.ndarray) -> Relevance:
+    def _relevance(self, z: np.ndarray, own: np.ndarray) -> Attribution:
         rule = self.network.rule("auto")
-        return Relevance.joined([
+        return Attribution.joined([
             self.network.relevance(torch.as_tensor(z[k : k + _CHUNK]), rule, own=own[k : k + _CHUNK])
             for k in range(0, max(len(z), 1), _CHUNK)
         ])  # fmt: skip
@@ -107,7 +108,7 @@ class EncodedNetwork(_Network):
         return np.where(own >= 0, self.anchors[own], -1)
 
 
-def _contributions(found: Relevance, gather: Callable[[np.ndarray], np.ndarray]) -> Contributions:
+def _contributions(found: Attribution, gather: Callable[[np.ndarray], np.ndarray]) -> Contributions:
     annotations = dict(found.annotations)
     alone = annotations.pop("score_without_self")
     base = found.base_values + alone - found.output

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from backlight.classical.families.scores import column, plain, predicted
-from backlight.classical.layers.composition import Deep
+from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.linear import tensor
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
@@ -46,7 +46,7 @@ def perceptron(estimator: Any) -> ModelSpec:
 
 def _deep(estimator: Any, inputs: Inputs) -> Deep:
     maps = [(W.T, b) for W, b in zip(estimator.coefs_, estimator.intercepts_, strict=True)]
-    return Deep(perceptron_layers(maps, ACTIVATIONS[estimator.activation], inputs), len(maps[-1][1]))
+    return Deep(perceptron_layers(maps, ACTIVATIONS[estimator.activation], inputs), len(maps[-1][1]), inputs.pullback)
 
 
 def _sizes(estimator: Any) -> str:

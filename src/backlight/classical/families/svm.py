@@ -29,7 +29,7 @@ from backlight.classical.families.kernels import kernel_of as radial
 from backlight.classical.families.perceptrons import perceptron_layers
 from backlight.classical.families.scores import minus, plain
 from backlight.classical.layers import Layer
-from backlight.classical.layers.composition import Deep
+from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.energies import Polynomial
 from backlight.classical.layers.linear import Affine, tensor
 from backlight.classical.layers.pools import Budget, Link
@@ -88,7 +88,7 @@ def products(
         )
     if kind == "sigmoid":
         hidden, last = (gamma * anchors, np.full(len(anchors), offset)), (beta, intercept)
-        return lambda inputs: Deep(perceptron_layers([hidden, last], nn.Tanh, inputs), len(beta))
+        return lambda inputs: Deep(perceptron_layers([hidden, last], nn.Tanh, inputs), len(beta), inputs.pullback)
     return None
 
 

@@ -13,7 +13,7 @@ from backlight.classical.frontend.preprocessing import transformers
 from backlight.classical.registry import public_name
 from backlight.errors import NotFittedModel, UnsupportedModel
 
-__all__ = ["Collapsed", "Parts", "carry", "front_features", "is_fitted", "unwrap"]
+__all__ = ["Collapsed", "ColumnsUnknown", "Parts", "carry", "front_features", "is_fitted", "unwrap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,10 @@ def unwrap(model: Any) -> Parts:
     return Parts(model, (*steps, *inner.steps), inner.estimator, transform)
 
 
+class ColumnsUnknown(UnsupportedModel):
+    """A model that takes any number of columns, as far as it says."""
+
+
 def _width(parts: Parts, counted: int | None) -> int:
     """How many columns the table has: what the first part says, else what is known of the model after it."""
     first = _first(parts)
@@ -133,7 +137,7 @@ def _width(parts: Parts, counted: int | None) -> int:
         return int(width)
     if not is_fitted(first):
         raise NotFittedModel(f"{type(first).__name__} is not fitted: call fit(X) on the whole model first")
-    raise UnsupportedModel(
+    raise ColumnsUnknown(
         f"{type(first).__name__} does not say how many columns it takes: give n_columns= in its ModelSpec, or call "
         "backlight.neuralize(model, columns=…)"
     )

@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["EncodedRows", "ForwardPass", "Layer", "Query", "Wrapper"]
+from backlight.attribution.reference import Method
+
+__all__ = ["EncodedRows", "ForwardPass", "Layer", "Line", "Propagation", "Query", "Wrapper"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,6 +81,21 @@ class Query:
     level: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Propagation:
+    """How hidden units are explained, by the relevance engine; see `backlight.explain` for the fields."""
+
+    rules: Any = "auto"
+    method: str | Method = "lrp"
+    canonical: bool = False
+    strict: bool = False
+    seed: int = 0
+
+
+# a line of a ledger: layer, rule, what entered (n,), what left (n,), what a bias kept of it (n,) where that is known
+Line = tuple[str, str, Tensor, Tensor, Tensor | None]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ForwardPass:
     """One pass forward, and the way back.
@@ -92,6 +109,10 @@ class ForwardPass:
     flow : mapping of layer name to (n, U)
         What each layer hands on, in the units of ``output``, last layer first.
     notes : mapping of str to tensors with leading axis n
+    account : function of coefficients (n, U) to relevance (n, columns) and lines of a ledger, optional
+        The way back of a layer that keeps a ledger of its own.
+    facts : mapping
+        For the provenance.
     """
 
     output: Tensor
@@ -100,6 +121,8 @@ class ForwardPass:
     others: Tensor
     flow: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Tensor] = field(default_factory=dict)
+    account: Callable[[Tensor], tuple[Tensor, list[Line]]] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def joined(parts: Sequence[ForwardPass]) -> ForwardPass:
@@ -127,6 +150,7 @@ class ForwardPass:
             output=output,
             carried=slope * self.carried,
             back=lambda c: self.back(c * slope),
+            account=None,
             others=output if others is None else others,
             flow={name: slope * value for name, value in self.flow.items()},
         )
@@ -183,6 +207,20 @@ class Layer(nn.Module):
     def training_rows(self) -> Tensor | None:
         """Rows of the training set that the layer holds as anchors, in the model's space: (M, K)."""
         return None
+
+    def rule(self, rules: Any, method: Any, options: Mapping[str, Any]) -> Any:
+        """The rule that a user means by a name or an object, None for what is none of this layer's.
+
+        ``method`` and ``options`` are for layers that the relevance engine explains.
+        """
+        default = next(iter(self.rules.values()))
+        if isinstance(default, Propagation):
+            return rules if isinstance(rules, Propagation) else Propagation(rules, method, **options)
+        if method != "lrp":
+            return None
+        if isinstance(rules, str):
+            return default if rules == "auto" else self.rules.get(rules)
+        return rules if self.accepts(rules) else None
 
     def accepts(self, rule: Any) -> bool:
         """Whether a rule object is one of this layer's kinds."""

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.pullback import Pullback
-from backlight.errors import UnsupportedModel
 
-__all__ = ["Deep", "Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Weighted"]
+__all__ = ["Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Weighted"]
 
 
 def _common_rules(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -230,28 +229,3 @@ class Member(Wrapper):
     def accepts(self, rule: Any) -> bool:
         """As the inner layer."""
         return self.inner.accepts(rule)
-
-
-class Deep(Layer):
-    """Hidden units, from elements to outputs: explained by the relevance engine as any module is.
-
-    Attributes
-    ----------
-    module : torch.nn.Sequential
-    """
-
-    def __init__(self, module: nn.Module, units: int) -> None:
-        super().__init__()
-        self.module, self.units = module, units
-
-    def forward(self, x: EncodedRows) -> Tensor:
-        """Shape (n, U)."""
-        out: Tensor = self.module(x.e)
-        return out
-
-    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
-        """Not here: `backlight.explain` hands the module to the relevance engine."""
-        raise UnsupportedModel(
-            "hidden units (a perceptron's, a sigmoid kernel's) are explained by the relevance engine and cannot be in "
-            "a member of an ensemble in this version: explain each of its estimators"
-        )

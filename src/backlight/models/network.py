@@ -1,0 +1,119 @@
+"""Networks of classical models: tables in, relevance of their columns out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from backlight.attribution.requested import Targets
+from backlight.classical import NeuralizedModel
+from backlight.classical.frontend.columns import FrontEnd
+from backlight.classical.layers.base import Propagation
+from backlight.classical.targets import Outputs
+from backlight.errors import ArgumentError
+from backlight.explanation import Attribution
+from backlight.models.protocol import Query, refuse_output
+from backlight.tables import Frame, as_frame, in_batches
+
+__all__ = ["NetworkModel", "Table", "dressed", "tables"]
+
+_STEP = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Rows of a table, with the model's columns in its order."""
+
+    frame: Frame
+    own_names: bool
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+        return len(self.frame)
+
+    @property
+    def step(self) -> int:
+        """Rows at once."""
+        return _STEP
+
+    def take(self, start: int, stop: int) -> Table:
+        """Some of the rows."""
+        return Table(self.frame.take(slice(start, stop)), self.own_names)
+
+
+def tables(X: Any, front: FrontEnd, size: int | str, names: Sequence[str] | None) -> tuple[int | None, Iterator[Table]]:
+    """The rows of tables batch by batch, for a front end."""
+    given = None if names is None else list(names)
+
+    def read(item: Any) -> Table:
+        frame = as_frame(item, given)
+        return Table(front.align(frame), frame.named or given is not None)
+
+    return in_batches(X, read, size)
+
+
+def dressed(found: Attribution, batch: Table, front: FrontEnd, score: str, outputs: Outputs) -> Attribution:
+    """Attributions of the rows of a table, in its columns."""
+    one = found.names[0] if found.names else ""
+    told = score if found.several or not one else f"{score} of {'the predicted output' if one == 'predicted' else one}"
+    names = found.names if found.several else (score if one in ("", "predicted") else one,)
+    return replace(
+        found,
+        names=names,
+        target=told,
+        data=batch.frame.matrix(),
+        feature_names=batch.frame.names if batch.own_names else front.names,
+        labels=batch.frame.labels,
+        kind=batch.frame.kind,
+        facts={"outputs": list(outputs.names), **found.facts},
+    )
+
+
+class NetworkModel:
+    """A neuralized model."""
+
+    def __init__(self, network: NeuralizedModel) -> None:
+        self.network = network
+        self.kind = network.kind
+
+    def prepare(self, query: Query) -> Query:
+        """See `Model.prepare`."""
+        refuse_output(query, self.kind)
+        if str(query.device) not in ("None", "cpu"):
+            raise ArgumentError(
+                f"device={query.device!r} does not apply to a neuralized model in this version: leave it out"
+            )
+        options = {"canonical": query.canonical, "strict": query.strict, "seed": query.seed}
+        rule = self.network.rule(query.rules, query.method, **options)
+        deep = isinstance(rule, Propagation)
+        if query.layers is not None:
+            hint = "explain the module itself, neuralize(model).layer.module" if deep else "leave it out"
+            raise ArgumentError(f"layers={query.layers!r} does not apply to a neuralized model: {hint}")
+        if query.canonical and not deep:
+            raise ArgumentError("canonical=True does not apply to a model without hidden units: leave it out")
+        return replace(query, rules=rule, reference=self.network.reference_of(query.reference, rule))
+
+    def batches(
+        self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
+    ) -> tuple[int | None, Iterator[Table]]:
+        """See `Model.batches`."""
+        return tables(X, self.network.front, size, names)
+
+    def attribute(self, batch: Table, targets: Targets, query: Query) -> Attribution:
+        """See `Model.attribute`."""
+        network, rule = self.network, query.rules
+        found = network.relevance(batch.frame, rule, query.reference, target=targets)
+        facts = dict(found.facts)
+        method = facts.pop("method", None) or getattr(rule, "method", None) or f"lrp ({getattr(rule, 'name', rule)})"
+        deep = isinstance(rule, Propagation)
+        promise = "sum" if not deep else "none" if found.ledger is None or found.ledger.bias is None else "ledger"
+        if not deep:
+            facts["rule"] = repr(rule)
+        found = replace(found, method=method, promise=promise, facts=facts)
+        return dressed(found, batch, network.front, network.score.name, network.score.outputs)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Model.facts`."""
+        return {}

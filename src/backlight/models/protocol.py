@@ -1,0 +1,75 @@
+"""What every verb asks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from backlight.attribution.reference import Method
+from backlight.attribution.requested import Targets
+from backlight.errors import ArgumentError
+from backlight.explanation import Attribution
+
+__all__ = ["Batch", "Model", "Query", "refuse_output"]
+
+
+class Batch(Protocol):
+    """Rows as a model takes them."""
+
+    @property
+    def rows(self) -> int:
+        """How many there are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """How attributions are wanted; see `backlight.explain` for the fields."""
+
+    method: str | Method = "lrp"
+    rules: Any = "auto"
+    reference: Any = None
+    layers: Any = None
+    canonical: bool = False
+    strict: bool = False
+    device: Any = None
+    output: Any = None
+    seed: int = 0
+
+
+def refuse_output(query: Query, kind: str) -> None:
+    """Refuse the choice of an output for a model that has one."""
+    if query.output is not None:
+        raise ArgumentError(f"output={query.output!r} does not apply to a {kind}: leave it out, or give target=")
+
+
+class Model(Protocol):
+    """A model that can be asked for attributions.
+
+    Attributes
+    ----------
+    kind : str
+        What it is, for people.
+    """
+
+    kind: str
+
+    def prepare(self, query: Query) -> Query:
+        """Check a query and work out what is the same for all rows: rules, references.
+
+        Raises
+        ------
+        ArgumentError
+            For what does not apply to this kind of model.
+        """
+
+    def batches(
+        self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
+    ) -> tuple[int | None, Iterator[Any]]:
+        """How many rows there are, where that is known beforehand, and the rows batch by batch."""
+
+    def attribute(self, batch: Any, targets: Targets, query: Query) -> Attribution:
+        """Attributions of one batch, by a prepared query."""
+
+    def facts(self) -> dict[str, Any]:
+        """For the provenance: what the model is."""

@@ -1,0 +1,139 @@
+"""Torch modules and exported programs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from backlight.attribution.canonical import canonical_module
+from backlight.attribution.inputs import Batch, batches, home
+from backlight.attribution.lrp import Attributed, LayerwiseRelevance
+from backlight.attribution.reference import ReferenceMethod, named_method
+from backlight.attribution.requested import Targets
+from backlight.canonical.lift import torch_module
+from backlight.errors import ArgumentError
+from backlight.explanation import Attribution, Ledger
+from backlight.models.protocol import Query, refuse_output
+
+__all__ = ["TorchModel"]
+
+
+class TorchModel:
+    """A torch module; it is left as it is."""
+
+    def __init__(self, model: nn.Module | torch.export.ExportedProgram) -> None:
+        self.module: nn.Module = torch_module(model)
+        self.kind = type(self.module).__name__
+
+    def prepare(self, query: Query) -> Query:
+        """See `Model.prepare`."""
+        refuse_output(query, self.kind)
+        name, _ = named_method(query.method)
+        if query.layers is not None and name != "lrp":
+            raise ArgumentError(f"layers= is for relevance propagation: method={name!r} explains the inputs alone")
+        here = home(self.module)
+        if name != "lrp" and query.device is not None and home(self.module, query.device).device != here.device:
+            raise ArgumentError(f"device={query.device!r}: method={name!r} runs where the model is, on {here.device}")
+        return replace(query, layers=[query.layers] if isinstance(query.layers, str) else list(query.layers or ()))
+
+    def batches(
+        self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
+    ) -> tuple[int | None, Iterator[Batch]]:
+        """See `Model.batches`."""
+        rows, stream = batches(X, home(self.module, query.device), size)
+        columns = () if names is None else tuple(names)
+        return rows, (replace(batch, columns=columns) for batch in stream) if columns else stream
+
+    def attribute(self, batch: Batch, targets: Targets, query: Query) -> Attribution:
+        """See `Model.attribute`."""
+        name, options = named_method(query.method)
+        model, facts = self.module, {}
+        if query.canonical:
+            model, steps = canonical_module(model, batch)
+            facts["canonical"] = list(steps)
+        attribute: Callable[[Batch, Targets], Attributed]
+        if name == "lrp":
+            elsewhere = None if query.device is None else home(model, query.device).device
+            attribute = way = LayerwiseRelevance(
+                model, query.rules, query.strict, elsewhere, query.reference, query.layers
+            )
+            facts = {**way.facts(batch), **facts}
+        else:
+            attribute = ReferenceMethod(model, name, query.reference, query.seed, options)
+        found = attribute(batch, targets)
+        method = str(facts.pop("method", name))
+        return _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
+
+    def facts(self) -> dict[str, Any]:
+        """See `Model.facts`."""
+        return {}
+
+
+def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: dict[str, Any]) -> Attribution:
+    several = found.seeds.several
+
+    def array(tensor: Tensor) -> np.ndarray:
+        """(targets, n, …) to (n, …) or (n, …, targets)."""
+        whole = tensor.double().cpu().numpy()
+        return np.moveaxis(whole, 0, -1) if several else whole[0]
+
+    names = list(found.inputs)
+    if not names:
+        raise ArgumentError("no input of the network received relevance: its output does not depend on them")
+    values = [array(found.values[name]) for name in names]
+    data = [found.inputs[name].cpu() for name in names]
+    shown = [(x.float() if x.dtype is torch.bfloat16 else x).numpy() for x in data]
+    columns = batch.columns
+    if len(names) > 1:
+        # one axis of features: those of the inputs one after the other
+        if not columns:
+            columns = tuple(
+                f"{name}[{', '.join(str(i) for i in index)}]" for name, a in zip(names, shown, strict=True)
+                for index in np.ndindex(a.shape[1:])
+            )  # fmt: skip
+        n, tail = len(shown[0]), (values[0].shape[-1],) if several else ()
+        values = [np.concatenate([v.reshape(n, -1, *tail) for v in values], axis=1)]
+        shown = [np.concatenate([a.reshape(n, -1) for a in shown], axis=1)]
+    titles = found.seeds.names
+    return Attribution(
+        values=values[0],
+        output=array(found.seeds.scores),
+        base_values=array(found.base),
+        names=titles,
+        target=", ".join(titles[:4]) + (" …" if len(titles) > 4 else ""),
+        ledger=_ledger(found, several) if promise == "ledger" else None,
+        layers={layer: array(relevance) for layer, relevance in found.layers.items()},
+        data=shown[0],
+        feature_names=columns,
+        dims=_dims(shown[0].ndim),
+        method=method,
+        promise=promise,
+        facts=facts,
+        labels=batch.labels,
+        kind=batch.kind,
+    )
+
+
+def _dims(axes: int) -> tuple[str, ...]:
+    known = {2: ("row", "feature"), 3: ("row", "channel", "position"), 4: ("row", "channel", "height", "width")}
+    return known.get(axes, ("row", *(f"axis {k}" for k in range(1, axes))))
+
+
+def _ledger(found: Attributed, several: bool) -> Ledger:
+    scores = found.seeds.scores
+    if not found.ledger:
+        # nothing between the inputs and the output can keep anything
+        empty = np.zeros((0, *(scores.T if several else scores[0]).shape))
+        return Ledger((), (), empty, empty, empty)
+    # one copy of everything: layers are many and their sums small
+    flat = torch.stack(list(itertools.chain.from_iterable(line[2:] for line in found.ledger)))
+    flow = flat.double().cpu().numpy().reshape(len(found.ledger), 3, *scores.shape)
+    flow = np.moveaxis(flow, 2, -1) if several else flow[:, :, 0]
+    names, rules = zip(*(line[:2] for line in found.ledger), strict=True)
+    return Ledger(tuple(names), tuple(rules), flow[:, 0], flow[:, 1], flow[:, 2])
