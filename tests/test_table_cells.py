@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from backlight.tables import Frame
-from backlight.tables.columns import understand
+from backlight.tables.columns import as_numbers, understand
 
 
 def column(cells, name="c", beside=()):
@@ -129,11 +129,22 @@ def test_dashes_and_the_like_are_missing_among_numbers_but_no_faults():
         ([f"A{i:04d}" for i in range(60)], "identifier"),
         ([f"{100 + i}B" for i in range(60)], "identifier"),
         ([f"10.0.0.{i}" for i in range(60)], "identifier"),
+        ([*map(str, range(100, 158)), "120a", "c130"], "identifier"),
         (["1", "2", "3", "M"] * 15, "category"),
         (["low", "high", "5"] * 20, "category"),
         ([f"{5 + i % 9} kg" if i % 2 else f"{200 + i % 9} g" for i in range(60)], "category"),
     ],
-    ids=["post codes", "two digits", "serial numbers", "house numbers", "addresses", "classes", "words", "two units"],
+    ids=[
+        "post codes",
+        "two digits",
+        "serial numbers",
+        "house numbers",
+        "addresses",
+        "numbers with letters",
+        "classes",
+        "words",
+        "two units",
+    ],
 )
 def test_codes_and_words_are_no_numbers(texts, kind):
     assert column(texts).kind == kind
@@ -184,6 +195,14 @@ def test_a_date_that_is_none_is_flagged():
     assert dict(found.flagged) == {4: "unknown"}
 
 
+def test_quarters_and_short_years_are_dates():
+    quarters = column([f"{1974 + i // 4}Q{i % 4 + 1}" for i in range(12)])
+    short = column(["25.12.63", "26.12.49", "13.01.07", "14.02.99"])
+
+    assert quarters.cells[[0, 5]].astype("M8[D]").astype(str).tolist() == ["1974-01-01", "1975-04-01"]
+    assert short.cells.astype("M8[Y]").astype(str).tolist() == ["1963", "2049", "2007", "1999"]
+
+
 def test_clock_times_are_hours():
     assert column(["0:30", "10:15", "23:45:36", "9:00"]).cells.tolist() == pytest.approx([0.5, 10.25, 23.76, 9.0])
 
@@ -225,3 +244,18 @@ def test_whole_numbers_beyond_float64_name_rows_or_are_rounded_with_a_word():
     assert distinct.cells[1] == str(2**63 - 2)
     assert repeated.kind == "number"
     assert "rounded" in repeated.notes[-1]
+
+
+def test_numbers_for_a_model_are_read_or_left_for_it_to_refuse():
+    names = ("money", "faulty", "code")
+    texts = [["1.234,50", "0,5", "12"] * 5, [*["1,5"] * 14, "ERROR"], [f"{i:03d}" for i in range(15)]]
+    columns = []
+    for cells in texts:
+        columns.append(np.empty(15, dtype=object))
+        columns[-1][:] = cells
+    found = as_numbers(Frame(names, tuple(columns), "file", True))
+
+    assert found.column("money")[:3].tolist() == [1234.5, 0.5, 12.0]
+    assert found.column("faulty")[-1] == "ERROR"
+    assert found.column("code")[1] == "001"
+    assert found.notes == ("Column 'money', as it is read: decimal comma.",)

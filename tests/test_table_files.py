@@ -202,6 +202,7 @@ SAID = {
     "R's row names": ("a,b\n" + "\n".join(f"r{i},{x}" for i, x in enumerate(LINES)), ("column_1", "a", "b"), N, "without a name"),
     "short line": ("a,b,c\n" + "\n".join([*[x + ",1" for x in LINES], "7,8"]), ("a", "b", "c"), N + 1, f"Line {N + 2} has fewer cells than 3"),
     "long line": ("a,b\n" + "\n".join([*LINES[:5], "7,8,9", *LINES[5:]]), ("a", "b"), N + 1, "Line 7 has more cells than 2"),
+    "footnotes": ("a,b,c,\n" + "\n".join([*[x + ",1" for x in LINES], "Notes", "1 - one", "2 - two", "3 - three", "4 - four"]), ("a", "b", "c"), N, "5 lines between or below"),
     "footnote": ("a,b,c\n" + "\n".join([*[x + ",1" for x in LINES], "Source: station"]), ("a", "b", "c"), N, "1 line between or below"),
     "quoted line ends": ('note,x\n' + "".join(f'"one\ntwo, {i}",{i}.5\n' for i in range(N)), ("note", "x"), N, None),
     "one column": ("value\n" + "\n".join(map(str, TEMP)), ("value",), N, None),

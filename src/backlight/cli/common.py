@@ -199,6 +199,7 @@ def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | No
     """What a network reads, from pictures, arrays or tables of numbers, and the names of columns."""
     import numpy as np
 
+    from backlight.tables.columns import as_numbers
     from backlight.tables.files import read_files
     from backlight.vision.pictures import preprocessing
 
@@ -208,7 +209,7 @@ def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | No
         return prepare.inputs([prepare.pixels(path) for path in paths[:rows]]), None
     if kinds == {".npy"}:
         return np.concatenate([array_of(path) for path in paths])[:rows], None
-    frame = read_files(paths)
+    frame = as_numbers(read_files(paths))
     for name, column in zip(frame.names, frame.columns, strict=True):
         if column.dtype != np.float64:
             raise DataError(f"column {name!r} is not of numbers: a network reads numbers alone")

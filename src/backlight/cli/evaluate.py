@@ -129,9 +129,10 @@ def _opened(
 
         return load_network(model, architecture), network_inputs(paths, rows, preprocess, size)[0]
     from backlight.classical.files import load_model
+    from backlight.tables.columns import as_numbers
     from backlight.tables.files import read_files
 
-    frame = read_files(paths)
+    frame = as_numbers(read_files(paths))
     kept = frame.select([name for name in frame.names if name not in left_out]).take(slice(0, rows))
     return load_model(model, trust or []), kept
 

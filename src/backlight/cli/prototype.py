@@ -166,6 +166,7 @@ def _of_table(
     from backlight.classical.families import trees
     from backlight.classical.files import load_model
     from backlight.cli.predictions import read_target
+    from backlight.tables.columns import as_numbers
     from backlight.tables.files import read_files
 
     loaded = load_model(model, trust)
@@ -173,7 +174,7 @@ def _of_table(
     if tree and score is not None:
         raise ArgumentError("--score does not apply to a decision tree: leave it out")
     seen: Any = loaded if tree else neuralize(loaded, score=score)
-    frame = read_files(paths)
+    frame = as_numbers(read_files(paths))
     known = getattr(seen, "feature_names", None) if not tree else getattr(loaded, "feature_names_in_", None)
     keep = [name for name in frame.names if name not in left_out]
     if known is not None and set(known) <= set(keep):

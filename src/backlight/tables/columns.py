@@ -148,16 +148,27 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
     return columns
 
 
-def as_numbers(frame: Frame, names: Sequence[str]) -> Frame:
-    """The table with these columns as numbers, where they are numbers written as text, and what was decided noted."""
-    wanted = [name for name in names if frame.column(name).dtype == object and _is_text(frame.column(name))]
-    if not wanted:
-        return frame
-    found = {column.name: column for column in understand(frame) if column.name in wanted}
-    read = {name: column for name, column in found.items() if column.cells.dtype == np.float64}
-    columns = tuple(read[n].cells if n in read else c for n, c in zip(frame.names, frame.columns, strict=True))
-    notes = (*frame.notes, *(said for column in read.values() for said in column.notes))
-    return replace(frame, columns=columns, source=None, notes=notes)
+def as_numbers(frame: Frame, names: Sequence[str] | None = None) -> Frame:
+    """The table with texts as numbers where all of a column's cells are numbers in some convention, which is noted.
+
+    For a model that takes numbers there: a column with any other cell stays as it is, for the model to refuse.
+
+    Parameters
+    ----------
+    frame : Frame
+    names : sequence of str, optional
+        The columns that may be read so; all by default.
+    """
+    texts = {name: _texts(cells) for name, cells in zip(frame.names, frame.columns, strict=True) if _is_text(cells)}
+    decimal = _common_mark(list(texts.values()))
+    columns, notes = list(frame.columns), list(frame.notes)
+    for j, name in enumerate(frame.names):
+        if name in texts and (names is None or name in names):
+            found = read_numbers(texts[name].levels, texts[name].counts, decimal)
+            if found is not None and not found.bad:
+                columns[j] = texts[name].spread(found.values)
+                notes += _sentences(name, found.how, found.bad)
+    return replace(frame, columns=tuple(columns), source=None, notes=tuple(notes))
 
 
 def _is_text(cells: np.ndarray) -> bool:
@@ -378,7 +389,7 @@ def _written(name: str, texts: _Texts, found: Numbers) -> Column:
 
 
 def _sentences(name: str, how: tuple[str, ...], bad: frozenset[str]) -> tuple[str, ...]:
-    said = [f"Column {name!r} is read {'; '.join(how)}."] if how else []
+    said = [f"Column {name!r}, as it is read: {'; '.join(how)}."] if how else []
     if bad:
         few = listed((f"“{text.strip()[:30]}”" for text in sorted(bad)), 3)
         said.append(f"Column {name!r} holds {few} among its values: marked as missing there, and kept as evidence.")

@@ -16,7 +16,7 @@ __all__ = ["Dates", "read_clock", "read_dates"]
 _DAYS = (
     "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%d-%m-%Y", "%m-%d-%Y", "%d-%m-%y",
     "%m-%d-%y", "%Y/%m/%d", "%Y.%m.%d", "%Y-%m", "%d %b %Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y",
-    "%b %d %Y", "%B %d %Y", "%d-%b-%Y", "%d-%b-%y", "%d%b%Y", "%b %Y", "%B %Y", "%a, %d %b %Y", "%d/%b/%Y",
+    "%b %d %Y", "%B %d %Y", "%d-%b-%Y", "%d-%b-%y", "%b-%d-%Y", "%d%b%Y", "%b %Y", "%B %Y", "%a, %d %b %Y", "%d/%b/%Y",
 )  # fmt: skip
 _TIMES = (
     "", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", ", %H:%M:%S", ":%H:%M:%S",
@@ -28,7 +28,10 @@ _LIKE_A_DATE = re.compile(r".*\d.*[-/.: A-Za-z].*\d.*", re.DOTALL)
 _ISO = re.compile(r"\d{4}-\d\d(-\d\d)?.*", re.DOTALL)
 _CLOCK = re.compile(r"(-?)(\d{1,3}):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?")
 _COMPACT = re.compile(r"(1[89]|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_QUARTER = re.compile(r"([12]\d{3})[ -]?[Qq]([1-4])")
 _TRIED = 40
+# 63 is 1963, 49 is 2049.
+_LAST_SHORT_YEAR = 2050
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,8 @@ def read_dates(texts: Sequence[str], counts: np.ndarray) -> Dates | None:
         return _with(lambda text: dt.datetime.strptime(text, "%Y%m%d"), texts, known, counts, ("as year, month, day",))
     if all(PLAIN.fullmatch(text) for text in tried):
         return None
+    if all(_QUARTER.fullmatch(text) for text in tried):
+        return _with(_quarter, texts, known, counts, ("as quarters",))
     if sum(bool(_LIKE_A_DATE.fullmatch(text)) and 5 < len(text) < 41 for text in tried) < 0.8 * len(tried):
         return None
     if sum(bool(_ISO.fullmatch(text)) for text in tried) >= 0.8 * len(tried):
@@ -94,7 +99,21 @@ def read_clock(texts: Sequence[str]) -> np.ndarray | None:
 
 
 def _parser(form: str) -> Callable[[str], dt.datetime]:
-    return lambda text: dt.datetime.strptime(text, form)
+    if "%y" not in form:
+        return lambda text: dt.datetime.strptime(text, form)
+
+    def parse(text: str) -> dt.datetime:
+        found = dt.datetime.strptime(text, form)
+        return found.replace(year=found.year - 100) if found.year > _LAST_SHORT_YEAR else found
+
+    return parse
+
+
+def _quarter(text: str) -> dt.datetime:
+    found = _QUARTER.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    return dt.datetime(int(found[1]), 3 * int(found[2]) - 2, 1)
 
 
 def _count(form: str, texts: Sequence[str]) -> int:

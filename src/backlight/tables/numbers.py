@@ -24,7 +24,7 @@ PLAIN = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _CLEAN = str.maketrans(
     {
         "\u2212": "-", "\u2013": "-", "\u2012": "-", "\ufe63": "-", "\uff0d": "-", "\u2019": "'", "\u00a0": " ",
-        "\u202f": " ", "\u2009": " ", "\u2007": " ", "\t": " ",
+        "\u202f": " ", "\u2009": " ", "\u2007": " ", "\t": " ", "\x1a": "",
     }
 )  # fmt: skip
 _SHAPE = re.compile(
@@ -34,6 +34,8 @@ _SHAPE = re.compile(
 )
 _POINT = re.compile(r"(\d+|[1-9]\d{0,2}(?:,\d{2,3})*,\d{3}|[1-9]\d{0,2}(?: \d{3})+|[1-9]\d{0,2}(?:'\d{3})+)?(\.\d*)?")
 _COMMA = re.compile(r"(\d+|[1-9]\d{0,2}(?:\.\d{3})+|[1-9]\d{0,2}(?: \d{3})+|[1-9]\d{0,2}(?:'\d{3})+)?(,\d*)?")
+# A number with a letter at one end, among whole numbers: all of them are names.
+_CODE = re.compile(r"[A-Za-z]\d+|\d+[A-Za-z]")
 _LEADING_ZERO = re.compile(r"[-+]?0\d+")
 _MONEY = frozenset(
     (
@@ -131,7 +133,7 @@ def read_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str | None =
         digits = re.sub("[ ',]" if mark == "." else "[ '.]", "", p.core).replace(",", ".")
         values[i] = (-1 if p.negative else 1) * float(digits + p.exponent) * factors.get(p.affix, 1)
     bad = there & np.isnan(values)
-    if not _few(bad, there, values, counts):
+    if not _few(texts, bad, there, values, counts):
         return None
     if factors:
         how.append("with " + ", ".join(f"{text} = {factor:,.0f}" for text, factor in factors.items()))
@@ -214,13 +216,15 @@ def _mark(parts: Sequence[_Parts | None], counts: np.ndarray, decimal: str | Non
     return mark
 
 
-def _few(bad: np.ndarray, known: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
+def _few(texts: Sequence[str], bad: np.ndarray, known: np.ndarray, values: np.ndarray, counts: np.ndarray) -> bool:
     """Whether the cells that are no numbers are few enough among numbers to be faults of single cells."""
     if not bad.any():
         return True
     numbers = np.unique(values[~np.isnan(values)])
     share = counts[bad].sum() / counts[known].sum()
     whole = bool((numbers == np.round(numbers)).all())
+    if whole and any(_CODE.fullmatch(text) for text, wrong in zip(texts, bad, strict=True) if wrong):
+        return False
     if len(numbers) < (10 if whole else 5) or bad.sum() > 20:
         return False
     return bool(share <= 0.1 or (share <= 0.5 and bad.sum() <= 5 and len(numbers) >= 20))

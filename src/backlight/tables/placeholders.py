@@ -47,7 +47,7 @@ def find_placeholder(present: np.ndarray, distinct: np.ndarray) -> Placeholder |
         if _NINES.fullmatch(written):
             said = f"{written} in {count} cells is taken as a placeholder for a missing value."
             return Placeholder(float(value), True, said)
-        if gap > 2 * spread and count >= 0.01 * len(present) and value != 0:
+        if gap > 2 * spread and count >= 0.01 * len(present) and value not in (0, 1):
             said = f"{written} occurs {count} times, far from all other values: is it a placeholder?"
             return Placeholder(float(value), False, said)
     return None

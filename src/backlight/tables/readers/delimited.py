@@ -205,14 +205,8 @@ class _Pass:
 
     def _mend(self, name: str) -> None:
         """Put rows with too few or too many cells back in their places, and say so; refuse a file of many."""
-        numbers = [n for n, text in self.odd if not text.lstrip().startswith("#")]
         rows = max(len(column) for column in self.columns if column is not None) + len(self.odd)
         line = self.dialect.skip
-        if len(numbers) > max(3, _MOST_RAGGED * rows):
-            raise FileError(
-                f"{name}: {len(numbers)} lines do not have {self.width} cells as the others (the first is line "
-                f"{numbers[0] + line}): is a separator or a quotation mark missing?"
-            )
         kept: list[tuple[int, list[str]]] = []
         dropped = 0
         short: list[int] = []
@@ -224,6 +218,11 @@ class _Pass:
                 continue
             kept.append((number - 1 - dropped - len(kept), [*cells, *[""] * self.width][: self.width]))
             (short if len(cells) < self.width else long).append(number + line)
+        if len(kept) > max(3, _MOST_RAGGED * rows) or dropped > max(20, 0.2 * rows):
+            raise FileError(
+                f"{name}: {len(self.odd)} lines do not have {self.width} cells as the others (the first is line "
+                f"{self.odd[0][0] + line}): is a separator or a quotation mark missing?"
+            )
         self.notes = _ragged_notes(dropped, short, long, self.width)
         for j, column in enumerate(self.columns):
             if column is not None and kept:

@@ -51,7 +51,8 @@ def find_layout(rows: Sequence[Row], lines: Sequence[int]) -> Layout:
         notes.append(f"{_lines(above, lines)} above the table left out: {some}")
     if not _is_header(rows, first):
         names = tuple(f"column_{j + 1}" for j in range(width))
-        notes.append(f"There is no line of column names: they are called {names[0]} to {names[-1]}.")
+        called = names[0] if width == 1 else f"{names[0]} to {names[-1]}"
+        notes.append(f"There is no line of column names: called {called}.")
         return Layout(first, names, tuple(notes))
     names = _fitted(rows, first, width)
     start = first + 1
@@ -148,6 +149,8 @@ def _fitted(rows: Sequence[Row], first: int, width: int) -> tuple[str, ...]:
     names = [cell.strip() for cell in rows[first]]
     if names and names[0].startswith("#"):
         names[0] = names[0].lstrip("# ")
+    while len(names) > width and not names[-1]:
+        names.pop()
     if len(names) == width - 1 and any(
         len(row) == width and row[-1].strip() for row in rows[first + 1 : first + _BODY]
     ):

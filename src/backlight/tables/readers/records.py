@@ -120,7 +120,7 @@ def _rows(rows: list[Any], names: list[str] | None, name: str, notes: tuple[str,
             names, rows = first, rows[1:]
         else:
             names = [f"column_{j + 1}" for j in range(width)]
-            notes = (*notes, f"There are no column names: they are called {names[0]} to {names[-1]}.")
+            notes = (*notes, f"There are no column names: called {names[0]} to {names[-1]}.")
     table = _finished({str(j): [row[j] for row in rows] for j in range(width)}, len(rows), notes)
     return Table(tuple(names), table.columns, table.notes)
 
