@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from backlight.cli.common import (
@@ -31,6 +30,7 @@ from backlight.cli.common import (
     progress_bar,
     width,
 )
+from backlight.cli.terminal import console, one_title
 
 if TYPE_CHECKING:
     from backlight.anomaly.workflow import Findings
@@ -169,38 +169,37 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
 
 
 def _print(found: Findings, source: str, out: Path | None, report: Path | None) -> None:
-    from rich.markup import escape
 
     from backlight.findings.anomalies import check_sentences, removal_verdict
 
     study = found.study
-    console = Console(highlight=False, width=width())
-    console.print(f"[bold]{escape(source)}[/bold]  {len(study.excess):,} rows  ·  {escape(found.detector.kind)}")
+    terminal = console(width=width())
+    terminal.print(one_title(source, f"  {len(study.excess):,} rows  ·  {found.detector.kind}"))
     for line in _column_lines(found):
-        console.print(f"  {escape(line)}")
-    console.print(f"  {int(study.flagged.sum()):,} rows above the threshold ({escape(study.threshold.note)})")
+        terminal.print(f"  {line}")
+    terminal.print(f"  {int(study.flagged.sum()):,} rows above the threshold ({study.threshold.note})")
     for note in found.notes:
-        console.print(f"  {escape(note)}")
-    console.print()
-    console.print(_rows(found))
+        terminal.print(f"  {note}")
+    terminal.print()
+    terminal.print(_rows(found))
     if len(study.rows) > _MOST_PRINTED:
-        console.print(f"  … and {len(study.rows) - _MOST_PRINTED:,} more explained rows: write them with --out")
-    console.print()
-    console.print(
+        terminal.print(f"  … and {len(study.rows) - _MOST_PRINTED:,} more explained rows: write them with --out")
+    terminal.print()
+    terminal.print(
         " ".join(f"Score: {study.unit.name} above the threshold.".split()),
         "↑ above, ↓ below the normal range (5 to 95 % of normal rows); unmarked values are inside it.",
     )
     if study.kinds:
         kinds = ", ".join(f"{kind.name} ({len(kind.members)})" for kind in study.kinds[:6])
-        console.print(f"Kinds of anomaly: {escape(kinds)}.")
+        terminal.print(f"Kinds of anomaly: {kinds}.")
     for said in check_sentences(study.checks):
-        console.print(escape(said))
+        terminal.print(said)
     verdict = removal_verdict(study)
     gap = abs(study.explanation.residual).max()
-    console.print(f"Every score is the sum of its contributions, to {gap:.0e}.", verdict.sentences if verdict else "")
+    terminal.print(f"Every score is the sum of its contributions, to {gap:.0e}.", verdict.sentences if verdict else "")
     for path in (out, report):
         if path is not None:
-            console.print(f"wrote {escape(str(path))}", soft_wrap=True)
+            terminal.print(f"wrote {path!s}", soft_wrap=True)
 
 
 def _column_lines(found: Findings) -> list[str]:
@@ -227,7 +226,6 @@ def _column_lines(found: Findings) -> list[str]:
 
 
 def _rows(found: Findings) -> Table:
-    from rich.markup import escape
 
     from backlight.anomaly.bands import score_text
     from backlight.findings.anomalies import reasons
@@ -243,11 +241,11 @@ def _rows(found: Findings) -> Table:
         score = float(study.explanation.output[i])
         named = reasons(study, i)
         because = ", ".join(
-            f"{escape(reason.name)} {escape(study.text(i, reason.name))}"
+            f"{reason.name} {study.text(i, reason.name)}"
             f"{'' if reason.arrow in ('·', 'missing') else ' ' + reason.arrow} ({100 * reason.share:.0f} %)"
             for reason in named
         )
         agree = [f"{named[0].named} of {len(study.members)}" if named else ""] if study.members else []
-        label = escape(str(found.labels[study.rows[i]]))
+        label = str(found.labels[study.rows[i]])
         table.add_row(label, score_text(score), because, *agree, style="bold" if score > 0 else "dim")
     return table

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from backlight.cli.common import Architecture, Force, Quiet, Report, app, network_inputs, plainly, progress_bar
+from backlight.cli.common import Architecture, Force, Quiet, Report, app, network_inputs, plainly, progress_bar, width
+from backlight.cli.terminal import console
 
 if TYPE_CHECKING:
     from backlight._audit import Audit
@@ -80,7 +80,7 @@ def audit(
         _print_audit(found, model.name)
         for path in (out, report):
             if path is not None:
-                Console().print(f"written: {path}", highlight=False, markup=False)
+                console().print(f"written: {path}")
 
 
 def _print_audit(found: Audit, name: str) -> None:
@@ -95,8 +95,8 @@ def _print_audit(found: Audit, name: str) -> None:
         if line[0] == "mean (SSI)":
             table.add_section()
         table.add_row(*line, style="bold" if line[0] == "mean (SSI)" else None)
-    console = Console(width=None if Console().is_terminal else 120)
-    console.print(table)
-    console.print()
+    terminal = console(width=width())
+    terminal.print(table)
+    terminal.print()
     for sentence in found.advice():
-        console.print("• " + sentence, highlight=False, markup=False)
+        terminal.print("• " + sentence)

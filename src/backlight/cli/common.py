@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from backlight._version import __version__
-from backlight.errors import ArgumentError, BacklightError, DataError, MissingFileError, reading
+from backlight.errors import ArgumentError, BacklightError, DataError, MissingFileError, listed, one_line, reading
 
 try:
     import typer
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from backlight.cli.terminal import console, readable_streams
 except ImportError as error:  # pragma: no cover - the message is tested in a process without the extra
     raise SystemExit(f"backlight's command line needs {error.name}: pip install 'backlight[cli]'") from None
 
@@ -76,18 +77,30 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
+        outputs = [path for name in ("out", "report") if (path := options.get(name)) is not None]
+        before = [_stamp(path) for path in outputs]
         try:
             command(*arguments, **options)
         except BacklightError as error:
             said, code = str(error), 2
         except KeyboardInterrupt:
-            said, code = "interrupted; nothing was written", 130
+            written = [str(path) for path, stamp in zip(outputs, before, strict=True) if _stamp(path) != stamp]
+            said, code = f"interrupted; {f'written: {listed(written)}' if written else 'nothing was written'}", 130
         else:
             return
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"backlight: {said}", markup=False)
+        console(stderr=True, soft_wrap=True).print(f"backlight: {one_line(said, 2000)}")
         raise typer.Exit(code)
 
     return run
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 def _version(value: bool) -> None:
@@ -159,12 +172,12 @@ def width() -> int | None:
 @contextmanager
 def progress_bar(quiet: bool) -> Iterator[Any]:
     """A bar on a terminal, nothing anywhere else."""
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
+    terminal = console(stderr=True)
+    if quiet or not terminal.is_terminal:
         yield lambda what, done, total: None
         return
     columns = (TextColumn("{task.description:<11}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=terminal, transient=True) as bar:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
@@ -229,4 +242,5 @@ def array_of(path: Path) -> Any:
 
 def main() -> None:
     """Run the command line."""
+    readable_streams()
     app()

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from backlight.cli.anomalies import deliver
 from backlight.cli.common import (
@@ -17,6 +16,7 @@ from backlight.cli.common import (
     progress_bar,
     width,
 )
+from backlight.cli.terminal import console
 from backlight.errors import ArgumentError
 
 __all__ = ["demo"]
@@ -65,8 +65,8 @@ def demo(
         "seed": str(seed),
     }
     deliver(found, frame, "wines.csv", folder / "reasons.parquet", report, force, False, provenance, faults)
-    console = Console(highlight=False, width=width())
-    console.print(f"\nOpen [bold]{report}[/bold] in a browser. The same on the two files themselves:")
+    terminal = console(width=width())
+    terminal.print(f"\nOpen {report} in a browser. The same on the two files themselves:")
     again = [
         "backlight",
         "anomalies",
@@ -76,4 +76,4 @@ def demo(
         "--report",
         "report.html",
     ]
-    console.print("  " + shlex.join(again), soft_wrap=True)
+    terminal.print("  " + shlex.join(again), soft_wrap=True)

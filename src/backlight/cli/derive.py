@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from backlight.cli.common import Force, app, plainly
+from backlight.cli.terminal import console
 from backlight.errors import ArgumentError
 
 __all__ = ["derive"]
@@ -42,19 +42,19 @@ def derive(
     known = {"min-i": lambda: min_networks().i, "min-ii": lambda: min_networks().ii}
     net = known[network]() if network in known else load_network(Path(network))
     found = formulas(net, rule, assume=assume, target=target)
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(found.latex() if latex else repr(found), markup=False)
+    terminal = console(soft_wrap=True)
+    terminal.print(found.latex() if latex else repr(found))
     if at is not None:
         point = found.at(**_point(at))
-        console.print()
-        console.print(f"at {at}: f = {point.output}", markup=False)
+        terminal.print()
+        terminal.print(f"at {at}: f = {point.output}")
         for name, value in point.relevance.items():
-            console.print(f"R({name}) = {value}", markup=False)
+            terminal.print(f"R({name}) = {value}")
     if out is not None:
         from backlight.report import write_phases
 
         write_phases(found, out, force=force)
-        console.print(f"written: {out}", markup=False)
+        terminal.print(f"written: {out}")
 
 
 def _point(text: str) -> dict[str, str]:

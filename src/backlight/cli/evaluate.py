@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from backlight.cli.common import (
@@ -24,6 +23,7 @@ from backlight.cli.common import (
     split,
     width,
 )
+from backlight.cli.terminal import console
 from backlight.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -156,10 +156,8 @@ def _explanation(path: Path) -> Any:
 def _print(found: Evaluation, name: str, written: list[Path]) -> None:
     if not found.metrics:
         raise ArgumentError("no metric was asked for")
-    console = Console(highlight=False, width=width())
-    console.print(
-        f"{name}: {found.model}, {found.rows:,} rows, by {found.units}, reference {found.reference}", markup=False
-    )
+    terminal = console(width=width())
+    terminal.print(f"{name}: {found.model}, {found.rows:,} rows, by {found.units}, reference {found.reference}")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("explanation", overflow="fold")
     for metric in found.metrics:
@@ -174,9 +172,9 @@ def _print(found: Evaluation, name: str, written: list[Path]) -> None:
             text = "–" if one.mean != one.mean else f"{one.mean:.3f} ({one.low:.3f} to {one.high:.3f})"
             cells.append(Text(text, style="bold" if best else ""))
         table.add_row(Text(method), *cells)
-    console.print(table)
-    console.print()
+    terminal.print(table)
+    terminal.print()
     for sentence in found.sentences():
-        console.print("• " + sentence, markup=False)
+        terminal.print("• " + sentence)
     for path in written:
-        console.print(f"written: {path}", markup=False, soft_wrap=True)
+        terminal.print(f"written: {path}", soft_wrap=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from backlight.cli.common import (
     class_names,
     progress_bar,
 )
+from backlight.cli.terminal import console
 
 __all__ = ["explain_pictures_of"]
 
@@ -71,8 +71,8 @@ def explain_pictures_of(
     for row, name in enumerate(seen.names):
         sums = [f"{ex.values[row].sum():+.4g}" for ex in seen.explanations.values()]
         table.add_row(name, seen.classes[row], f"{float(first.output[row]):.4g}", *sums)
-    console = Console()
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for path in (out, report):
         if path is not None:
-            console.print(f"written: {path}", highlight=False, markup=False)
+            terminal.print(f"written: {path}")

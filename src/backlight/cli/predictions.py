@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from backlight.cli.terminal import console, one_title
 
 if TYPE_CHECKING:
     from backlight.explanation import Explanation
@@ -72,9 +72,9 @@ def show_predictions(
         write_prediction_report(ex, report, title=source, provenance=provenance, labels=labels, top=top, force=force)
     if quiet:
         return
-    console = Console(highlight=False, width=width)
-    console.print(f"[bold]{escape(source)}[/bold]: {escape(str(ex.provenance['model']))}, {len(ex):,} rows")
-    console.print(f"Explained: {escape(ex.target)}, by {escape(ex.method)}.\n")
+    terminal = console(width=width)
+    terminal.print(one_title(source, f": {ex.provenance['model']}, {len(ex):,} rows"))
+    terminal.print(f"Explained: {ex.target}, by {ex.method}.\n")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("output" if index is not None else "score")
     table.add_column("rows", justify="right")
@@ -82,9 +82,9 @@ def show_predictions(
     for group in predictions(ex):
         order = np.argsort(-np.abs(group.mean), kind="stable")[:4]
         parts = aligned(group.mean[order], signed=True)
-        made = ", ".join(f"{escape(ex.feature_names[j])} ({part})" for j, part in zip(order, parts, strict=True))
-        table.add_row(escape(group.name), f"{len(group.members):,}", made)
-    console.print(table)
+        made = ", ".join(f"{ex.feature_names[j]} ({part})" for j, part in zip(order, parts, strict=True))
+        table.add_row(group.name, f"{len(group.members):,}", made)
+    terminal.print(table)
     rows = doubtful(ex, min(top or _SHOWN, _SHOWN, len(ex)))
     closest = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     closest.add_column("row", no_wrap=True)
@@ -94,12 +94,12 @@ def show_predictions(
     closest.add_column("because (part of the score)")
     scores = aligned(np.asarray(ex.output)[rows], 4)
     for i, score in zip(rows, scores, strict=True):
-        named = [escape(str(names[int(index[i])]))] if index is not None else []
-        closest.add_row(escape(str(labels[i])), *named, score, escape(in_words(reasons_of(ex, i))))
-    console.print(f"\n{'The closest calls' if index is not None else 'The largest scores'}:")
-    console.print(closest)
+        named = [str(names[int(index[i])])] if index is not None else []
+        closest.add_row(str(labels[i]), *named, score, in_words(reasons_of(ex, i)))
+    terminal.print(f"\n{'The closest calls' if index is not None else 'The largest scores'}:")
+    terminal.print(closest)
     gap = float(np.abs(ex.residual).max())
-    console.print(f"\nEvery score is the sum of its parts and of what belongs to no column, to {gap:.0e}.")
+    terminal.print(f"\nEvery score is the sum of its parts and of what belongs to no column, to {gap:.0e}.")
     for path in (out, report):
         if path is not None:
-            console.print(f"written: {path}", highlight=False, markup=False)
+            terminal.print(f"written: {path}")

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from backlight.cli.common import (
     Architecture,
@@ -25,7 +24,9 @@ from backlight.cli.common import (
     plainly,
     progress_bar,
     split,
+    width,
 )
+from backlight.cli.terminal import console, one_title
 from backlight.errors import ArgumentError, DataError
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def prototype(
         _show(found, title)
         for path in (out, report):
             if path is not None:
-                Console().print(f"written: {path}", highlight=False, markup=False)
+                console().print(f"written: {path}")
 
 
 def _of_table(
@@ -344,10 +345,10 @@ def _rule(text: str) -> Any:
 
 
 def _show(found: Prototypes, title: str) -> None:
-    console = Console(highlight=False, width=None if Console().is_terminal else 120)
+    terminal = console(width=width())
     p = found.provenance
     prior = str(p["prior"]).replace("priors.", "")
-    console.print(f"[bold]{escape(title)}[/bold]: {escape(str(p['model']))}; prior {escape(prior)}\n")
+    terminal.print(one_title(title, f": {p['model']}; prior {prior}\n"))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("target", overflow="fold")
     if any(found.decided):
@@ -361,13 +362,13 @@ def _show(found: Prototypes, title: str) -> None:
         table.add_column("moved most (from → to)")
     moved = found.moved(3) if small else [[] for _ in found.names]
     for t, name in enumerate(found.names):
-        status = found.status[t] if found.status[t] in _FINE else f"[red]{found.status[t]}[/red]"
-        cells = [escape(name), *([escape(found.decided[t])] if any(found.decided) else []), f"{found.f[t]:.4g}",
+        status = Text(found.status[t], style="" if found.status[t] in _FINE else "red")
+        cells: list[Any] = [name, *([found.decided[t]] if any(found.decided) else []), f"{found.f[t]:.4g}",
                  f"{found.omega[t]:.4g}", status, str(found.certificate[t])]  # fmt: skip
         if small:
-            cells.append(escape(", ".join(f"{n} {a:.4g} → {b:.4g}" for n, a, b in moved[t])))
+            cells.append(", ".join(f"{n} {a:.4g} → {b:.4g}" for n, a, b in moved[t]))
         table.add_row(*cells)
-    console.print(table)
+    terminal.print(table)
     for t, name in enumerate(found.names):
         if found.status[t] not in _FINE:
-            console.print(f"{name}: {found.notes[t][-1]}", markup=False)
+            terminal.print(f"{name}: {found.notes[t][-1]}")

@@ -117,14 +117,29 @@ def _without_total(columns: tuple[np.ndarray, ...], notes: list[str]) -> tuple[n
 
 
 def write_table(columns: dict[str, Any], path: Path, *, force: bool) -> None:
-    """Write columns as Parquet or CSV, by the name's ending."""
+    """Write columns as Parquet or CSV, by the name's ending.
+
+    In CSV a text that a spreadsheet would take for a formula begins with an apostrophe.
+    """
     pyarrow = require("pyarrow", "cli", "writing tables")
+    if path.suffix == ".csv":
+        columns = {_no_formula(name): _no_formulas(values) for name, values in columns.items()}
     table = pyarrow.table({name: pyarrow.array(values) for name, values in columns.items()})
     with atomic(path, force=force) as temporary:
         if path.suffix == ".csv":
             require("pyarrow.csv", "cli", "writing CSV").write_csv(table, temporary)
         else:
             require("pyarrow.parquet", "cli", "writing Parquet").write_table(table, temporary)
+
+
+def _no_formulas(values: Any) -> Any:
+    cells = values.tolist() if isinstance(values, np.ndarray) and values.dtype.kind in "OUS" else values
+    return [_no_formula(cell) for cell in cells] if isinstance(cells, list) else values
+
+
+def _no_formula(cell: Any) -> Any:
+    """A text cell with an apostrophe in front of what begins a formula; numbers as they are."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def check_output(path: Path, suffixes: Sequence[str], *, force: bool) -> None:
