@@ -1,6 +1,7 @@
 """Files as people have them, made by the programs that make them: what is read, and what is said of it."""
 
 import bz2
+import datetime as dt
 import gzip
 import json
 import lzma
@@ -8,6 +9,7 @@ import random
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import openpyxl
@@ -261,6 +263,34 @@ def test_sheets_are_chosen(tmp_path):
     assert read_files([path], sheet="3").column("a")[4] == 8
     with pytest.raises(ColumnsError, match="no sheet 'x': its sheets are empty, first, second"):
         read_files([path], sheet="x")
+
+
+@pytest.mark.parametrize("ending", ["ods", "xlsx", "xls"])
+def test_what_libreoffice_saves_is_read(ending):
+    columns = {c.name: c for c in understand(read_files([Path(__file__).parent / "data" / f"libreoffice.{ending}"]))}
+
+    assert {name: column.kind for name, column in columns.items()} == {
+        "temp": "number", "press": "number", "site": "category", "when": "date",
+    }  # fmt: skip
+    assert columns["temp"].cells.tolist() == TEMP.tolist()
+    assert columns["when"].cells.astype("M8[D]").astype(str).tolist() == [f"2024-01-{1 + i % 28:02d}" for i in range(N)]
+
+
+def test_typed_cells_of_a_workbook_keep_their_types(tmp_path):
+    first = dt.datetime(2024, 1, 1, 12)
+    rows = [["id", "when", "ok", "mixed", "code"]]
+    rows += [
+        [i, first + dt.timedelta(hours=i), i % 2 == 0, "ERROR" if i == 3 else i / 8, f"{i:03d}"] for i in range(30)
+    ]
+    workbook(rows, before=[["Report", None], [None]])(tmp_path / "t.xlsx")
+    columns = {c.name: c for c in understand(read_files([tmp_path / "t.xlsx"]))}
+
+    assert columns["when"].cells.astype("M8[s]")[5] == np.datetime64(first) + np.timedelta64(5, "h")
+    assert columns["ok"].cells.tolist() == [float(i % 2 == 0) for i in range(30)]
+    assert dict(columns["mixed"].flagged) == {3: "ERROR"}
+    assert columns["mixed"].cells[7] == 7 / 8
+    assert columns["code"].kind == "identifier"
+    assert columns["code"].cells[7] == "007"
 
 
 def test_nested_records_become_columns_one_level_deep(tmp_path):

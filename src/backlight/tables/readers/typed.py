@@ -73,8 +73,10 @@ class Interned:
 
 
 def columns_of(table: Any) -> tuple[list[str], list[np.ndarray]]:
-    """Names and columns of a table of Arrow's; the fields of a struct become columns, ``outer.inner``."""
+    """Names and columns of a table or batch of Arrow's; the fields of a struct become columns, ``outer.inner``."""
     pyarrow = require("pyarrow", "cli", "reading files")
+    if isinstance(table, pyarrow.RecordBatch):
+        table = pyarrow.Table.from_batches([table])
     names: list[str] = []
     columns: list[np.ndarray] = []
     for name, cells in zip(table.column_names, table.columns, strict=True):
