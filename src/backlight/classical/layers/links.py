@@ -7,14 +7,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
+from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
+from backlight.classical.layers.pools import Link
 
 __all__ = ["Secant"]
 
 Function = Callable[[Tensor], Tensor]
 
 
-class Secant(Wrapper):
+class Secant(Link):
     r"""y_u = φ(s_u) for any function φ of a unit s = carried + base, monotone or not.
 
     .. math::  R = \frac{\varphi(s) - \varphi(\text{base})}{s - \text{base}}\, R^{(s)}
@@ -29,12 +30,7 @@ class Secant(Wrapper):
     """
 
     def __init__(self, inner: Layer, value: Function) -> None:
-        super().__init__(inner)
-        self.value, self.units = value, inner.units
-
-    def forward(self, x: EncodedRows) -> Tensor:
-        """Shape (n, U)."""
-        return self.value(self.inner(x))
+        super().__init__(inner, value, torch.ones_like)
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
@@ -45,7 +41,7 @@ class Secant(Wrapper):
         some = got.carried.abs() > 1e-12 * (got.output.abs() + base.abs())
         rise = output - self.value(base)
         slope = torch.where(some, rise / torch.where(some, got.carried, 1.0), 0.0)
-        return got.scaled(output, slope)
+        return got.scaled(output, slope, self.value(got.others))
 
     def accepts(self, rule: object) -> bool:
         """As the inner layer."""
