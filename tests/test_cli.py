@@ -61,7 +61,7 @@ def test_a_spreadsheet_export_is_explained_without_any_option(run, sheet, tmp_pa
     assert (code, err) == (0, "")
     assert "numbers: Amount, Weight kg" in out
     assert "categories: Customer, Country, Express" in out
-    assert "dates, not scored: Ordered on" in out
+    assert "dates: Ordered on" in out
     assert "identifiers, not scored: Order No" in out
     first = next(line for line in out.splitlines() if line.startswith("A-"))
     assert first.split()[0] == "A-9999"

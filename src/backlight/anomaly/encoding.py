@@ -22,6 +22,8 @@ _HEAVY = 4.0
 _REACH = {"linear": 4.0, "log": 1.0}
 # Reference rows may be alike in a column: a spread below this share of the robust one is not believed.
 _LEAST_SPREAD = 0.05
+# Where half of the rows have one value, another value is rare rather than far away: a typical one lies at most 3 away.
+_LEAST_OF_HABIT = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,36 +120,51 @@ def fit_encoder(
     missing : array of bool of shape (d,)
         Which columns have missing cells anywhere.
     """
+    quantiles = _quantiles(reference)
     transforms: list[Transform | None] = []
     sizes, owner = [], []
     for j, name in enumerate(names):
         size = len(levels.get(name, ()))
-        transforms.append(None if size else _transform(reference[:, j], usual[:, j]))
+        transforms.append(None if size else _transform(reference[:, j], usual[:, j], quantiles[:, j]))
         sizes.append(size)
         owner += [j] * ((size or 1) + bool(missing[j]))
     return Encoder(tuple(transforms), tuple(sizes), tuple(bool(m) for m in missing), np.array(owner))
 
 
-def _transform(cells: np.ndarray, usual: np.ndarray) -> Transform:
-    present = cells[~np.isnan(cells)]
-    if not len(present):
+_LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+
+
+def _quantiles(rows: np.ndarray) -> np.ndarray:
+    """The quantiles that transforms are chosen by, (7, d); NaN for a column without cells."""
+    out = np.full((len(_LEVELS), rows.shape[1]), np.nan)
+    gaps = np.isnan(rows)
+    whole = ~gaps.any(0)
+    out[:, whole] = np.quantile(rows[:, whole], _LEVELS, axis=0)
+    for j in np.flatnonzero(~whole & ~gaps.all(0)):
+        out[:, j] = np.quantile(rows[~gaps[:, j], j], _LEVELS)
+    return out
+
+
+def _transform(cells: np.ndarray, usual: np.ndarray, quantiles: np.ndarray) -> Transform:
+    least, low, left, center, right, high, most = (float(q) for q in quantiles)
+    if np.isnan(center):
         return Transform("linear", 0.0, 1.0, 0.0, 1.0)
-    low, left, center, right, high = (float(q) for q in np.quantile(present, [0.01, 0.25, 0.5, 0.75, 0.99]))
-    spread = _spread(present, center)
+    spread = _spread(cells, center, right - left, high - low)
     core = max(right - center, center - left)
-    tail = max(high - center, center - low)
+    tail = max(most - center, center - least)
     name = "log" if tail > _HEAVY * (core if core > 0 else spread) else "linear"
     raw = Transform(name, center, spread, 0.0, 1.0)
     here = usual[~np.isnan(usual)]
-    codes = raw(here if len(here) else present)
-    return Transform(name, center, spread, float(codes.mean()), max(float(codes.std()), _LEAST_SPREAD))
+    codes = raw(here if len(here) else cells[~np.isnan(cells)])
+    least = _LEAST_SPREAD if right > left else _LEAST_OF_HABIT
+    return Transform(name, center, spread, float(codes.mean()), max(float(codes.std()), least))
 
 
-def _spread(cells: np.ndarray, center: float) -> float:
+def _spread(cells: np.ndarray, center: float, quartiles: float, wide: float) -> float:
     """A standard deviation that a few anomalies cannot move: of the quartiles; where those agree, of less and less."""
-    for share, width in ((0.25, 1.349), (0.05, 3.290)):
-        low, high = np.quantile(cells, [share, 1 - share])
-        if high > low:
-            return float((high - low) / width)
-    others = np.abs(cells[cells != center] - center)
+    if quartiles > 0:
+        return quartiles / 1.349
+    if wide > 0:
+        return wide / 3.290
+    others = np.abs(cells[~np.isnan(cells) & (cells != center)] - center)
     return float(np.median(others)) if len(others) else 1.0

@@ -9,7 +9,7 @@ import numpy as np
 from backlight.anomaly.detectors import DETECTORS, FittedDetector, Reference
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.prepared import Prepared
-from backlight.anomaly.reference import TRIMMED, usual_rows
+from backlight.anomaly.reference import usual_rows
 from backlight.errors import ArgumentError, DataError, listed
 
 __all__ = ["Fitted", "fit_detector"]
@@ -54,7 +54,7 @@ def fit_detector(rows: np.ndarray, data: Prepared, name: str = "ensemble", *, tr
         column = data.used[gone[0]]
         raise DataError(f"column {column!r} has no value in the normal rows: leave it out (--ignore {column})")
     encoder = fit_encoder(rows, rows, data.used, data.levels, missing)
-    usual = usual_rows(encoder(rows), TRIMMED) if trim else np.arange(len(rows))
+    usual = usual_rows(encoder(rows), rows) if trim else np.arange(len(rows))
     encoder = fit_encoder(rows, rows[usual], data.used, data.levels, missing)
     detector = DETECTORS[name].fit(Reference(encoder, encoder(rows[usual])))
     return Fitted(detector, encoder, usual)

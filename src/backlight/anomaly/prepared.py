@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from backlight.anomaly.moments import find_moments
 from backlight.errors import DataError, listed
 from backlight.tables import Frame, as_frame
 from backlight.tables.columns import Column, understand
 
-__all__ = ["MIN_ROWS", "Prepared", "prepare"]
+__all__ = ["MIN_ROWS", "MOST_COLUMNS", "Prepared", "prepare"]
 
 MIN_ROWS = 10
+MOST_COLUMNS = 2000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,9 +41,11 @@ class Prepared:
 
 
 def prepare(
-    frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None
+    frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None, time: str | None = None
 ) -> tuple[Prepared, Prepared | None]:
     """Decide what each column is and turn tables into numbers, the normal rows by the same decisions.
+
+    Moments give further columns; ``time`` is the column that orders the rows (see `find_moments`).
 
     Raises
     ------
@@ -54,17 +58,34 @@ def prepare(
     columns = understand(source, overrides)
     if normal is not None:
         columns = [_reconsidered(column, frame, overrides or {}) for column in columns]
+    moments = find_moments(columns, time)
+    columns = [_as_order(column, time) for column in columns]
+    plain = columns
+    columns = columns + moments.columns(columns)
     used = tuple(c.name for c in columns if c.kind in ("number", "category"))
     if not used:
         reasons = listed(f"{c.name} ({c.kind}: {c.why})" for c in columns)
         raise DataError(f"no column can be used: {reasons}; name some with --numeric or --categorical")
+    if len(used) > MOST_COLUMNS:
+        raise DataError(
+            f"{len(used):,} columns are too many to be compared with each other: leave some out with --ignore, or "
+            f"reduce them first (at most {MOST_COLUMNS:,})"
+        )
     if normal is None:
         return _coded(columns, used, {}), None
-    fixed = {c.name: c.kind for c in columns}
-    there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), columns, strict=True)]
+    fixed = {c.name: c.kind for c in plain}
+    there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), plain, strict=True)]
+    there = there + moments.columns(there)
     levels: dict[str, list[str]] = {}
     reference = _coded(columns, used, levels)
     return _coded(there, used, levels), reference
+
+
+def _as_order(column: Column, time: str | None) -> Column:
+    """A number that orders the rows is no property of them."""
+    if column.name != time or column.kind != "number":
+        return column
+    return replace(column, kind="identifier", why="orders the rows")
 
 
 def _reconsidered(column: Column, frame: Frame, overrides: Mapping[str, str]) -> Column:

@@ -6,6 +6,9 @@ members; every row that is learnt from is judged as if it had not been. The meas
 is further away than 5 % of all (a group smaller than that cannot make itself dense), a Mahalanobis distance without
 the most distant tenth, and the largest single coordinate.
 
+A value that at least 1 % of the rows share exactly, a level of a switch or a category, is a habit of the table: at
+least half of its rows are learnt from.
+
 All of it treats rows alike, so clean rows are exchangeable and a share of them stays a share.
 """
 
@@ -17,16 +20,44 @@ __all__ = ["TRIMMED", "usual_rows"]
 
 TRIMMED = 0.05
 _LEAST_NEIGHBOURS = 10
+_LEVEL, _RARE = 0.01, 0.15
+_LEAST_LEVEL = 5
 _CHUNK = 512
 
 
-def usual_rows(z: np.ndarray, trimmed: float = TRIMMED) -> np.ndarray:
-    """Positions of the rows of (n, p) that are left when the most unusual share of them is set aside, in order."""
+def usual_rows(z: np.ndarray, cells: np.ndarray, trimmed: float = TRIMMED) -> np.ndarray:
+    """Positions, in order, of the rows that are left when the most unusual share of them is set aside.
+
+    Parameters
+    ----------
+    z : array of shape (n, p)
+        Encoded rows.
+    cells : array of shape (n, d)
+        The same rows as they are, to see which values they share.
+    """
     n = len(z)
-    left = n - int(trimmed * n)
     rank = np.maximum.reduce([_ranks(_sparsity(z)), _ranks(_distance(z)), _ranks(np.abs(z).max(1))])
-    # ties are broken by the second and third opinion, not by position
-    return np.sort(np.argsort(rank, kind="stable")[:left])
+    order = np.argsort(rank, kind="stable")
+    kept = np.zeros(n, dtype=bool)
+    kept[order[: n - int(trimmed * n)]] = True
+    for column in cells.T:
+        _readmit(column, order, kept)
+    return np.flatnonzero(kept)
+
+
+def _readmit(column: np.ndarray, order: np.ndarray, kept: np.ndarray) -> None:
+    """Keep half of the rows of every rare level of a column, the most usual ones first."""
+    levels, code, counts = np.unique(column, return_inverse=True, return_counts=True)
+    n = len(column)
+    if len(levels) == n:
+        return
+    rare = np.flatnonzero((counts >= max(_LEAST_LEVEL, _LEVEL * n)) & (counts <= _RARE * n))
+    code = code.ravel()
+    for level in rare:
+        missing = int(np.ceil(counts[level] / 2)) - int(kept[code == level].sum())
+        if missing > 0:
+            out = order[(code[order] == level) & ~kept[order]]
+            kept[out[:missing]] = True
 
 
 def _ranks(scores: np.ndarray) -> np.ndarray:

@@ -75,21 +75,27 @@ class Tail:
         return float(low), float(high)
 
 
-def fit_tail(scores: np.ndarray) -> Tail:
-    """Fit a `Tail` to the scores of at least ten rows, (c,)."""
+def fit_tail(scores: np.ndarray, least_shape: float = 0.0) -> Tail:
+    """Fit a `Tail` to the scores of at least ten rows, (c,).
+
+    ``least_shape`` is the least ξ. Where bits are to be counted far beyond all rows it is not zero: no table's tail is
+    known to stay as thin as an exponential there, and an absurd value is some dozens of bits, not thousands.
+    """
+    shapes = _SHAPES[least_shape <= _SHAPES]
     scores = np.sort(scores)
     start, last = (float(q) for q in np.quantile(scores, [_BODY, _CENSORED], method="lower"))
     above = scores[scores > start] - start
     if not len(above) or last <= start:
         spread = float(scores[-1] - scores[0])
-        return Tail(scores, float(scores[-1]), 1 / (len(scores) + 1), max(spread / 10, 1e-6 * (1 + abs(start))), 1e-9)
+        scale = max(spread / 10, 1e-6 * (1 + abs(start)))
+        return Tail(scores, float(scores[-1]), 1 / (len(scores) + 1), scale, float(shapes[0]))
     seen = above[above <= last - start]
     beyond = len(above) - len(seen)
     sigma = (_SCALES * max(float(seen.mean()), 1e-300))[:, None]
-    xi = _SHAPES[None, :]
+    xi = shapes[None, :]
     log_odds = np.log1p(xi * seen[:, None, None] / sigma).sum(0)
     likelihood = -len(seen) * np.log(sigma) - (1 + 1 / xi) * log_odds
     likelihood -= beyond / xi * np.log1p(xi * (last - start) / sigma)
     likelihood -= xi / _USUAL_SHAPE
     i, k = np.unravel_index(int(np.argmax(likelihood)), likelihood.shape)
-    return Tail(scores, start, len(above) / len(scores), float(sigma[i, 0]), float(_SHAPES[k]))
+    return Tail(scores, start, len(above) / len(scores), float(sigma[i, 0]), float(shapes[k]))

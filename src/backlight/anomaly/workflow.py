@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,8 @@ from backlight.anomaly.detectors import DETECTORS, FittedDetector
 from backlight.anomaly.detectors.network import UserNetwork
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.fitting import Fitted, fit_detector
+from backlight.anomaly.groups import Groups, Level
 from backlight.anomaly.prepared import prepare
-from backlight.anomaly.reference import TRIMMED
 from backlight.anomaly.selfcheck import check_reasons
 from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, Study, Table, Threshold, study
 from backlight.anomaly.tail import fit_tail
@@ -23,12 +24,20 @@ from backlight.errors import ArgumentError
 from backlight.tables import Frame
 from backlight.tables.columns import Column, Written, understand
 
-__all__ = ["Findings", "explain_table", "find_anomalies", "row_context", "row_labels"]
+__all__ = ["Findings", "explain_table", "find_anomalies", "moment_text", "row_context", "row_labels"]
 
 # Thresholds and p-values need no more.
 _MOST_CALIBRATION = 5000
 # A tail that holds fewer rows than this says nothing of a rate of 1 %.
 _LEAST_ROWS = 99
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TimeAxis:
+    """When each row happened: the column's name, and moments (datetime64) or numbers, (n,)."""
+
+    name: str
+    values: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +56,10 @@ class Findings:
         What to call each row: its identifier if it has one, else its position from 1.
     notes : tuple of str
         What the reader must know, in sentences.
+    levels : tuple of Level
+        Groups of columns that contributions are rolled up to.
+    axis : TimeAxis, optional
+        When each row happened.
     """
 
     study: Study
@@ -55,6 +68,8 @@ class Findings:
     transforms: Mapping[str, str]
     labels: np.ndarray
     notes: tuple[str, ...]
+    levels: tuple[Level, ...] = ()
+    axis: TimeAxis | None = None
 
 
 def find_anomalies(
@@ -67,6 +82,8 @@ def find_anomalies(
     top: int | None = 20,
     seed: int = 0,
     check: bool = True,
+    time: str | None = None,
+    groups: Groups | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Findings:
     """Fit a detector on a table (or on a table of normal rows), score every row, explain the most unusual ones.
@@ -90,12 +107,17 @@ def find_anomalies(
     seed : int
     check : bool
         Whether faults are planted in the table's own rows, to say how often the reasons are right.
+    time : str, optional
+        The column that orders the rows: every number's change since the row before is judged as well, within each
+        series where an identifier column has several rows each.
+    groups : Groups, optional
+        What contributions are rolled up to.
     """
     if alarm_rate is not None and not 0 < alarm_rate < 1:
         raise ArgumentError(f"the alarm rate must lie between 0 and 1, not {alarm_rate}")
     if detector not in DETECTORS:
         raise ArgumentError(f"detector {detector!r} is not known: choose from {', '.join(DETECTORS)}")
-    data, reference = prepare(frame, overrides, normal)
+    data, reference = prepare(frame, overrides, normal, time)
     source = data if reference is None else reference
     own_table = reference is None
     order = np.random.default_rng(seed).permutation(len(source.coded))
@@ -138,6 +160,8 @@ def find_anomalies(
             *frame.notes,
             *(said for column in data.columns for said in column.notes),
         ),
+        () if groups is None else groups.for_columns(data.used),
+        time_axis(data.columns, time),
     )  # fmt: skip
 
 
@@ -155,7 +179,7 @@ def _notes(fitted: Fitted, m: int, n: int, own_table: bool) -> tuple[str, ...]:
         aside = m - len(fitted.usual)
         return (
             f"No table of normal rows was given, so this table is its own reference{sampled}: the {aside} most unusual "
-            f"rows ({100 * TRIMMED:.0f} %) were set aside, and each of the others is judged "
+            f"rows were set aside, and each of the others is judged "
             "as if it had not been learnt from.",
         )
     return (
@@ -233,7 +257,7 @@ def explain_table(
             f"(at most {100 * discarded.max():.0f} % of one row): what happens there, the model cannot see."
         )
     notes += frame.notes
-    return Findings(found, columns, UserNetwork(network), {}, labels, tuple(notes))
+    return Findings(found, columns, UserNetwork(network), {}, labels, tuple(notes), axis=time_axis(columns))
 
 
 def _line_of(network: NeuralizedModel, rows: Frame) -> tuple[float, str]:
@@ -244,6 +268,13 @@ def _line_of(network: NeuralizedModel, rows: Frame) -> tuple[float, str]:
         return line, "exceeded by 1 % of the model's training rows, each scored without itself"
     scores = network.score_without_self(rows, np.full(len(rows), -1))
     return float(np.quantile(scores, 0.99)), "exceeded by 1 % of the rows given as normal, or of this table"
+
+
+def time_axis(columns: tuple[Column, ...], time: str | None = None) -> TimeAxis | None:
+    """The column that orders the rows, or the first one of dates."""
+    named = [c for c in columns if c.name == time] or [c for c in columns if c.kind == "date"]
+    named = [c for c in named if c.cells.dtype.kind in "Mf" and not c.missing.all()]
+    return TimeAxis(named[0].name, named[0].cells) if named else None
 
 
 def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:
@@ -257,17 +288,28 @@ def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:
 
 
 def row_labels(columns: tuple[Column, ...], n: int) -> np.ndarray:
-    """The first identifier column's cells; positions from 1 where there is none or a cell is missing."""
+    """The first identifier column's cells; positions from 1 where there is none or a cell is missing.
+
+    Where rows share an identifier, as those of one series do, their positions stand behind it.
+    """
     named = next((c for c in columns if c.kind == "identifier"), None)
     if named is None:
         return np.array([str(i + 1) for i in range(n)], dtype=object)
     cells = named.cells
-    return np.array([_label(cells[i], i) for i in range(n)], dtype=object)
+    labels = [_label(cells[i], i) for i in range(n)]
+    counts = Counter(labels)
+    labels = [label if counts[label] == 1 else f"{label} · row {i + 1}" for i, label in enumerate(labels)]
+    return np.array(labels, dtype=object)
 
 
 def _label(value: Any, i: int) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return f"(row {i + 1})"
+    return moment_text(value) if isinstance(value, np.datetime64 | float) else str(value)
+
+
+def moment_text(value: Any) -> str:
+    """A moment or a number that orders rows, for people."""
     if isinstance(value, np.datetime64):
         return str(value).replace("T", " ").removesuffix(".000000").removesuffix(" 00:00:00")
-    return f"{value:.0f}" if isinstance(value, float) else str(value)
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"

@@ -74,6 +74,13 @@ def anomalies(
     ids: Ids = None,
     sheet: Sheet = None,
     ignore: Ignore = None,
+    time: Annotated[
+        str | None,
+        typer.Option(help="Column that orders the rows: changes since the row before count as well."),
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="Table of column names and their groups, to roll contributions up.")
+    ] = None,
     check: Annotated[
         bool, typer.Option(help="Plant faults in the table's own rows, to say how often the reasons are right.")
     ] = True,
@@ -90,13 +97,16 @@ def anomalies(
     if reference is not None:
         frame, reference = same_columns(frame, reference, normal_paths)
     # Loads torch: not before the files are known to be good.
+    from backlight.anomaly.groups import read_groups
     from backlight.anomaly.workflow import find_anomalies
 
+    told = None if groups is None else read_groups(read_files([groups]), frame.names)
     overrides = overrides_of(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
     with progress_bar(quiet) as progress:
         found = find_anomalies(
             frame, normal=reference, overrides=overrides, detector=detector, alarm_rate=alarm_rate,
-            top=None if explain_all else top, seed=seed, check=check, progress=progress,
+            top=None if explain_all else top, seed=seed, check=check, time=time, groups=told,
+            progress=progress,
         )  # fmt: skip
     provenance = {"data sha256": file_hash(paths), "seed": str(seed)}
     if normal_paths:
@@ -162,6 +172,9 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
     columns["base"] = study.explanation.base_values
     for j, name in enumerate(study.names):
         columns[f"contribution: {name}"] = study.explanation.values[:, j]
+    for level in found.levels:
+        for group, values in zip(level.groups, level.roll_up(study.explanation.values).T, strict=True):
+            columns[f"{level.name}: {group}"] = values
     if study.p_values is not None:
         for j, name in enumerate(study.names):
             columns[f"p: {name}"] = study.p_values[:, j]
@@ -169,7 +182,9 @@ def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
 
 
 def _print(found: Findings, source: str, out: Path | None, report: Path | None) -> None:
+    import numpy as np
 
+    from backlight.anomaly.bands import score_text
     from backlight.findings.anomalies import check_sentences, removal_verdict
 
     study = found.study
@@ -189,6 +204,10 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
         " ".join(f"Score: {study.unit.name} above the threshold.".split()),
         "↑ above, ↓ below the normal range (5 to 95 % of normal rows); unmarked values are inside it.",
     )
+    for level in found.levels:
+        total = level.roll_up(study.drivers[None])[0]
+        parts = ", ".join(f"{level.groups[g]} {score_text(total[g])}" for g in np.argsort(-total)[:6])
+        terminal.print(f"Mean contribution by {level.name}: {parts}.")
     if study.kinds:
         kinds = ", ".join(f"{kind.name} ({len(kind.members)})" for kind in study.kinds[:6])
         terminal.print(f"Kinds of anomaly: {kinds}.")
@@ -213,7 +232,7 @@ def _column_lines(found: Findings) -> list[str]:
     plural = {
         "number": "numbers",
         "category": "categories",
-        "date": "dates, not scored",
+        "date": "dates",
         "identifier": "identifiers, not scored",
     }
     lines = []

@@ -11,11 +11,26 @@ from backlight._evaluate.planted import Interval
 from backlight.anomaly.bands import score_text
 from backlight.anomaly.selfcheck import FaultCheck
 from backlight.anomaly.study import Study
-from backlight.anomaly.workflow import Findings
+from backlight.anomaly.workflow import Findings, moment_text
 
 __all__ = [
-    "ARROWS", "KnownFaults", "Reason", "Truth", "Verdict", "agreement", "changes_of", "check_sentences",
-    "judged_by_truth", "listed_and", "reasons", "removal_verdict", "sentence",
+    "ARROWS",
+    "GroupLine",
+    "KnownFaults",
+    "Reason",
+    "Timeline",
+    "Truth",
+    "Verdict",
+    "agreement",
+    "changes_of",
+    "check_sentences",
+    "group_lines",
+    "judged_by_truth",
+    "listed_and",
+    "reasons",
+    "removal_verdict",
+    "sentence",
+    "timeline",
 ]  # fmt: skip
 
 ARROWS = {"above": "↑", "below": "↓", "inside": "·", "rare": "rare", "usual": "·", "missing": "missing"}
@@ -212,6 +227,73 @@ def judged_by_truth(study: Study, faults: KnownFaults) -> Truth:
         int(truth.sum()), len(ours), float(roc_auc_score(truth, study.excess)),
         float(roc_auc_score(truth, faults.z_rank)), float(np.mean(ours)), float(np.mean(plain)),
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """Scores over time.
+
+    Attributes
+    ----------
+    name : str
+        The column of the moments.
+    first, last : str
+        Its ends, for people.
+    highest : array of shape (bins,)
+        The highest excess of each stretch; NaN where no row lies.
+    lanes : list of (kind, its rows, where they lie between 0 and 1)
+    """
+
+    name: str
+    first: str
+    last: str
+    highest: np.ndarray
+    lanes: list[tuple[str, int, np.ndarray]]
+
+
+def timeline(findings: Findings, bins: int = 120) -> Timeline | None:
+    """Scores and kinds of anomaly over time, where there is a column of moments with at least two."""
+    axis = findings.axis
+    if axis is None:
+        return None
+    values = axis.values
+    moments = values.dtype.kind == "M"
+    places = values.astype("datetime64[us]").astype(float) if moments else values.astype(float)
+    places[np.isnat(values) if moments else np.isnan(values)] = np.nan
+    low, high = np.nanmin(places), np.nanmax(places)
+    if not high > low:
+        return None
+    places = (places - low) / (high - low)
+    highest = np.full(bins, -np.inf)
+    there = ~np.isnan(places)
+    np.maximum.at(highest, np.minimum((places[there] * bins).astype(int), bins - 1), findings.study.excess[there])
+    highest[np.isneginf(highest)] = np.nan
+    lanes = [
+        (kind.name, len(kind.members), places[kind.members][~np.isnan(places[kind.members])])
+        for kind in findings.study.kinds
+    ]
+    ends = [moment_text(end) for end in (np.nanmin(values), np.nanmax(values))]
+    return Timeline(axis.name, ends[0], ends[1], highest, lanes)
+
+
+@dataclass(frozen=True, slots=True)
+class GroupLine:
+    """A group of columns, what it contributes, and how many columns it has."""
+
+    name: str
+    value: float
+    columns: int
+
+
+def group_lines(findings: Findings, values: np.ndarray) -> list[tuple[str, list[GroupLine]]]:
+    """Contributions of columns, (d,), rolled up at every level, strongest first; each level has the same total."""
+    found = []
+    for level in findings.levels:
+        totals = level.roll_up(values[None])[0]
+        sizes = np.bincount(level.member, minlength=len(level.groups))
+        order = np.argsort(-totals, kind="stable")
+        found.append((level.name, [GroupLine(level.groups[g], float(totals[g]), int(sizes[g])) for g in order]))
+    return found
 
 
 def listed_and(parts: Iterable[str]) -> str:

@@ -17,10 +17,12 @@ from backlight.findings.anomalies import (
     KnownFaults,
     changes_of,
     check_sentences,
+    group_lines,
     judged_by_truth,
     reasons,
     removal_verdict,
     sentence,
+    timeline,
 )
 from backlight.report import svg
 from backlight.tables.files import atomic
@@ -87,6 +89,8 @@ def render(
         explained=len(study.rows),
         rows=[_row(findings, i) for i in range(shown)],
         drivers=_drivers(study),
+        groups=_groups(findings, study.drivers),
+        timeline=_timeline(findings),
         kinds=_kind_lines(findings),
         smaller_kinds=max(0, len(study.kinds) - _MOST_KINDS),
         grouped=study.grouped,
@@ -150,6 +154,7 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
         "residual": float(ex.residual[i]),
         "nearest": [str(label) for label in study.nearest[i]],
         "changes": changes_of(study, i),
+        "groups": _groups(findings, values),
         "sentence": sentence(findings, i),
         "members": len(study.members),
         "no_distance": bool(ex.annotations["no_distance"][i]) if "no_distance" in ex.annotations else False,
@@ -190,6 +195,40 @@ def _drivers(study: Study) -> list[dict[str, Any]]:
         lines.append((f"{len(rest)} other columns", float(study.drivers[rest].sum())))
         most = max(most, abs(lines[-1][1]))
     return [{"name": name, "value": value, "bar": svg.bar(value, most)} for name, value in lines]
+
+
+def _groups(findings: Findings, values: np.ndarray) -> list[dict[str, Any]]:
+    found = []
+    for name, lines in group_lines(findings, values):
+        most = max(abs(line.value) for line in lines)
+        shown = [
+            {"name": line.name, "columns": line.columns, "value": line.value, "bar": svg.bar(line.value, most)}
+            for line in lines[:_MOST_COLUMNS]
+        ]
+        found.append({"name": name, "lines": shown, "rest": sum(line.value for line in lines[_MOST_COLUMNS:])})
+    return found
+
+
+def _timeline(findings: Findings) -> dict[str, Any] | None:
+    line = timeline(findings)
+    if line is None:
+        return None
+    there = line.highest[np.isfinite(line.highest)]
+    unit = float(np.quantile(np.abs(there), 0.75)) or 1.0
+    curve = np.arcsinh(line.highest / unit)
+    low, high = min(float(np.nanmin(curve)), 0.0), max(float(np.nanmax(curve)), 0.0)
+    span = (high - low) or 1.0
+    said = f"The highest score of each stretch of {line.name}, from {line.first} to {line.last}"
+    return {
+        "name": line.name,
+        "first": line.first,
+        "last": line.last,
+        "picture": svg.skyline(list((curve - low) / span), -low / span, said),
+        "lanes": [
+            {"name": name, "count": count, "picture": svg.lane(list(places))}
+            for name, count, places in line.lanes[:_MOST_KINDS]
+        ],
+    }
 
 
 def _kind_lines(findings: Findings) -> list[dict[str, Any]]:

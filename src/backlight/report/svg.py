@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
-__all__ = ["bands", "bar", "compared_bars", "curves", "histogram", "interval", "range_plot", "waterfall_bar"]
+__all__ = [
+    "bands", "bar", "compared_bars", "curves", "histogram", "interval", "lane", "range_plot", "skyline",
+    "waterfall_bar",
+]  # fmt: skip
 
 
 def _svg(width: float, height: float, label: str | None, body: Markup, css: str) -> Markup:
@@ -57,6 +60,25 @@ def compared_bars(ours: float, plain: float, chance: float) -> Markup:
     return _svg(100, 22, None, body, "compared")
 
 
+def lane(places: Sequence[float], css: str = "pos") -> Markup:
+    """Marks on a line from 0 to 1."""
+    body = _line(0, 11, 100, 11, "axis")
+    for place in places:
+        body += _line(100 * place, 3, 100 * place, 11, f"tick {css}")
+    return _svg(100, 14, None, body, "lane")
+
+
+def skyline(heights: Sequence[float], line: float, label: str) -> Markup:
+    """The highest score of each stretch of time; NaN where there is none. All between 0 and 1, as the threshold is."""
+    body, n = Markup(""), len(heights)
+    for i, height in enumerate(heights):
+        if np.isfinite(height):
+            css = "pos" if height > line else "neg"
+            body += _rect(1000 * i / n + 0.5, 98 - 96 * height, 1000 / n - 1, 96 * height + 2, css)
+    body += _line(0, 98 - 96 * line, 1000, 98 - 96 * line, "alarm") + _line(0, 100, 1000, 100, "axis")
+    return _svg(1000, 101, label, body, "skyline")
+
+
 def range_plot(value: float, low: float, high: float, median: float, least: float, most: float) -> Markup:
     """A value against the band of normal rows; the axis spans the normal rows and the value."""
     ends = [v for v in (least, most, value) if np.isfinite(v)]
@@ -81,7 +103,7 @@ def share_plot(share: float) -> Markup:
 
 
 def histogram(scores: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, bool]:
-    """Counts of scores, split in colour at zero, the alarm line.
+    """Counts of scores, split in colour at zero, the threshold.
 
     Where a few scores dwarf all others the axis is linear around zero and logarithmic further out. Returns the picture,
     the place of zero in per cent, and whether the axis is stretched so.
@@ -90,7 +112,7 @@ def histogram(scores: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, f
     stretched = float(np.abs(scores).max()) > 20 * unit
     values = np.arcsinh(scores / unit) if stretched else scores
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    # Edges are laid so that one of them is the alarm line: no bar mixes both sides.
+    # Edges are laid so that one of them is the threshold: no bar mixes both sides.
     width = ((high - low) or 1.0) / bins
     below, above = int(np.ceil(-low / width - 1e-9)), max(1, int(np.ceil(high / width - 1e-9)))
     edges = width * np.arange(-below, above + 1)

@@ -21,6 +21,9 @@ from backlight.anomaly.detectors.base import MemberKind, Reference, register_mem
 __all__ = ["Correlation", "fit_correlation"]
 
 
+_LEAST_VARIANCE = 0.1
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Correlation:
     r"""Inverses :math:`(I-V\operatorname{diag}(w)V^\top)/\lambda` of the covariances of all rows and of all but one."""
@@ -63,20 +66,44 @@ class Correlation:
         return y, (1 - np.square(self.V) @ weight) / floor
 
 
+def _widened(centred: np.ndarray) -> np.ndarray:
+    """Rows with two more for every coordinate that varies little, which bring its variance up to `_LEAST_VARIANCE`.
+
+    A level that few rows have is rare, and the other members say so; it is not many deviations away.
+    """
+    m = len(centred)
+    lacking = _LEAST_VARIANCE - np.square(centred).mean(0)
+    few = np.flatnonzero(lacking > 0)
+    more = np.zeros((2 * len(few), centred.shape[1]))
+    more[np.arange(len(few)), few] = np.sqrt(m * lacking[few] / 2)
+    more[len(few) + np.arange(len(few)), few] = -np.sqrt(m * lacking[few] / 2)
+    return np.concatenate([centred, more])
+
+
+def _shrinkage(centred: np.ndarray, gram: np.ndarray) -> float:
+    """Ledoit's and Wolf's a, from row norms and either Gram matrix: nothing of the size of p² where p is large."""
+    m, p = centred.shape
+    norms = np.square(centred).sum(1)
+    mu = float(norms.sum()) / m / p
+    squares = float(np.square(gram).sum()) / m**2
+    noise = (float(np.square(norms).sum()) / m - squares) / (p * m)
+    spread = squares / p - mu**2
+    return float(np.clip(noise / spread, 1e-6, 1.0)) if spread > 1e-12 * mu**2 else 1.0
+
+
 def fit_correlation(reference: Reference) -> Correlation:
     """Fit the member; the first look at a table uses it as well."""
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
     z = reference.z
     m, p = z.shape
     mean = z.mean(0)
-    shrinkage = max(float(ledoit_wolf_shrinkage(z)), 1e-6)
+    centred = _widened(z - mean)
     # m·S and its trace, from the singular values; directions with none have the floor alone.
-    gram = (z - mean).T @ (z - mean) if p <= m else (z - mean) @ (z - mean).T
+    gram = centred.T @ centred if p <= m else centred @ centred.T
+    shrinkage = _shrinkage(centred, gram)
     sizes, vectors = np.linalg.eigh(gram)
     kept = sizes > 1e-12 * max(sizes[-1], 1e-300)
     sizes, vectors = sizes[kept], vectors[:, kept]
-    V = vectors if p <= m else (z - mean).T @ vectors / np.sqrt(sizes)
+    V = vectors if p <= m else centred.T @ vectors / np.sqrt(sizes)
     floor = shrinkage * max(float(sizes.sum()) / m / p, 1e-12)
 
     def inverse(scale: float) -> tuple[float, np.ndarray]:

@@ -37,6 +37,7 @@ BITS = ScoreUnit(
     "detector, one normal row in 2¹⁰ ≈ 1,000 is as unusual; each bit more makes it twice as rare.",
 )
 _CHUNK = 4096
+_LEAST_SHAPE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,7 +112,7 @@ def fit_ensemble(reference: Reference, names: Sequence[str] | None = None) -> En
     chosen = [MEMBERS[name] for name in names or MEMBERS]
     own = np.arange(len(reference.z))
     fitted: list[Any] = [kind.fit(reference) for kind in chosen]
-    tails = [fit_tail(member.score(reference.z, own)) for member in fitted]
+    tails = [fit_tail(member.score(reference.z, own), _LEAST_SHAPE) for member in fitted]
     return Ensemble(reference.encoder, tuple(kind.name for kind in chosen), tuple(fitted), tuple(tails), reference.z)
 
 

@@ -15,7 +15,7 @@ from backlight.anomaly.detectors.base import MemberKind, Reference, register_mem
 
 __all__ = ["Marginal"]
 
-_GRID = 1024
+_GRID = 400
 _CHUNK_ENTRIES = 1 << 20
 
 
