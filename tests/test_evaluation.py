@@ -418,3 +418,24 @@ def test_intervals_cover_the_mean_as_often_as_they_say():
     # percentile intervals of a skewed mean cover a little less than 95 %
     assert 0.90 <= np.mean(hits) <= 0.97
     assert math.isnan(Resampling(3, 0).interval(np.full(3, np.nan)).mean)
+
+
+def test_one_reference_serves_explainers_and_the_judge(X):
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1)).double().eval()
+    mean = references.Mean(X)
+    explainer = backlight.Explainer(net, reference=mean)
+    ex = explainer(X)
+    assert same(ex.values, backlight.explain(net, X, reference=X.mean(0)).values)
+    assert ex.provenance["reference"] == "mean"
+    for given in (ex, explainer):
+        matched = backlight.evaluate(net, X, {"r": given}, reference=mean, metrics=["srg"])
+        assert not matched.notes
+        mismatched = backlight.evaluate(net, X, {"r": given}, reference="zero", metrics=["srg"])
+        assert "explained against mean" in mismatched.notes[0]
+    linear = LogisticRegression().fit(X, X[:, 0] > 0.5)
+    rows = backlight.explain(linear, X, reference=references.Marginal(X))
+    assert same(rows.values, backlight.explain(linear, X, reference=X).values)
+    with pytest.raises(ArgumentError, match="no single point"):
+        backlight.explain(net, X, reference=references.Gaussian(X))
+    with pytest.raises(ArgumentError, match="no rows"):
+        backlight.explain(linear, X, reference=references.Zero())

@@ -11,6 +11,7 @@ from backlight.classical.frontend.pipeline import ColumnsUnknown
 from backlight.explanation import Explanation
 from backlight.models import Model, Query, explained, open_model
 from backlight.models.explained import Progress
+from backlight.references import Reference
 from backlight.tables import as_frame
 
 __all__ = ["Explainer", "explain"]
@@ -59,7 +60,8 @@ class Explainer:
     ) -> None:
         self._targets = read_targets(target)
         self._names = None if feature_names is None else tuple(feature_names)
-        self._asked = Query(method, rules, reference, layers, canonical, strict, device, output, seed)
+        said = repr(reference) if isinstance(reference, Reference) else None
+        self._asked = Query(method, rules, reference, layers, canonical, strict, device, output, seed, said)
         self._given, self._score = model, score
         try:
             self._ready: tuple[Model, Query] | None = self._opened(self._names)
@@ -71,6 +73,11 @@ class Explainer:
     def _opened(self, columns: Sequence[str] | None) -> tuple[Model, Query]:
         model = open_model(self._given, score=self._score, columns=columns)
         return model, model.prepare(self._asked)
+
+    @property
+    def reference(self) -> Any:
+        """What relevance is counted from, as it was given."""
+        return self._asked.reference
 
     def __call__(self, X: Any, batch_size: int | str = "auto", progress: bool | Progress | None = None) -> Explanation:
         """Explain rows; see `explain` for ``X``, ``batch_size`` and ``progress``."""
@@ -128,7 +135,8 @@ def explain(
         see ``backlight.rules``; for one-class models and densities ``"auto"`` is ``Stable(tau=0.01)``.
     score : str, optional
         Which score of a scikit-learn model is explained; see `neuralize`.
-    reference : table, array, dict or float, optional
+    reference : Reference, table, array, dict or float, optional
+        What counts as "nothing here"; a `Reference` is the same object that `backlight.evaluate` judges with.
         Detectors: rows that count as usual, for scores that say how normal a row is ("inlierness"). Linear models and
         trees: rows whose mean relevance is counted from. Kernel regressions: the value it is counted from. Modules: the
         point that counts as "nothing here", one row, by default zero; for several inputs a dict.

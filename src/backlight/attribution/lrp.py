@@ -18,6 +18,7 @@ from backlight.engine.network import Network
 from backlight.engine.plan import Plan
 from backlight.engine.run import finish, forward
 from backlight.errors import ArgumentError, listed
+from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
 __all__ = ["TARGET_LINE", "Attributed", "LayerwiseRelevance"]
@@ -103,7 +104,8 @@ class LayerwiseRelevance:
                     if point is not None and found[index].gradient is not None:
                         through = Message(found[index].gradient)
                         entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
-                        entries.append((f"input {name}", "reference", entering, leaving, torch.zeros_like(entering)))
+                        # what stays at the reference is named by it, as what a bias keeps is named by the bias
+                        entries.append((f"input {name}", "reference", entering, leaving, entering - leaving))
             for place, index in places.items():
                 if index in found:
                     kept[place].append(relevance(run.kept[index], found[index]))
@@ -142,6 +144,7 @@ def point_of(reference: Any, name: str, x: Tensor, inputs: int) -> Tensor | None
 
 def reference_point(given: Any, x: Tensor) -> Tensor:
     """A reference as a tensor that broadcasts against the rows of x."""
+    given = given.origin() if isinstance(given, Reference) else given
     point = torch.as_tensor(given, dtype=x.dtype, device=x.device)
     try:
         return point.expand(1, *x.shape[1:]) if point.dim() < x.dim() or point.shape[0] == 1 else point.expand_as(x)

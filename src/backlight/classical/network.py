@@ -21,6 +21,7 @@ from backlight.classical.score_units import PLAIN, ScoreUnit
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation import Attribution, Ledger
+from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.rules.trees import TreePath
@@ -250,6 +251,7 @@ class NeuralizedModel(nn.Module):
         """Read the ``reference`` argument of `backlight.explain`: rows at every place of the front end, or a level."""
         if reference is None or isinstance(reference, EncodedRows):
             return reference
+        reference = reference.population() if isinstance(reference, Reference) else reference
         level = isinstance(reference, int | float | np.number)
         self._check_reference(level, rule)
         return float(reference) if level else self.point(self.encode(reference))

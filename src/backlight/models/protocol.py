@@ -24,7 +24,10 @@ class Batch(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """How attributions are wanted; see `backlight.explain` for the fields."""
+    """How attributions are wanted; see `backlight.explain` for the fields.
+
+    ``counted_from`` is what the user calls the reference, where it is a `Reference` object.
+    """
 
     method: str | Method = "lrp"
     rules: Any = "auto"
@@ -35,6 +38,7 @@ class Query:
     device: Any = None
     output: Any = None
     seed: int = 0
+    counted_from: str | None = None
 
 
 def refuse_output(query: Query, kind: str) -> None:

@@ -67,6 +67,30 @@ class Reference(ABC):
         seed : int
         """
 
+    def origin(self) -> Any:
+        """The one point that relevance of a network is counted from.
+
+        Raises
+        ------
+        ArgumentError
+            The reference is no single point.
+        """
+        raise ArgumentError(
+            f"reference {self!r} is no single point, and relevance is counted from one: give Zero, Mean or Point"
+        )
+
+    def population(self) -> Any:
+        """The rows, or the level, that relevance of a classical model is counted from.
+
+        Raises
+        ------
+        ArgumentError
+            The reference is neither.
+        """
+        raise ArgumentError(
+            f"reference {self!r} holds no rows that a classical model can be counted from: give Mean or Marginal"
+        )
+
     def __repr__(self) -> str:
         return self.name
 

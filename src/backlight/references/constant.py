@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,9 @@ def _constant(x: Tensor, point: Tensor) -> Fill:
 class Zero(Reference):
     """Zero. On data where zero means something (an empty pixel, a missing word) it is information, not absence."""
 
+    def origin(self) -> Any:
+        return 0.0
+
     def bind(self, x: Tensor, encode: Encode, seed: int) -> Fill:
         return _constant(x, torch.zeros_like(x[:1]))
 
@@ -36,6 +40,13 @@ class Mean(Reference):
 
     def __init__(self, X: Any) -> None:
         self.rows = X
+
+    def origin(self) -> Any:
+        rows = self.rows if isinstance(self.rows, Tensor) else torch.as_tensor(np.asarray(self.rows))
+        return rows.double().mean(0, keepdim=True)
+
+    def population(self) -> Any:
+        return self.rows
 
     def bind(self, x: Tensor, encode: Encode, seed: int) -> Fill:
         return _constant(x, known_rows(self.rows, x, encode).mean(0, keepdim=True))
@@ -54,6 +65,12 @@ class Point(Reference):
 
     def __init__(self, x0: Any) -> None:
         self.x0 = x0
+
+    def origin(self) -> Any:
+        return self.x0
+
+    def population(self) -> Any:
+        return self.x0
 
     def bind(self, x: Tensor, encode: Encode, seed: int) -> Fill:
         if isinstance(self.x0, int | float):

@@ -31,6 +31,9 @@ class Marginal(Reference):
             raise ArgumentError(f"draws must be at least 1, not {draws}")
         self.rows, self.draws = X, draws
 
+    def population(self) -> Any:
+        return self.rows
+
     def bind(self, x: Tensor, encode: Encode, seed: int) -> Fill:
         known = known_rows(self.rows, x, encode)
         generator = torch.Generator().manual_seed(seed)
