@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.tables import as_frame, in_batches
 
 __all__ = ["Batch", "Home", "batches", "home"]
@@ -72,7 +72,18 @@ class Batch:
 
 
 def home(model: nn.Module, device: Any = None) -> Home:
-    """Dtype and device of the first parameter with a fraction; double precision for a model without any."""
+    """Dtype and device of the first parameter with a fraction; double precision for a model without any.
+
+    Raises
+    ------
+    UnsupportedModel
+        A parameter is on the device "meta", so that it has no values.
+    """
+    empty = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
+    if empty is not None:
+        raise UnsupportedModel(
+            f"{type(model).__name__} has no weights yet ({empty!r} is on the device 'meta'): load them first"
+        )
     where, dtype = torch.device("cpu"), torch.get_default_dtype()
     for tensor in itertools.chain(model.parameters(), model.buffers()):
         if tensor.is_floating_point():
@@ -119,6 +130,8 @@ def _tensor(value: Any, where: Home, name: str) -> Any:
         value = torch.as_tensor(np.ascontiguousarray(value))
     elif not isinstance(value, Tensor):
         value = torch.as_tensor(as_frame(value).matrix())
+    if value.is_meta:
+        raise DataError(f"{name} is on the device 'meta' and holds no values")
     value = value.detach().to(where.device)
     if value.is_inference():
         # tensors of inference mode cannot take part in a way back

@@ -19,7 +19,7 @@ from backlight.engine.plan import Plan, make_plan
 from backlight.engine.run import finish, forward
 from backlight.engine.simplify import simplify
 from backlight.engine.watch import Checksums, Structure
-from backlight.errors import UnsupportedModel
+from backlight.errors import DataError, UnsupportedModel
 
 __all__ = ["Network"]
 
@@ -132,6 +132,13 @@ _KNOWN: weakref.WeakKeyDictionary[nn.Module, Network] = weakref.WeakKeyDictionar
 _LOCK = threading.Lock()
 
 
+def _not_finite(model: nn.Module) -> str:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return f"{type(model).__name__}: {name!r} holds values that are not finite, and so does the output"
+    return f"the output of {type(model).__name__} is not finite on these inputs, and infinity cannot be shared"
+
+
 def _verify(plan: Plan, model: nn.Module, inputs: Inputs) -> None:
     """The plan computes what the model computes, on these inputs."""
     expected = run_once(model, inputs)
@@ -143,6 +150,8 @@ def _verify(plan: Plan, model: nn.Module, inputs: Inputs) -> None:
     # folding changes the order of sums: a few thousand roundings at most
     slack = min(2e4 * torch.finfo(actual.dtype).eps, 0.05)
     for leaf in rebuilt:
+        if not bool(torch.isfinite(leaf).all()):
+            raise DataError(_not_finite(model))
         scale = float(leaf.detach().abs().max()) if leaf.numel() else 0.0
         if torch.allclose(
             leaf, actual, rtol=slack, atol=slack * max(scale, torch.finfo(leaf.dtype).tiny), equal_nan=True

@@ -159,10 +159,11 @@ def check_output(path: Path, suffixes: Sequence[str], *, force: bool) -> None:
 @contextmanager
 def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary name to write to, renamed to the real one at the end and removed after any failure."""
-    if path.exists() and not force:
-        raise ExistingFileError(f"{path} exists already: choose another name, or replace it (force)")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    # short, whatever the name's own length: a name as long as the system takes must not fail for its temporary one
+    temporary = path.with_name(f".{os.getpid()}-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}{path.suffix}")
     try:
+        if path.exists() and not force:
+            raise ExistingFileError(f"{path} exists already: choose another name, or replace it (force)")
         yield temporary
         temporary.replace(path)
     except OSError as error:

@@ -281,4 +281,4 @@ def _listed_if_object(column: np.ndarray) -> Any:
 def _installed(name: str) -> bool:
     from importlib.util import find_spec
 
-    return name in sys.modules or find_spec(name) is not None
+    return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None
