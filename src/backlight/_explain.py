@@ -106,6 +106,7 @@ def explain(
     device: Any = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
+    output: Any = None,
     progress: bool | Progress | None = None,
 ) -> Explanation:
     """Explain a model's score: how much each input contributed to it.
@@ -156,6 +157,10 @@ def explain(
         For data that carry no names.
     seed : int
         For the methods that draw at random. The random state of torch and NumPy is left alone.
+    output : str, int or callable, optional
+        Which of the things that a module returns is explained: a name, a position, or a function of what it returns.
+        By default its only tensor, or ``logits``; a target that is a function is given everything that the module
+        returns, and needs no choice.
     progress : bool or callable, optional
         ``True`` writes the count of rows to the terminal; a callable gets (rows done, rows in all).
 
@@ -186,6 +191,6 @@ def explain(
     """
     explainer = Explainer(
         model, target, score=score, rules=rules, reference=reference, method=method, layers=layers, canonical=canonical,
-        strict=strict, device=device, feature_names=feature_names, seed=seed,
+        strict=strict, device=device, feature_names=feature_names, seed=seed, output=output,
     )  # fmt: skip
     return explainer(X, batch_size, progress)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from backlight.engine.capture import run_once
+from backlight.engine.network import Network
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.tables import as_frame, in_batches
 
@@ -22,16 +25,11 @@ _BUDGET = 2**22
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """Where a model lives: the dtype and device of its parameters, and whether it reads integers."""
+    """Where a model lives: the dtype and device of its parameters."""
 
     model: nn.Module
     dtype: torch.dtype
     device: torch.device
-
-    @property
-    def reads_integers(self) -> bool:
-        """Whether whole numbers are positions in a table of vectors, and no quantities."""
-        return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in self.model.modules())
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +98,56 @@ def batches(X: Any, where: Home, batch_size: int | str) -> tuple[int | None, Ite
     A tuple is several inputs, a dict inputs by name; a stream's batches may be tuples (inputs, labels, …), of which the
     inputs are the first.
     """
-    return in_batches(X, lambda item: _batch(item, where), batch_size)
+    return in_batches(X, lambda item: _read(_batch(item, where), where), batch_size)
+
+
+def _read(batch: Batch, where: Home) -> Batch:
+    """Whole numbers as the model takes them: as they are, where it runs on them so, or as quantities of its dtype.
+
+    Whether they are positions in a table or quantities is not in the numbers, nor in the classes of the modules: the
+    model itself decides, which runs on one or on the other.
+    """
+    leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
+    whole = [k for k, leaf in enumerate(leaves) if _is_whole(leaf)]
+    if not whole:
+        return batch
+    kinds = tuple((tuple(leaf.shape[1:]), leaf.dtype) if isinstance(leaf, Tensor) else None for leaf in leaves)
+    key = ("whole numbers", kinds, repr(spec), str(where.device))
+    cast = Network.of(where.model).derived(key, lambda: _quantities(batch, where, whole))
+    for k in cast:
+        leaves[k] = leaves[k].to(where.dtype)
+    args, kwargs = pytree.tree_unflatten(leaves, spec)
+    return replace(batch, args=args, kwargs=kwargs)
+
+
+def _is_whole(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and not leaf.is_floating_point() and leaf.dtype is not torch.bool
+
+
+def _quantities(batch: Batch, where: Home, whole: Sequence[int]) -> tuple[int, ...]:
+    """Which of the whole inputs the model wants as numbers of its dtype: the fewest that it runs with."""
+    if home(where.model).device != where.device:
+        # the model cannot run there; its tables of vectors decide
+        tables = any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in where.model.modules())
+        return () if tables else tuple(whole)
+    choices = [(), tuple(whole), *(c for size in range(1, len(whole)) for c in itertools.combinations(whole, size))]
+    for part in (batch.take(0, 2), batch):
+        for choice in choices[:32]:
+            if _runs(part, where, choice):
+                return choice
+    return tuple(whole)
+
+
+def _runs(batch: Batch, where: Home, cast: Sequence[int]) -> bool:
+    leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
+    for k in cast:
+        leaves[k] = leaves[k].to(where.dtype)
+    try:
+        run_once(where.model, pytree.tree_unflatten(leaves, spec))
+    # the user's own code may raise anything; what it says of the choice in the end is said by the capture
+    except Exception:
+        return False
+    return True
 
 
 def _batch(X: Any, where: Home) -> Batch:
@@ -136,7 +183,7 @@ def _tensor(value: Any, where: Home, name: str) -> Any:
     if value.is_inference():
         # tensors of inference mode cannot take part in a way back
         value = value.clone()
-    if value.is_floating_point() or (value.dtype is not torch.bool and not where.reads_integers):
+    if value.is_floating_point():
         value = value.to(where.dtype)
         if not bool(torch.isfinite(value).all()):
             raise DataError(f"{name} holds missing or infinite values: a network has no value for them")

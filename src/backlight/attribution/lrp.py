@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,14 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.engine.network import Network
+from backlight.engine.outputs import Layout, Outputs
 from backlight.engine.plan import Plan
 from backlight.engine.run import finish, forward
 from backlight.errors import ArgumentError, listed
 from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
-__all__ = ["TARGET_LINE", "Attributed", "LayerwiseRelevance"]
+__all__ = ["TARGET_LINE", "Attributed", "LayerwiseRelevance", "outputs_for", "whole_of"]
 
 # the ledger's first line where the target is a function of the output: what its gradient does not hold of the score
 TARGET_LINE = ("target", "its gradient at the output")
@@ -63,26 +64,29 @@ class LayerwiseRelevance:
     device: torch.device | None
     reference: Any
     layers: Sequence[str]
+    output: Any = None
 
-    def plan(self, batch: Batch) -> Plan:
+    def plan(self, batch: Batch, targets: Targets) -> Plan:
         """What will run for such a batch."""
+        outputs = outputs_for(self.output, targets)
         return Network.of(self.model).plan(
-            (batch.args, batch.kwargs), self.rules, strict=self.strict, device=self.device
+            (batch.args, batch.kwargs), self.rules, strict=self.strict, device=self.device, outputs=outputs
         )
 
-    def facts(self, batch: Batch) -> dict[str, Any]:
+    def facts(self, batch: Batch, targets: Targets) -> dict[str, Any]:
         """For the provenance: the method's name, the plan and a hash of the weights."""
-        plan = self.plan(batch)
+        plan = self.plan(batch, targets)
         title = f"lrp ({plan.title.partition(': ')[0]})"
         return {"method": title, "plan": plan.text, "weights": Network.of(self.model).fingerprint()}
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
-        plan = self.plan(batch)
+        plan = self.plan(batch, targets)
         leaves = pytree.tree_leaves((batch.args, batch.kwargs))
         given = dict(zip(plan.inputs, leaves, strict=True))
         places = self._places(plan)
         run = forward(plan, given, list(places.values()))
-        seeds = resolve(targets, run.output, lambda out: finish(plan, out))
+        answer = whole_of(plan.graph.layout, targets, lambda out: finish(plan, out))
+        seeds = resolve(targets, run.output, answer)
         values: dict[str, list[Tensor]] = {}
         kept: dict[str, list[Tensor]] = {name: [] for name in places}
         ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []
@@ -132,6 +136,20 @@ class LayerwiseRelevance:
                 raise ArgumentError(f"no layer is named {pattern!r}: the layers are {listed(plan.places, 12)}")
             found |= matched
         return found
+
+
+def outputs_for(output: Any, targets: Targets) -> Outputs:
+    """Which of the model's outputs is explained: the chosen one; without a choice, all that a target function sees."""
+    return Outputs(output, output is None and any(item.function is not None for item in targets.items))
+
+
+def whole_of(layout: Layout | None, targets: Targets, finish: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Any]:
+    """From the explained output to what a target function is given."""
+    if layout is None:
+        return finish
+    if layout.several and any(item.function is None for item in targets.items):
+        raise ArgumentError("the model returns several outputs: output= says which of them an index is one of")
+    return lambda out: layout.rebuild(finish(out))
 
 
 def point_of(reference: Any, name: str, x: Tensor, inputs: int) -> Tensor | None:

@@ -9,12 +9,15 @@ from torch import nn
 from backlight.attribution.inputs import batches, home
 from backlight.canonical.lift import torch_module
 from backlight.engine.network import Network
+from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan
 
 __all__ = ["plan"]
 
 
-def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False, device: Any = None) -> Plan:
+def plan(
+    model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False, device: Any = None, output: Any = None
+) -> Plan:
     """What will run where, before it runs: a table of places, operators, rules, reasons and costs.
 
     Parameters
@@ -22,7 +25,7 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     model : torch.nn.Module
     X : as for `backlight.explain`
         Only its shape matters.
-    rules, strict : as for `backlight.explain`
+    rules, strict, output : as for `backlight.explain`
 
     Returns
     -------
@@ -44,4 +47,5 @@ def plan(model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False,
     where = home(model, device)
     batch = next(batches(X, where, 2)[1]).take(0, 2)
     elsewhere = where.device if device is not None else None
-    return Network.of(model).plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere)
+    network, chosen = Network.of(model), Outputs(output)
+    return network.plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere, outputs=chosen)

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
-from backlight.attribution.lrp import Attributed, point_of
+from backlight.attribution.lrp import Attributed, outputs_for, point_of, whole_of
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
-from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed
-from backlight.engine.dependencies import OUTPUT_NAMES
+from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed, with_outputs
+from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method", "named_method"]
@@ -107,9 +107,11 @@ class ReferenceMethod:
     reference: Any
     seed: int
     options: dict[str, Any]
+    output: Any = None
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
-        model = light_copy(self.model, buffers="apart")
+        outputs = outputs_for(self.output, targets)
+        model, _ = with_outputs(light_copy(self.model, buffers="apart"), outputs)
         leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
         floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not floating:
@@ -132,8 +134,10 @@ class ReferenceMethod:
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):
-            plain = _single(run_once(self.model, (batch.args, batch.kwargs)))
-            seeds = resolve(targets, plain, lambda out: out)
+            taken, layout = outputs.take(run_once(self.model, (batch.args, batch.kwargs)))
+            plain = _single(taken)
+            answer = whole_of(layout, targets, lambda out: out)
+            seeds = resolve(targets, plain, answer)
             points = tuple(
                 torch.zeros_like(x[:1])
                 if (point := point_of(self.reference, names[k], x, len(floating))) is None
@@ -152,7 +156,8 @@ class ReferenceMethod:
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):
                     wanted = None if not targets.items else targets.items[k].function
-                    question = Question(_score(wanted, seeds, k, output, batch.rows), inputs, points, self.options)
+                    score = _score(wanted, seeds, k, output, answer, batch.rows)
+                    question = Question(score, inputs, points, self.options)
                     found.append(function(question))
                     if differs:
                         with torch.no_grad():
@@ -165,14 +170,19 @@ class ReferenceMethod:
 
 
 def _score(
-    wanted: Callable[[Tensor], Any] | None, seeds: Seeds, k: int, output: Callable[..., Tensor], rows: int
+    wanted: Callable[[Any], Any] | None,
+    seeds: Seeds,
+    k: int,
+    output: Callable[..., Tensor],
+    answer: Callable[[Tensor], Any],
+    rows: int,
 ) -> Callable[..., Tensor]:
     """The k-th target as a function of the inputs, for the rows and for repetitions of them."""
 
     def score(*inputs: Tensor) -> Tensor:
         out = output(*inputs)
         if wanted is not None:
-            return wanted(out)  # type: ignore[no-any-return]
+            return wanted(answer(out))  # type: ignore[no-any-return]
         # which output is explained was decided on the rows as they are
         seed = seeds.gradient[k]
         seed = seed.repeat(len(out) // rows, *(1,) * (seed.dim() - 1))
@@ -302,16 +312,10 @@ def _captum(name: str) -> Any:
 def _single(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
-    if hasattr(output, "keys"):
-        for key in OUTPUT_NAMES:
-            if key in output:
-                return output[key]  # type: ignore[no-any-return]
-    leaves = [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-    if len(leaves) != 1:
-        raise UnsupportedModel(
-            f"the model has {len(leaves)} outputs: wrap it in a module that returns the one to be explained"
-        )
-    return leaves[0]
+    if not output:
+        raise UnsupportedModel("the model returns no tensor of numbers with a fraction")
+    found: Tensor = output[choose({name: tuple(value.shape[1:]) for name, value in output.items()})[0]]
+    return found
 
 
 class _own_randomness:  # noqa: N801 - a context manager, used as a function

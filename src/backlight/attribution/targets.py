@@ -38,7 +38,7 @@ class Seeds:
     functions: bool = False
 
 
-def resolve(targets: Targets, output: Tensor, finish: Callable[[Tensor], Tensor], names: Sequence[str] = ()) -> Seeds:
+def resolve(targets: Targets, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str] = ()) -> Seeds:
     """Seeds for a batch.
 
     Parameters
@@ -63,7 +63,7 @@ def resolve(targets: Targets, output: Tensor, finish: Callable[[Tensor], Tensor]
 
 
 def _one(
-    target: Requested, output: Tensor, finish: Callable[[Tensor], Tensor], names: Sequence[str]
+    target: Requested, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str]
 ) -> tuple[Tensor, Tensor, str]:
     if target.function is not None:
         return _function(target.function, target.name, output, finish)
@@ -114,7 +114,7 @@ def _direction(direction: Tensor, output: Tensor) -> tuple[Tensor, Tensor, str]:
 
 
 def _function(
-    target: Callable[..., Any], name: str, output: Tensor, finish: Callable[[Tensor], Tensor]
+    target: Callable[..., Any], name: str, output: Tensor, finish: Callable[[Tensor], Any]
 ) -> tuple[Tensor, Tensor, str]:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = output.detach().clone().requires_grad_()

@@ -8,21 +8,22 @@ run are traced instead; such a graph holds for that run only and is not kept.
 from __future__ import annotations
 
 import contextlib
-import random
+import inspect
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
 from backlight.engine.graph import Graph, Node, Ref
-from backlight.errors import DataError, UnsupportedModel
+from backlight.engine.outputs import Layout, Outputs
+from backlight.errors import ArgumentError, DataError, UnsupportedModel
 
 __all__ = [
     "Inputs",
@@ -34,6 +35,7 @@ __all__ = [
     "run_once",
     "tensors_of",
     "undisturbed",
+    "with_outputs",
 ]
 
 # torch.export keeps state of its own while it runs
@@ -51,22 +53,30 @@ _WRITTEN_OUT = (
     torch.ops.aten.rnn_relu_cell.default,
 )
 
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
-
-def capture(model: nn.Module, inputs: Inputs) -> Graph:
+def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) -> Graph:
     """The graph of a model for inputs of these shapes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    inputs : (args, kwargs)
+    outputs : Outputs, optional
+        Which of the model's outputs; by default every tensor of fractions that it returns.
 
     Raises
     ------
+    ArgumentError
+        The model has no such output.
     DataError
         The model itself fails on these inputs.
     UnsupportedModel
         Neither export nor a trace gives a graph; says what torch said.
     """
     rows = rows_of(inputs)
+    outputs = outputs or Outputs()
     with _LOCK, torch.no_grad(), undisturbed(), _quiet():
-        copy = light_copy(model, buffers="apart")
+        copy, layout = with_outputs(light_copy(model, buffers="apart"), outputs)
         first: Exception | None = None
         # With one row export would take the number of rows for a constant; the values do not matter.
         for arguments, how, dynamic in (
@@ -74,7 +84,9 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
             (inputs, f"exported for {rows} rows", False),
         ):
             try:
-                return _from_export(copy, arguments, how, dynamic, model)
+                return _laid_out(_from_export(copy, arguments, how, dynamic, model), layout, outputs)
+            except ArgumentError:
+                raise
             # torch.export documents no common class of what it raises
             except Exception as error:
                 first = first or error
@@ -85,7 +97,7 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
         except Exception as error:
             raise DataError(f"{type(model).__name__} cannot run on these inputs: {_first_line(error)}") from error
         try:
-            return _from_trace(copy, own_inputs(inputs), model)
+            return _laid_out(_from_trace(copy, own_inputs(inputs), model), layout, outputs)
         except Exception as error:
             raise UnsupportedModel(
                 f"{type(model).__name__} cannot be captured as a graph: export said {_first_line(first)}; "
@@ -93,109 +105,26 @@ def capture(model: nn.Module, inputs: Inputs) -> Graph:
             ) from error
 
 
-def run_once(model: nn.Module, inputs: Inputs) -> Any:
-    """What the model's own forward returns, without a trace of the run on the model, its inputs or a random state.
-
-    Raises
-    ------
-    UnsupportedModel
-        The forward writes into a parameter.
-    """
-    args, kwargs = own_inputs(inputs)
-    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model):
-        return light_copy(model, buffers="apart")(*args, **kwargs)
+def _laid_out(graph: Graph, seen: list[Layout | None], outputs: Outputs) -> Graph:
+    if seen:
+        return replace(graph, layout=seen[-1])
+    # torch.export takes the graph of an exported program as it is, without what is called behind it
+    if outputs.choice is not None:
+        raise UnsupportedModel("output= chooses among the outputs of modules: wrap the exported program in one")
+    return graph
 
 
-def own_inputs(inputs: Inputs) -> Inputs:
-    """The inputs in memory of our own: a forward may write into them."""
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)  # type: ignore[no-any-return]
+def with_outputs(copy: nn.Module, outputs: Outputs) -> tuple[nn.Module, list[Layout | None]]:
+    """A light copy that returns the chosen outputs alone; the list gets, at each run, how the whole is put together."""
+    seen: list[Layout | None] = []
 
+    def take(module: nn.Module, given: Any, value: Any) -> Any:
+        taken, layout = outputs.take(value)
+        seen.append(layout)
+        return taken
 
-@contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Whatever is drawn inside, the random states of torch, NumPy and Python are afterwards what they were."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's, not ours
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        random.setstate(python_state)
-
-
-class _ReadOnly(TorchDispatchMode):
-    """Refuses operators that write into a parameter of the model."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._name = type(model).__name__
-        self._protected = {p.untyped_storage().data_ptr() for p in model.parameters() if p.numel()}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.is_mutable:
-            given = {**dict(zip([a.name for a in func._schema.arguments], args, strict=False)), **(kwargs or {})}
-            written = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
-            for leaf in pytree.tree_leaves(written):
-                if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() in self._protected:
-                    raise UnsupportedModel(
-                        f"the forward of {self._name} writes into its own parameters ({func.__name__}), which an "
-                        "explanation must leave alone: move that into the training loop"
-                    )
-        return func(*args, **(kwargs or {}))
-
-
-def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
-    """The same tree of modules over the same memory: new module objects, parameters detached.
-
-    With ``buffers="apart"`` buffers, lists and dicts are copies, since a forward may write into them.
-    """
-    copies: dict[int, nn.Module] = {}
-    tensors: dict[int, Any] = {}
-    apart = buffers == "apart"
-
-    def tensor(value: Any) -> Any:
-        if value is None:
-            return None
-        if id(value) not in tensors:
-            seen = value.detach()
-            if apart and not isinstance(value, nn.Parameter):
-                seen = seen.clone()
-            tensors[id(value)] = nn.Parameter(seen, requires_grad=False) if isinstance(value, nn.Parameter) else seen
-        return tensors[id(value)]
-
-    def module(original: nn.Module | None) -> nn.Module | None:
-        if original is None:
-            return None
-        if id(original) in copies:
-            return copies[id(original)]
-        # a GraphModule's own __new__ would make another class
-        copy = object.__new__(original.__class__)
-        copies[id(original)] = copy
-        state = dict(original.__dict__)
-        for hooks in [
-            name for name in state if name.endswith("_hooks") or "_hooks_with" in name or "_hooks_always" in name
-        ]:
-            state[hooks] = state[hooks].copy() if hasattr(state[hooks], "copy") else state[hooks]
-        if apart:
-            state |= {name: value.copy() for name, value in state.items() if type(value) in (list, dict, set)}
-        # they belong to the gradients of the user's own training
-        for hooks in ("_backward_hooks", "_backward_pre_hooks"):
-            state[hooks] = type(state[hooks])()
-        copy.__dict__.update(state)
-        copy.__dict__["_parameters"] = {name: tensor(value) for name, value in original._parameters.items()}
-        copy.__dict__["_buffers"] = {name: tensor(value) for name, value in original._buffers.items()}
-        copy.__dict__["_modules"] = {name: module(value) for name, value in original._modules.items()}
-        return copy
-
-    result = module(model)
-    assert result is not None
-    return result
-
-
-def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, also those that ``state_dict`` leaves out; a shared one under each name."""
-    found = dict(model.named_parameters(remove_duplicate=False))
-    return found | dict(model.named_buffers(remove_duplicate=False))
+    copy.register_forward_hook(take)
+    return copy, seen
 
 
 def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model: nn.Module) -> Graph:
@@ -207,8 +136,8 @@ def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model
         def batch(value: Any) -> Any:
             return {0: rows} if isinstance(value, Tensor) and value.dim() else None
 
-        by_position = dict(zip(_argument_names(copy, args), pytree.tree_map(batch, args), strict=True))
-        shapes = by_position | pytree.tree_map(batch, kwargs)
+        # torch.export wants them by the arguments of forward, *args and **kwargs under their own names
+        shapes = pytree.tree_map(batch, dict(inspect.signature(copy.forward).bind(*args, **kwargs).arguments))
     program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
     # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
     known = torch.export.default_decompositions()
@@ -393,25 +322,14 @@ def _size(size: Any) -> int:
     return size if isinstance(size, int) else int(size.node.hint if hasattr(size, "node") else size)
 
 
-def _argument_names(module: nn.Module, args: tuple[Any, ...]) -> list[str]:
-    import inspect
-
-    parameters = list(inspect.signature(module.forward).parameters.values())
-    names: list[str] = []
-    for position in range(len(args)):
-        parameter = parameters[min(position, len(parameters) - 1)]
-        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-            raise UnsupportedModel("forward(*args) gives its inputs no names")
-        names.append(parameter.name)
-    return names
-
-
 def input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """A name for each leaf of the inputs: the argument of ``forward``."""
-    try:
-        named = _argument_names(module, args)
-    except UnsupportedModel:
-        named = [f"input_{position}" for position in range(len(args))]
+    named: list[str] = []
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    for position in range(len(args)):
+        parameter = parameters[min(position, len(parameters) - 1)] if parameters else None
+        plain = parameter is not None and parameter.kind is not inspect.Parameter.VAR_POSITIONAL
+        named.append(parameter.name if parameter is not None and plain else f"input_{position}")
     names: list[str] = []
     for name, value in [*zip(named, args, strict=True), *kwargs.items()]:
         leaves = pytree.tree_leaves(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -28,13 +29,12 @@ _KEEPS = MOVES | {
 }  # fmt: skip
 
 
-def nonnegative_nodes(graph: Graph, constants: Mapping[int, Tensor]) -> list[bool]:
+def nonnegative_nodes(graph: Graph, constants: Mapping[int, Any]) -> list[bool]:
     """Which values are never negative, whatever the input."""
     known: list[bool] = []
     for node in graph.nodes:
         if node.index in constants:
-            value = constants[node.index]
-            known.append(bool(value.is_floating_point() and value.numel() and (value >= 0).all()))
+            known.append(_never_negative(constants[node.index]))
         elif node.op in _NEVER_NEGATIVE:
             known.append(True)
         elif node.op in CLAMPS:
@@ -51,6 +51,14 @@ def nonnegative_nodes(graph: Graph, constants: Mapping[int, Tensor]) -> list[boo
         else:
             known.append(False)
     return known
+
+
+def _never_negative(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_never_negative(item) for item in value)
+    if not isinstance(value, Tensor):
+        return isinstance(value, int | float) and value >= 0
+    return bool(value.is_floating_point() and value.numel() and (value >= 0).all())
 
 
 def _counts(graph: Graph, known: Sequence[bool], index: int) -> bool:

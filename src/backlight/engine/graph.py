@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.engine.outputs import Layout
+
 __all__ = ["Graph", "Node", "Ref", "by_name", "named", "references"]
 
 
@@ -109,6 +111,8 @@ class Graph:
     output : nested structure with `Ref`
     how : str
         "exported" (any number of rows), "exported for n rows", or "traced" (one run, with its control flow).
+    layout : Layout, optional
+        How the structure that the model returns is put together from the output, where a target is a function of it.
     """
 
     nodes: list[Node]
@@ -117,6 +121,7 @@ class Graph:
     constants: dict[int, Tensor]
     output: Any
     how: str
+    layout: Layout | None = None
 
     def users(self) -> list[list[int]]:
         """For each node those that use its value."""

@@ -14,7 +14,8 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
 from backlight.engine.capture import Inputs, capture, rows_of, run_once, tensors_of
-from backlight.engine.graph import Graph
+from backlight.engine.graph import Graph, Ref
+from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan, make_plan
 from backlight.engine.run import finish, forward
 from backlight.engine.simplify import simplify
@@ -36,6 +37,7 @@ class Network:
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
         self._graphs: dict[Any, Graph] = {}
+        self._plain: set[Any] = set()
         self._plans: dict[Any, Plan] = {}
         self._derived: dict[Any, Any] = {}
         self._structure: Structure | None = None
@@ -47,27 +49,47 @@ class Network:
         """The network of a model."""
         with _LOCK:
             if model not in _KNOWN:
+                if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+                    raise UnsupportedModel(
+                        f"{type(model).__name__} is compiled by TorchScript, whose operators cannot be followed: give "
+                        "the module that it was made from"
+                    )
                 _KNOWN[model] = cls(model)
             return _KNOWN[model]
 
-    def plan(self, inputs: Inputs, rules: Any, *, strict: bool = False, device: torch.device | None = None) -> Plan:
-        """The plan for inputs of these shapes; made once."""
+    def plan(
+        self,
+        inputs: Inputs,
+        rules: Any,
+        *,
+        strict: bool = False,
+        device: torch.device | None = None,
+        outputs: Outputs | None = None,
+    ) -> Plan:
+        """The plan for inputs of these shapes and for the chosen output; made once."""
+        outputs = outputs or Outputs()
         model = self._model()
         assert model is not None
         with self._busy:
             self._refresh(model)
-            signature = _signature(inputs)
+            signature: Any = _signature(inputs)
+            signature = (signature, None if signature in self._plain else outputs)
             fixed = (signature, rows_of(inputs))
             if fixed in self._graphs:
                 signature = fixed
             graph = self._graphs.get(signature)
             fresh = graph is None
             if graph is None:
-                graph = simplify(capture(model, inputs))
+                graph = simplify(capture(model, inputs, outputs))
+                if outputs.choice is None and graph.layout is None and isinstance(graph.output, Ref):
+                    # one tensor: whatever the target looks at, it is that
+                    self._plain.add(signature[0])
+                    signature = (signature[0], None)
+                    fixed = (signature, rows_of(inputs))
                 if graph.how == "traced":
                     # it followed the branches of one run, and holds for that run only
                     plan = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
-                    _verify(plan, model, inputs)
+                    _verify(plan, model, inputs, outputs)
                     return plan
                 signature = signature if graph.how == "exported" else fixed
                 self._graphs[signature] = graph
@@ -76,7 +98,7 @@ class Network:
             if kept is None:
                 kept = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
                 if fresh:
-                    _verify(kept, model, inputs)
+                    _verify(kept, model, inputs, outputs)
                 while len(self._plans) >= _KEPT_PLANS:
                     del self._plans[next(iter(self._plans))]
                 self._plans[key] = kept
@@ -102,6 +124,7 @@ class Network:
             if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors_of(model).values()):
                 raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._graphs.clear()
+            self._plain.clear()
             self._plans.clear()
             self._derived.clear()
             self._structure, self._weights = Structure(model), None
@@ -139,9 +162,9 @@ def _not_finite(model: nn.Module) -> str:
     return f"the output of {type(model).__name__} is not finite on these inputs, and infinity cannot be shared"
 
 
-def _verify(plan: Plan, model: nn.Module, inputs: Inputs) -> None:
+def _verify(plan: Plan, model: nn.Module, inputs: Inputs, outputs: Outputs) -> None:
     """The plan computes what the model computes, on these inputs."""
-    expected = run_once(model, inputs)
+    expected, _ = outputs.take(run_once(model, inputs))
     with torch.inference_mode(False), torch.no_grad():
         leaves = pytree.tree_leaves(inputs)
         run = forward(plan, dict(zip(plan.inputs, leaves, strict=True)))

@@ -18,7 +18,7 @@ from backlight.engine.graph import Graph, Node
 from backlight.engine.operators import find
 from backlight.engine.presets import composite
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
-from backlight.errors import BacklightWarning, UnsupportedOperator
+from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
 from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
 from backlight.tables import frame_like
 
@@ -162,6 +162,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         output, after = self.known.explained()
+        self.notes += self._words_on_inputs()
         tail: list[Step] = [PlainStep(node, (), node.index, "") for node in after]
         self.notes += [
             f"the model ends in a {TAILS[node.op]}: the logit before it is explained" for node in after[::-1]
@@ -203,6 +204,21 @@ class _Planner:
         return Plan(
             self.graph, running, self._frees(running, output), self.template, output, tail, places, title, self.notes
         )
+
+    def _words_on_inputs(self) -> list[str]:
+        """Which output is explained where that was a choice, and which inputs steer the network only."""
+        words: list[str] = []
+        if self.known.note:
+            if self.strict:
+                raise ArgumentError(f"strict=True leaves no choice open: {self.known.note}")
+            warnings.warn(self.known.note, BacklightWarning, stacklevel=2)
+            words.append(self.known.note)
+        held = [name for name, index in self.graph.inputs.items() if index not in self.known.sources]
+        used = {index for node in self.graph.nodes for index in node.inputs}
+        held = [name for name in held if self.graph.inputs[name] in used]
+        if held:
+            words.append(f"held constant: {listed(held, 6)}")
+        return words
 
     def _users(self, needed: set[int]) -> list[list[int]]:
         """For each value the nodes of this plan that use it."""

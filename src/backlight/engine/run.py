@@ -64,6 +64,7 @@ class Pass:
                 message = mail.pop(step.out, None)
                 if message is None:
                     continue
+                message = _typed(message, plan.graph.nodes[step.out].dtype)
                 if step.out in wanted:
                     found[step.out] = message
                 sent = step.pull(self.records[position], message, book)
@@ -101,6 +102,14 @@ def finish(plan: Plan, output: Tensor) -> Tensor:
     for step in plan.tail:
         values[step.out], _ = step.forward(values)
     return values[plan.tail[-1].out] if plan.tail else output
+
+
+def _typed(message: Any, dtype: torch.dtype | None) -> Any:
+    """A message in the precision of the value that it is for: operators may mix several."""
+    if not isinstance(message, Message) or dtype is None or not dtype.is_floating_point:
+        return message
+    gradient, direct = message
+    return Message(None if gradient is None else gradient.to(dtype), None if direct is None else direct.to(dtype))
 
 
 def _together(held: Any, part: Any) -> Any:

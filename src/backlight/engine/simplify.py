@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from backlight.engine.graph import Graph, Node, Ref
+from backlight.engine.graph import Graph, Node, Ref, references
 from backlight.engine.operators import ALIASES, FIRST_OF_TUPLE
 from backlight.errors import UnsupportedModel
 
@@ -41,6 +41,10 @@ def simplify(graph: Graph) -> Graph:
     nodes: list[Node] = []
     taken = _members_taken(graph)
     for node in graph.nodes:
+        if _without_value(node):
+            # a check that the model makes of itself; the place in the list stays
+            nodes.append(replace(node, target=None, args=(), kwargs={}))
+            continue
         _require_deterministic(node)
         given = node.args[0] if node.args else None
         node = replace(node, args=_swap(node.args, instead), kwargs=_swap(node.kwargs, instead))
@@ -74,11 +78,17 @@ def simplify(graph: Graph) -> Graph:
     return replace(graph, nodes=nodes, output=_swap(graph.output, instead))
 
 
+def _without_value(node: Node) -> bool:
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and not schema.returns
+
+
 def _members_taken(graph: Graph) -> dict[int, set[int]]:
     """For each tuple of values the members that something uses."""
     taken: dict[int, set[int]] = {}
+    used = {index for node in graph.nodes for index in node.inputs} | {r.index for r in references(graph.output)}
     for node in graph.nodes:
-        if node.op == "getitem" and isinstance(node.args[0], Ref):
+        if node.op == "getitem" and isinstance(node.args[0], Ref) and node.index in used:
             taken.setdefault(node.args[0].index, set()).add(node.args[1])
     return taken
 

@@ -358,7 +358,11 @@ class TransposedStep(Step):
         try:
             columns = [
                 torch.autograd.grad(
-                    values, leaves, [c[k].expand_as(value) for value, c in pairs], retain_graph=True, allow_unused=True
+                    values,
+                    leaves,
+                    [c[k].to(value.dtype).expand_as(value) for value, c in pairs],
+                    retain_graph=True,
+                    allow_unused=True,
                 )
                 for k in range(pairs[0][1].shape[0])
             ]

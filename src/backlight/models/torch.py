@@ -19,7 +19,7 @@ from backlight.attribution.requested import Targets
 from backlight.canonical.lift import torch_module
 from backlight.errors import ArgumentError
 from backlight.explanation import Attribution, Ledger
-from backlight.models.protocol import Query, refuse_output
+from backlight.models.protocol import Query
 
 __all__ = ["TorchModel"]
 
@@ -33,7 +33,8 @@ class TorchModel:
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
-        refuse_output(query, self.kind)
+        if query.canonical and query.output is not None:
+            raise ArgumentError("canonical=True explains what the model itself returns: wrap it to choose an output")
         name, _ = named_method(query.method)
         if query.layers is not None and name != "lrp":
             raise ArgumentError(f"layers= is for relevance propagation: method={name!r} explains the inputs alone")
@@ -61,11 +62,11 @@ class TorchModel:
         if name == "lrp":
             elsewhere = None if query.device is None else home(model, query.device).device
             attribute = way = LayerwiseRelevance(
-                model, query.rules, query.strict, elsewhere, query.reference, query.layers
+                model, query.rules, query.strict, elsewhere, query.reference, query.layers, query.output
             )
-            facts = {**way.facts(batch), **facts}
+            facts = {**way.facts(batch, targets), **facts}
         else:
-            attribute = ReferenceMethod(model, name, query.reference, query.seed, options)
+            attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output)
         found = attribute(batch, targets)
         method = str(facts.pop("method", name))
         return _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)

@@ -209,6 +209,9 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
     """Σ over units, (targets, n): x is (targets, n, *units), y (n, *units)."""
     if x.dim() == 2:
         return x * y
+    if x.dtype != y.dtype:
+        widest = torch.promote_types(x.dtype, y.dtype)
+        x, y = x.to(widest), y.to(widest)
     if x.dim() != 3:
         x, y = x.flatten(2), y.reshape(y.shape[0], -1)
     product: Tensor = torch.linalg.vecdot(x, y)

@@ -1,9 +1,8 @@
-"""Layers with constant weights: fully connected, convolutions, batch normalisation, fixed scales, lookups."""
+"""Layers with constant weights: fully connected, convolutions, batch normalisation, fixed scales."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.steps import LedgerRecorder, LinearSite, Messages, Site, Step, Values
-from backlight.rules import Convolution, Dense, Elementwise, Facts, LinearMap, Message, Rule, Zero, relevance
+from backlight.engine.operators.whole import whole
+from backlight.engine.steps import LinearSite, Site
+from backlight.rules import Convolution, Dense, Elementwise, LinearMap, Zero
 
 __all__ = ["affine"]
 
@@ -124,6 +124,8 @@ def mul(node: Node, context: Context) -> Site | None:
     """A product with a constant; of two signals, see ``products``."""
     from backlight.engine.operators.products import product
 
+    if (found := whole(node, context)) is not None:
+        return found
     x, y = node.args
     if context.carries(x) and context.carries(y):
         return product(node, context)
@@ -134,41 +136,17 @@ def mul(node: Node, context: Context) -> Site | None:
     if factor is None:
         # depends on the shapes only
         return product(node, context)
-    return affine(node, signal, factor, context, divide=node.op == "div")
+    return affine(node, signal, factor, context, divide=node.op == "div") or product(node, context)
 
 
 def affine(node: Node, signal: Any, factor: Tensor | float, context: Context, *, divide: bool) -> Site | None:
     source = context.node(signal)
-    dtype = source.dtype or torch.get_default_dtype()
+    dtype = node.dtype or torch.get_default_dtype()
     weight = factor.double() if isinstance(factor, Tensor) else torch.tensor(factor, dtype=torch.float64)
     weight = (1 / weight if divide else weight).to(context.device, dtype)
     if weight.dim() and weight.numel() > 1 and (source.shape is None or weight.dim() > len(source.shape) + 1):
         return None
+    if source.shape is not None and node.shape is not None and source.shape != node.shape:
+        # the signal is repeated, and its copies' relevance is added up
+        return None
     return _site(node, signal, Elementwise(weight, None), "scale")
-
-
-@operator("embedding")
-def embedding(node: Node, context: Context) -> Site | None:
-    weight, ids = node.args[:2]
-    return None if context.constant(weight) is None else _Lookup(node, (ids.index,), "lookup", None)
-
-
-@dataclass(slots=True)
-class _Lookup(Site):
-    def bind(self, rule: Rule | None, facts: Facts) -> Step:
-        return _LookupStep(self.node, self.carriers, self.node.index, "sum over the vector")
-
-
-@dataclass(slots=True)
-class _LookupStep(Step):
-    """A token gets all the relevance of its vector."""
-
-    def forward(self, values: Values) -> tuple[Any, Any]:
-        from backlight.engine.steps import fill
-
-        assert self.node.target is not None
-        value = self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values))
-        return value, value
-
-    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
-        return (Message(direct=relevance(record, message).sum(-1)),)

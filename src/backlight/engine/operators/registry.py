@@ -17,7 +17,7 @@ __all__ = ["ALIASES", "FIRST_OF_TUPLE", "Context", "find", "operator"]
 # operators that hand their first argument on as it is
 ALIASES = frozenset({
     "alias", "clone", "contiguous", "detach", "detach_", "lift_fresh", "lift_fresh_copy", "dropout", "feature_dropout",
-    "alpha_dropout", "native_dropout", "_assert_tensor_metadata",
+    "alpha_dropout", "native_dropout",
 })  # fmt: skip
 
 # operators that return a tuple of which only the first member is a value of the network
@@ -26,6 +26,7 @@ FIRST_OF_TUPLE = frozenset({
     "_batch_norm_no_update", "native_layer_norm", "native_group_norm", "native_dropout", "max_pool2d_with_indices",
     "max_pool3d_with_indices", "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention", "_fused_rms_norm",
+    "embedding_bag", "_embedding_bag", "_embedding_bag_forward_only",
 })  # fmt: skip
 
 
@@ -37,23 +38,24 @@ class Context:
     ----------
     graph : Graph
     constants : dict of int to Tensor
-        Values that depend on no input.
+        Values that depend on no input; of an operator with several results their list or tuple.
     depends : list of bool
         Whether a node depends on an input that relevance can reach.
     """
 
     graph: Graph
-    constants: dict[int, Tensor]
+    constants: dict[int, Any]
     depends: list[bool]
 
     @property
     def device(self) -> torch.device:
         """Where the network's constants are."""
-        return next((value.device for value in self.constants.values()), torch.device("cpu"))
+        return next((v.device for v in self.constants.values() if isinstance(v, Tensor)), torch.device("cpu"))
 
     def constant(self, argument: Any) -> Tensor | None:
         """The value of an argument that no input reaches."""
-        return self.constants.get(argument.index) if isinstance(argument, Ref) else None
+        value = self.constants.get(argument.index) if isinstance(argument, Ref) else None
+        return value if isinstance(value, Tensor) else None
 
     def carries(self, argument: Any) -> bool:
         """Whether relevance can go to an argument."""

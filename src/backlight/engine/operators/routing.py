@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.whole import lookup, whole
 from backlight.engine.steps import (
     DEFAULTS,
     LedgerRecorder,
@@ -69,6 +70,8 @@ _POOLS = frozenset({
 
 @operator(*MOVES)
 def move(node: Node, context: Context) -> Site | None:
+    if (found := lookup(node, context) or whole(node, context)) is not None:
+        return found
     carriers = context.carriers(node)
     if node.op in _SHAPES and len(carriers) == 1:
         return _Reshape(node, carriers, "move", None)
@@ -87,6 +90,8 @@ def _pads_zero(node: Node) -> bool:
 
 @operator(*SUMS)
 def add(node: Node, context: Context) -> Site | None:
+    if (found := whole(node, context)) is not None:
+        return found
     carriers = context.carriers(node)
     binary = node.op in ("add", "sub", "rsub")
     constant = binary and len(carriers) < 2
@@ -109,7 +114,7 @@ def _shift(node: Node, context: Context) -> Site | None:
     source = context.node(signal)
     if constant is None or isinstance(alpha, Ref) or source.shape != node.shape:
         return None
-    dtype = source.dtype or torch.get_default_dtype()
+    dtype = node.dtype or torch.get_default_dtype()
     bias = constant.double() if isinstance(constant, Tensor) else torch.tensor(constant, dtype=torch.float64)
     # add: x + α y; sub: x − α y; rsub: y − α x
     signs = {"add": (1.0, alpha), "sub": (1.0, -alpha), "rsub": (-alpha, 1.0)}[node.op]
