@@ -74,7 +74,6 @@ def dense(place: Place) -> bool:
 
 # what a module class means for the same operator called as a function
 _FUNCTIONS: dict[type, tuple[str, ...]] = {
-    nn.Linear: ("linear", "addmm", "mm", "matmul"),
     nn.Conv1d: ("conv1d",),
     nn.Conv2d: ("conv2d",),
     nn.Conv3d: ("conv3d",),
@@ -156,7 +155,7 @@ def _matches(selector: Selector, place: Place) -> bool:
     if isinstance(selector, type):
         if place.module is not None and issubclass(place.module, selector):
             return True
-        return place.op in _FUNCTIONS.get(selector, ())
+        return dense(place) if selector is nn.Linear else place.op in _FUNCTIONS.get(selector, ())
     module = getattr(selector, "__module__", None) or ""
     if module.startswith("torch") or type(selector).__name__ in (
         "builtin_function_or_method",

@@ -62,7 +62,7 @@ class Dependencies:
         self._fold_constants()
         self.sources = self._sources()
         self.depends = self._carrying(self.sources)
-        self.context = Context(graph, self.constants, self.depends)
+        self.context = Context(graph, self.constants, self.depends, graph.users())
 
     def explained(self) -> tuple[int, list[Node]]:
         """The node that is explained, and what follows it in the model: a softmax, for instance."""

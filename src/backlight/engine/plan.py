@@ -14,12 +14,13 @@ from torch import Tensor
 from backlight.engine.composites import Place
 from backlight.engine.dependencies import TAILS, Dependencies
 from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_off
+from backlight.engine.folding import fold
 from backlight.engine.graph import Graph, Node
 from backlight.engine.operators import find
 from backlight.engine.presets import composite
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
-from backlight.rules import Convolution, Dense, Elementwise, Epsilon, Facts, Rule
+from backlight.rules import Epsilon, Facts, Rule
 from backlight.tables import frame_like
 
 __all__ = ["Plan", "make_plan"]
@@ -169,7 +170,7 @@ class _Planner:
         ]
         needed = self.known.needed(output)
         sites = self._sites(output, needed)
-        self._fold_normalisations(sites, needed)
+        self._fused = fold(sites, self._users(needed))
         order = sorted(sites)
         readers: list[list[int]] = [[] for _ in self.graph.nodes]
         for index in order:
@@ -190,8 +191,10 @@ class _Planner:
             step.why = step.why or why.get(index, "")
             steps[index] = step
         self._rectify(steps, sites, direct, output, needed)
+        formed = set(self._fused)
+        formed |= {index for site in sites.values() if isinstance(site, LinearSite) for index in site.inner}
         for index in needed:
-            if index not in steps and index not in self._fused and self.graph.nodes[index].target is not None:
+            if index not in steps and index not in formed and self.graph.nodes[index].target is not None:
                 steps[index] = PlainStep(self.graph.nodes[index], (), index, "")
         running = [steps[index] for index in sorted(steps)]
         places: dict[str, int] = {}
@@ -261,47 +264,6 @@ class _Planner:
             raise UnsupportedOperator(f"no rule is known for {where}, and it has no gradient either")
         return Transposed(node, carriers, "unknown", None, leaks=True)
 
-    def _fold_normalisations(self, sites: dict[int, Site], needed: set[int]) -> None:
-        """Batch normalisation into the layer before it, else into the one behind it."""
-        alive = self._users(needed)
-        self._fused: dict[int, int] = {}
-        for index in sorted(sites):
-            norm = sites[index]
-            if (
-                not isinstance(norm, LinearSite)
-                or not isinstance(norm.layer, Elementwise)
-                or "norm" not in norm.node.op
-            ):
-                continue
-            source = norm.carriers[0]
-            before = sites.get(source)
-            shape = norm.node.shape or ()
-            if (
-                isinstance(before, LinearSite)
-                and alive[source] == [index]
-                and (isinstance(before.layer, Convolution) or (isinstance(before.layer, Dense) and len(shape) == 1))
-            ):
-                assert norm.layer.bias is not None
-                layer = before.layer.scaled(norm.layer.weight.flatten(), norm.layer.bias.flatten())
-                sites[index] = LinearSite(before.node, before.carriers, before.role, before.default, layer=layer)
-                del sites[source]
-                self._fused[source] = index
-                continue
-            behind = sites.get(alive[index][0]) if len(alive[index]) == 1 else None
-            if (
-                isinstance(behind, LinearSite)
-                and behind.role == "linear"
-                and (len(shape) == 1 or isinstance(behind.layer, Convolution))
-            ):
-                assert norm.layer.bias is not None
-                after = behind.layer.preceded(norm.layer.weight.flatten(), norm.layer.bias.flatten())
-                if after is not None:
-                    sites[alive[index][0]] = LinearSite(
-                        behind.node, norm.carriers, behind.role, behind.default, layer=after
-                    )
-                    del sites[index]
-                    self._fused[index] = alive[index][0]
-
     # -- rules ---------------------------------------------------------------------------------------------------------
 
     def _rules(self, sites: dict[int, Site], order: list[int]) -> tuple[dict[int, Rule | None], dict[int, str], str]:
@@ -325,8 +287,8 @@ class _Planner:
                 why[index] = {"add": "a fixed shift", "sub": "a fixed shift", "rsub": "a fixed shift"}.get(
                     site.node.op, "stands alone" if "norm" in site.node.op else "a fixed factor"
                 )
-        for index in self._fused.values():
-            if index in why:
+        for inside, index in self._fused.items():
+            if index in why and "norm" in self.graph.nodes[index].op + self.graph.nodes[inside].op:
                 why[index] = (why[index] + ", " if why[index] else "") + "batch normalisation folded in"
         return chosen, why, made.name + (f": {reason}" if reason else "")
 

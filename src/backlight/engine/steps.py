@@ -182,9 +182,10 @@ class Site(ABC):
 
 @dataclass(slots=True)
 class LinearSite(Site):
-    """z = W a + b with constant W."""
+    """z = W a + b with constant W; ``inner`` are nodes whose values are formed inside."""
 
     layer: LinearMap = field(kw_only=True)
+    inner: tuple[int, ...] = field(default=(), kw_only=True)
 
     def fits(self, rule: Rule) -> bool:
         return "linear" in rule.fits

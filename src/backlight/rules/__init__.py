@@ -21,6 +21,7 @@ from backlight.rules.base import (
     relevance,
     row_sums,
 )
+from backlight.rules.contraction import Contraction
 from backlight.rules.epsilon import Epsilon, Zero
 from backlight.rules.expansion import EXPANSION_RULES, GlobalImportance, Hybrid, Midpoint, SignedPools
 from backlight.rules.gamma import Gamma
@@ -47,6 +48,7 @@ __all__ = [
     "Box",
     "CompleteContribution",
     "ConditionalSurprise",
+    "Contraction",
     "Convolution",
     "Dense",
     "Elementwise",

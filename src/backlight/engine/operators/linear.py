@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.spellings import matrix_product, with_bias
 from backlight.engine.operators.whole import whole
 from backlight.engine.steps import LinearSite, Site
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap, Zero
@@ -26,27 +28,31 @@ def _site(node: Node, source: Any, layer: LinearMap, role: str = "linear") -> Li
 def linear(node: Node, context: Context) -> Site | None:
     x, weight, *rest = node.args
     w, b = context.constant(weight), context.constant(rest[0]) if rest else None
-    return None if w is None or w.dim() != 2 else _site(node, x, Dense(w, b))
-
-
-@operator("addmm")
-def addmm(node: Node, context: Context) -> Site | None:
-    bias, x, weight = node.args
-    b, w = context.constant(bias), context.constant(weight)
-    if w is None or b is None or node.kwargs:
+    if w is None or w.dim() != 2 or (rest and isinstance(rest[0], Ref) and b is None):
         return None
-    return _site(node, x, Dense(w.t(), b.expand(w.shape[1])))
+    return _site(node, x, Dense(w, b))
+
+
+@operator("addmm", "baddbmm", "addmv")
+def addmm(node: Node, context: Context) -> Site | None:
+    """β b + α x @ W: a layer with its bias where W and b are constants."""
+    from backlight.engine.operators.products import product_and_sum
+
+    b, x, weight = node.args[:3]
+    beta, alpha = (float(node.kwargs.get(name, 1)) for name in ("beta", "alpha"))
+    bias, site = context.constant(b), matrix_product(node, x, weight, context, alpha)
+    if bias is not None and isinstance(site, LinearSite):
+        layer = with_bias(site.layer, bias * beta if beta != 1 else bias, node)
+        if layer is not None:
+            return replace(site, layer=layer)
+    return product_and_sum(node, context)
 
 
 @operator("mm", "matmul")
 def matmul(node: Node, context: Context) -> Site | None:
     from backlight.engine.operators.products import product
 
-    x, weight = node.args
-    w = context.constant(weight)
-    if w is not None and w.dim() == 2:
-        return _site(node, x, Dense(w.t(), None))
-    return product(node, context)
+    return matrix_product(node, node.args[0], node.args[1], context) or product(node, context)
 
 
 @operator("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d")

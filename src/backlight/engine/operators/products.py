@@ -58,7 +58,7 @@ def is_factor(argument: Any, context: Context, depth: int = 12) -> bool:
     return bool(carriers) and all(is_factor(Ref(index), context, depth - 1) for index in carriers)
 
 
-@operator("bmm", "baddbmm", "einsum", "dot", "mv", "multiply", "true_divide")
+@operator("multiply", "true_divide")
 def product(node: Node, context: Context) -> Site | None:
     """A product of two values, of which relevance goes to the signals."""
     arguments = [Ref(index) for index in dict.fromkeys(node.inputs) if context.depends[index]]
@@ -129,6 +129,58 @@ class _ProductStep(Step):
         ]
         down = [torch.stack(column) for column in zip(*columns, strict=True)]
         return [Message(c / len(leaves)) for c in down]
+
+
+@operator("addbmm", "addcmul", "addr", "addcdiv")
+def product_and_sum(node: Node, context: Context) -> Site | None:
+    """β b + α x · y: what is added takes its own share, and the product shares as a product does."""
+    added, *factors = node.args[:3]
+    carrying = [factor for factor in factors if context.carries(factor)]
+    share = {index.index: 1.0 for index in (added,) if context.carries(index)}
+    if node.op == "addcdiv" and context.carries(factors[1]):
+        carrying = carrying[:1] if context.carries(factors[0]) else []
+    if len(carrying) == 2:
+        kinds = [is_factor(factor, context) for factor in carrying]
+        if kinds[0] != kinds[1]:
+            carrying = [carrying[kinds.index(False)]]
+    divisors = [*share.values(), *[float(len(carrying))] * len(carrying)]
+    carriers = (*share, *(factor.index for factor in carrying))
+    if not carriers or len(set(carriers)) < len(carriers):
+        return None
+    return _SumAndProduct(node, carriers, "sum", None, tuple(divisors))
+
+
+@dataclass(slots=True)
+class _SumAndProduct(Site):
+    divisors: tuple[float, ...]
+
+    def bind(self, rule: Rule | None, facts: Facts) -> Step:
+        name = "Uniform()" if max(self.divisors) > 1 else "Proportional()"
+        return _SumAndProductStep(self.node, self.carriers, self.node.index, name, self.divisors)
+
+
+@dataclass(slots=True)
+class _SumAndProductStep(_ProductStep):
+    divisors: tuple[float, ...]
+
+    def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
+        leaves, out = record
+        whole = [
+            sent for sent in super(_SumAndProductStep, self).pull(record, message, book) if isinstance(sent, Message)
+        ]
+        sent = [
+            Message(m.gradient * (len(leaves) / d))
+            for m, d in zip(whole, self.divisors, strict=True)
+            if m.gradient is not None
+        ]
+        entering = total(out.detach(), message, self.rows)
+        leaving = sum(
+            (total(leaf.detach(), m, axis) for leaf, m, axis in zip(leaves, sent, self.sources, strict=True)),
+            start=torch.zeros_like(entering[:, :1]),
+        )
+        # the rest stays with the constants
+        book.enter(self, entering, leaving, entering - leaving)
+        return sent
 
 
 def _replace(tree: Any, pending: dict[int, list[Tensor]], values: Values) -> Any:

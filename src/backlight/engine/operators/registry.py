@@ -41,11 +41,14 @@ class Context:
         Values that depend on no input; of an operator with several results their list or tuple.
     depends : list of bool
         Whether a node depends on an input that relevance can reach.
+    users : list of list of int
+        For each node those that use its value.
     """
 
     graph: Graph
     constants: dict[int, Any]
     depends: list[bool]
+    users: list[list[int]]
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.spellings import sum_of_products
 from backlight.engine.operators.whole import lookup, whole
 from backlight.engine.steps import (
     DEFAULTS,
@@ -91,6 +92,8 @@ def _pads_zero(node: Node) -> bool:
 @operator(*SUMS)
 def add(node: Node, context: Context) -> Site | None:
     if (found := whole(node, context)) is not None:
+        return found
+    if (found := sum_of_products(node, context)) is not None:
         return found
     carriers = context.carriers(node)
     binary = node.op in ("add", "sub", "rsub")
