@@ -66,14 +66,14 @@ class LayerwiseRelevance:
     layers: Sequence[str]
     output: Any = None
 
-    def plan(self, batch: Batch, targets: Targets) -> Plan:
+    def plan(self, batch: Batch, targets: Targets | None = None) -> Plan:
         """What will run for such a batch."""
         outputs = outputs_for(self.output, targets)
         return Network.of(self.model).plan(
             (batch.args, batch.kwargs), self.rules, strict=self.strict, device=self.device, outputs=outputs
         )
 
-    def facts(self, batch: Batch, targets: Targets) -> dict[str, Any]:
+    def facts(self, batch: Batch, targets: Targets | None = None) -> dict[str, Any]:
         """For the provenance: the method's name, the plan and a hash of the weights."""
         plan = self.plan(batch, targets)
         title = f"lrp ({plan.title.partition(': ')[0]})"
@@ -138,9 +138,10 @@ class LayerwiseRelevance:
         return found
 
 
-def outputs_for(output: Any, targets: Targets) -> Outputs:
+def outputs_for(output: Any, targets: Targets | None) -> Outputs:
     """Which of the model's outputs is explained: the chosen one; without a choice, all that a target function sees."""
-    return Outputs(output, output is None and any(item.function is not None for item in targets.items))
+    functions = targets is not None and any(item.function is not None for item in targets.items)
+    return Outputs(output, output is None and functions)
 
 
 def whole_of(layout: Layout | None, targets: Targets, finish: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Any]:
