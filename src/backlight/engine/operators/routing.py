@@ -31,9 +31,8 @@ from backlight.rules import Elementwise, Facts, Message, Rule, SoftmaxShare, as_
 __all__ = ["MOVES", "SUMS"]
 
 MOVES = frozenset({
-    "as_strided", "cat", "channel_shuffle", "chunk", "col2im", "concat", "diagonal", "diag_embed", "expand", "expand_as",
-    "flatten",
-    "flip", "gather", "im2col", "index", "index_select", "masked_fill", "movedim", "narrow", "native_channel_shuffle",
+    "as_strided", "cat", "channel_shuffle", "chunk", "col2im", "concat", "diagonal", "diag_embed", "expand",
+    "expand_as", "flatten", "flip", "gather", "im2col", "index", "index_select", "masked_fill", "movedim", "narrow", "native_channel_shuffle",
     "permute", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
     "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "reshape", "roll",
     "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "to", "_to_copy", "transpose",
