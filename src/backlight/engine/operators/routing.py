@@ -32,18 +32,17 @@ __all__ = ["MOVES", "SUMS"]
 
 MOVES = frozenset({
     "as_strided", "cat", "channel_shuffle", "chunk", "col2im", "concat", "diagonal", "diag_embed", "expand",
-    "expand_as", "flatten", "flip", "gather", "im2col", "index", "index_select", "masked_fill", "movedim", "narrow", "native_channel_shuffle",
-    "permute", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d",
-    "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "reshape", "roll",
-    "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "to", "_to_copy", "transpose",
-    "tril", "triu", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "upsample_nearest1d", "upsample_nearest2d",
-    "upsample_nearest3d", "view", "_unsafe_view", "where", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
-    "tensor_split", "unsafe_split", "unsafe_chunk", "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel",
-    "_reshape_alias", "rot90", "take", "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float",
-    "double", "half", "bfloat16",
-    "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes",
-    "column_stack", "hstack", "vstack", "expand_copy", "max_unpool2d",
-    "max_unpool3d",
+    "expand_as", "flatten", "flip", "gather", "im2col", "index", "index_select", "masked_fill", "movedim", "narrow",
+    "native_channel_shuffle", "permute", "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d",
+    "reflection_pad3d", "repeat", "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d",
+    "reshape", "roll", "select", "slice", "split", "split_with_sizes", "squeeze", "stack", "swapaxes", "t", "to",
+    "_to_copy", "transpose", "tril", "triu", "type_as", "unbind", "unflatten", "unfold", "unsqueeze",
+    "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "view", "_unsafe_view", "where", "pad",
+    "constant_pad_nd", "slice_scatter", "select_scatter", "tensor_split", "unsafe_split", "unsafe_chunk",
+    "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel", "_reshape_alias", "rot90", "take",
+    "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float", "double", "half", "bfloat16",
+    "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes", "column_stack", "hstack",
+    "vstack", "expand_copy", "max_unpool2d", "max_unpool3d",
 })  # fmt: skip
 
 # of several carriers, some constants: what is moved beside them leaves nothing with them, unless they are not zero
