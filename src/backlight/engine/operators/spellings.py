@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
-from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.registry import Context, find, operator
 from backlight.engine.steps import LinearSite, Site
 from backlight.rules import Contraction, Convolution, Dense, LinearMap
 
@@ -60,6 +60,13 @@ def contracted(
     return LinearSite(node, (source,), "linear", None, layer=layer, inner=inner)
 
 
+def _as_product(node: Node, context: Context) -> Site | None:
+    """What a product of two signals is: the file of products reads the moves, which read this one."""
+    maker = find("multiply")
+    assert maker is not None
+    return maker(node, context)
+
+
 def _rank(node: Node) -> int | None:
     return None if node.shape is None else len(node.shape) + 1
 
@@ -71,18 +78,16 @@ def _operands(node: Node, context: Context) -> list[Any]:
 
 @operator("einsum")
 def einsum(node: Node, context: Context) -> Site | None:
-    from backlight.engine.operators.products import product
-
     operands = _operands(node, context)
     carrying = [k for k, operand in enumerate(operands) if context.carries(operand)]
     others = [context.constant(operand) for k, operand in enumerate(operands) if k not in carrying]
     constants = [value for value in others if value is not None]
     if len(carrying) != 1 or len(constants) < len(others) or not constants:
-        return product(node, context)
+        return _as_product(node, context)
     ranks = [_rank(context.node(operand)) for operand in operands]
     letters = _equation(node.args[0].replace(" ", ""), [r for r in ranks if r is not None])
     if letters is None or None in ranks:
-        return product(node, context)
+        return _as_product(node, context)
     names, result = letters
     signal = names[carrying[0]]
     factors = [name for k, name in enumerate(names) if k != carrying[0]]
@@ -90,7 +95,7 @@ def einsum(node: Node, context: Context) -> Site | None:
     if len(constants) > 1 or len(set(factor)) < len(factor):
         factor = "".join(dict.fromkeys(c for c in "".join(factors) if c in result or c in signal))
         weight = torch.einsum(f"{','.join(factors)}->{factor}", *constants)
-    return contracted(node, operands[carrying[0]].index, signal, factor, result, weight) or product(node, context)
+    return contracted(node, operands[carrying[0]].index, signal, factor, result, weight) or _as_product(node, context)
 
 
 def _equation(text: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
@@ -176,11 +181,9 @@ def _lengths(node: Node) -> list[int | None]:
 
 @operator("mv", "bmm", "dot", "inner", "vdot")
 def plain_product(node: Node, context: Context) -> Site | None:
-    from backlight.engine.operators.products import product
-
     if node.op in ("mv", "bmm") and (found := matrix_product(node, node.args[0], node.args[1], context)) is not None:
         return found
-    return product(node, context)
+    return _as_product(node, context)
 
 
 @operator("tensordot")
