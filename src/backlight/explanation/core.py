@@ -291,12 +291,16 @@ class Explanation:
 
     def __repr__(self) -> str:
         from backlight.explanation.display import as_text
+        from backlight.explanation.text import lines_of
 
-        return as_text(self)
+        return as_text(self, lines_of(self) if "token" in self.annotations else None)
 
     def _repr_html_(self) -> str:
         from backlight.explanation.display import as_html
+        from backlight.explanation.tokens import has_tokens
 
+        if len(self) and has_tokens(self) and (self.output.ndim == 1 or len(self) == 1):
+            return self.plot.text().html()
         return as_html(self)
 
 

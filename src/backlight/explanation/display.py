@@ -46,11 +46,13 @@ def aligned(values: Iterable[float], digits: int = 3, *, signed: bool = False, s
     return [text if float(text) else text.lstrip("+-") for text in shown]
 
 
-def as_text(ex: Explanation) -> str:
-    """At most a dozen lines."""
+def as_text(ex: Explanation, texts: list[str] | None = None) -> str:
+    """At most a dozen lines; ``texts`` are those of rows that are texts."""
     what = f"{len(ex)} rows × {' × '.join(str(s) for s in ex.values.shape[1:])}"
     lines = [f"Explanation of {ex.target or 'the output'} by {ex.method}: {what}"]
-    if len(ex) and ex.output.ndim == 1 and len(ex.feature_names) == ex.values.shape[1]:
+    if texts is not None:
+        lines += texts
+    elif len(ex) and ex.output.ndim == 1 and len(ex.feature_names) == ex.values.shape[1]:
         for i in range(min(len(ex), _LINES)):
             label = i if ex.labels is None else ex.labels[i]
             because = ", ".join(f"{name} {value:+.3g}" for name, value in ex[i].top(3)[0])

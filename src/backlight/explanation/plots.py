@@ -13,6 +13,7 @@ from backlight.explanation.display import cell_text, number
 
 if TYPE_CHECKING:
     from backlight.explanation.core import Explanation
+    from backlight.explanation.text import MatrixView, TextView
 
 __all__ = ["Plots"]
 
@@ -182,6 +183,31 @@ class Plots:
             quantile=quantile,
             ax=ax,
         )
+
+    def text(
+        self, rows: int | Sequence[int] | None = None, *, by: str = "word", limit: float | None = None
+    ) -> TextView | MatrixView:
+        """Texts in the colours of their relevance: red raises the score, blue lowers it, none is zero.
+
+        Of several targets, a matrix: a row for each target, a column for each word.
+
+        Parameters
+        ----------
+        rows : int or sequence of int, optional
+            By default the first six; of several targets the only one.
+        by : {"word", "token", "sentence", "text"}
+            What has a colour of its own.
+        limit : float, optional
+            Relevance at which colours are full; by default each text's own strongest.
+
+        Returns
+        -------
+        TextView or MatrixView
+            Shows itself in a notebook, and in a terminal by ``rich.print``; ``html()`` and ``save(path)``.
+        """
+        from backlight.explanation.text import draw_text
+
+        return draw_text(self.explanation, rows, by=by, limit=limit)
 
     def _tabular(self) -> Explanation:
         ex = self.explanation

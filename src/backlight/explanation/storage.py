@@ -110,6 +110,8 @@ def _save_safetensors(ex: Explanation, path: Path) -> None:
             head["data"] = ex.data.tolist()
         else:
             arrays["data"] = ex.data
+    head["texts"] = {name: array.tolist() for name, array in arrays.items() if array.dtype.kind == "U"}
+    arrays = {name: array for name, array in arrays.items() if name not in head["texts"]}
     save_file(
         {k: np.ascontiguousarray(v) for k, v in arrays.items()},
         path,
@@ -123,6 +125,7 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
     with safe_open(path, "np") as file:
         head = _parse((file.metadata() or {}).get("backlight"), path)
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+    arrays |= {name: np.array(texts, dtype=str) for name, texts in head.get("texts", {}).items()}
     if "data" in head:
         arrays["data"] = np.array(head["data"], dtype=object)
     return _build(head, arrays, path)
