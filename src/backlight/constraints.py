@@ -14,7 +14,7 @@ import numpy as np
 
 from backlight.errors import ArgumentError, Infeasible, listed
 
-__all__ = ["Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot"]
+__all__ = ["Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot", "sparse"]
 
 Column = str | int
 
@@ -32,13 +32,15 @@ class Constraint:
 
 def fix(*columns: Column, value: float | None = None) -> Constraint:
     """Columns keep a value: by default that of the prior's centre, for `priors.Near` the row itself."""
+    if value is not None and not math.isfinite(value):
+        raise ArgumentError(f"fix(…, value={value}): a column keeps a finite number")
     return Constraint("fix", _named(columns), () if value is None else (float(value),))
 
 
 def onehot(*columns: Column) -> Constraint:
     """Exactly one of the columns is 1, the others are 0."""
-    if len(_named(columns)) < 2:
-        raise ArgumentError("onehot() takes the columns of one group, at least two")
+    if len(set(_named(columns))) < max(2, len(columns)):
+        raise ArgumentError("onehot() takes the columns of one group, at least two and each once")
     return Constraint("onehot", columns)
 
 
@@ -65,8 +67,22 @@ def ge(a: Column, b: Column | float) -> Constraint:
     return linear({a: 1.0}, low=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, low=0.0)
 
 
+def sparse(k: int) -> Constraint:
+    """At most k columns differ from the prior's centre; a one-hot group counts once.
+
+    For `priors.L1` and quadratic priors such as `priors.Near` on linear models and small ReLU networks, where every
+    column that may change has bounds.
+    """
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        raise ArgumentError(f"sparse({k!r}): at least one column must be allowed to change")
+    return Constraint("sparse", low=float(k))
+
+
 def decision(margin: float = 1e-6) -> Constraint:
     """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``.
+
+    Of a detector of anomalies: the input is normal, its score at least ``margin`` on the normal side of the model's
+    threshold. With ``priors.Near(row)`` and ``strength=inf`` that is the nearest normal version of a row.
 
     The smallest change that turns a decision ends where two logits are equal; the default is just enough that rounding
     cannot turn it back. A binary classifier's logits are −f and f.
@@ -95,6 +111,8 @@ class Region:
     integers : list of columns
     margin : float, optional
         By how much the target's logit must lead.
+    sparse : int, optional
+        How many columns may differ from the centre.
     """
 
     low: np.ndarray
@@ -106,6 +124,7 @@ class Region:
     groups: list[list[int]] = field(default_factory=list)
     integers: list[int] = field(default_factory=list)
     margin: float | None = None
+    sparse: int | None = None
 
     @property
     def bounded(self) -> bool:
@@ -130,7 +149,7 @@ class Region:
     @property
     def free(self) -> bool:
         """Whether nothing is asked for."""
-        return not (self.bounded or self.mixed or self.rules or self.margin is not None)
+        return not (self.bounded or self.mixed or self.rules or self.margin is not None or self.sparse is not None)
 
     def violation(self, x: np.ndarray) -> float:
         """How far a point is from satisfying everything but the decision, in units of the columns."""
@@ -195,6 +214,9 @@ def compiled(
         elif rule.kind == "linear":
             row = np.zeros(d)
             np.add.at(row, where, rule.numbers)
+            if not row.any() or (math.isinf(rule.low) and math.isinf(rule.high)):
+                said = listed([repr(names[i]) for i in where])
+                raise ArgumentError(f"a linear rule on {said} says nothing: its weights cancel, or it has no side")
             if rule.low == rule.high:
                 equal.append(row)
                 level.append(rule.low)
@@ -205,8 +227,10 @@ def compiled(
             if rule.low > -math.inf:
                 rows.append(-row)
                 right.append(-rule.low)
+        elif rule.kind == "sparse":
+            region.sparse = int(rule.low) if region.sparse is None else min(region.sparse, int(rule.low))
         else:
-            region.margin = rule.low
+            region.margin = rule.low if region.margin is None else max(region.margin, rule.low)
     twice = [c for group in region.groups for c in group]
     if len(set(twice)) < len(twice):
         raise ArgumentError("a column is in two one-hot groups")

@@ -14,9 +14,10 @@
     │  └─ UnsupportedOperator                    … for an operator of a torch model
     ├─ ConservationError    (ArithmeticError)    relevance was lost, and strict=True asked for an error
     ├─ NotFittedModel       (ValueError)         the model was not fitted
-    ├─ NoPrototype          (ValueError)         the problem of a prototype has no solution
+    ├─ NoPrototype          (ValueError)         no solution of the problem of a prototype
     │  ├─ Unbounded                              f − strength · Ω grows without end
-    │  └─ Infeasible                             no input satisfies the bounds and constraints
+    │  ├─ Infeasible                             it is proved that no input satisfies the constraints
+    │  └─ NotFound                               a search for such an input ended with nothing
     ├─ ArgumentError        (ValueError)         an argument of a public function
     ├─ NameNotFound         (KeyError)           a feature or output of an explanation
     └─ MissingDependency    (ImportError)        an extra is not installed
@@ -50,6 +51,7 @@ __all__ = [
     "NameNotFound",
     "NoPrototype",
     "NotFittedModel",
+    "NotFound",
     "Unbounded",
     "UnsupportedModel",
     "UnsupportedOperator",
@@ -115,7 +117,11 @@ class Unbounded(NoPrototype):
 
 
 class Infeasible(NoPrototype):
-    """No input satisfies the bounds and the constraints."""
+    """It is proved that no input satisfies the bounds and the constraints."""
+
+
+class NotFound(NoPrototype):
+    """A search found no input that satisfies the bounds and the constraints; there may be one."""
 
 
 class ArgumentError(BacklightError, ValueError):

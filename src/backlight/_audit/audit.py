@@ -24,6 +24,7 @@ from backlight.canonical.canonize import Step, canonical_form
 from backlight.canonical.form import Form
 from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
+from backlight.canonical.precision import double_copy
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
@@ -77,6 +78,8 @@ class Audit:
         What canonical form did to the network itself.
     planted : tuple of Step
         Those of them that removed units which cancel each other exactly.
+    unsearched : tuple of str
+        Units of which it is not known whether some cancel, and why.
     base : dict of str to array
         The explanations of the network as it is.
     seed : int
@@ -93,6 +96,7 @@ class Audit:
     discriminativity: np.ndarray
     steps: tuple[Step, ...]
     planted: tuple[Step, ...]
+    unsearched: tuple[str, ...]
     base: dict[str, np.ndarray]
     model: str
     rows: int
@@ -166,6 +170,9 @@ class Audit:
                 f"{self.planted[0].where or 'in a linear part'}): training does not make these, and they can plant "
                 "an explanation. Explain with canonical=True, or ask where the file comes from."
             )
+        if self.unsearched:
+            more = f", and {len(self.unsearched) - 1} more places" if len(self.unsearched) > 1 else ""
+            said.append(f"Not searched for units that cancel, so that some may be there: {self.unsearched[0]}{more}.")
         return said
 
     def to_frame(self, kind: str = "numpy") -> Any:
@@ -287,7 +294,7 @@ def audit(
     chosen = pick(rewrites)
     ways = _methods(methods)
     model = torch_module(model)
-    copy = light_copy(model).double()
+    copy = double_copy(model)
     inputs, kwargs = _all(X, copy)
     report = _report(progress)
     form = lift(copy, (inputs, kwargs))
@@ -327,7 +334,7 @@ def audit(
             left_out[made.name] = str(error)
             continue
         if rewritten is None:
-            left_out[made.name] = "the network has no place for it"
+            left_out[made.name] = "not tried: no place for it was found, which does not show that explanations are safe"
         else:
             new, module = rewritten
             change = _function_change(module, points)
@@ -352,7 +359,7 @@ def audit(
     return Audit(
         tuple(ways), tuple(kept), left_out, moved, rank, top.astype(bool), np.stack(after) if canonical else None,
         np.array(changes), np.array([between(values, classes, generator) for values in base.values()]), own.log,
-        own.planted, base, type(model).__name__, len(output), seed, tuple(feature_names or ()),
+        own.planted, own.unsearched, base, type(model).__name__, len(output), seed, tuple(feature_names or ()),
     )  # fmt: skip
 
 
@@ -364,7 +371,7 @@ def _rewritten(
         module = made.module(light_copy(model))
         if not isinstance(module, nn.Module):
             raise ArgumentError(f"the rewrite {made.name!r} gave {type(module).__name__}, which is no torch module")
-        module = module.double().eval()
+        module = double_copy(module).eval()
         return lift(module, (tuple(example.values()), {})), module
     assert made.apply is not None
     new = form.copy()

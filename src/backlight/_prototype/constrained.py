@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.linalg import null_space
 from scipy.optimize import nnls
 
 from backlight._prototype.exact.quadratic import inequalities
@@ -18,7 +19,7 @@ from backlight._prototype.optimizer import Best, adam, evaluate
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.qp import nearest
 from backlight.constraints import Region
-from backlight.errors import ArgumentError, Infeasible
+from backlight.errors import ArgumentError, Infeasible, NotFound
 from backlight.priors import Whitening
 
 __all__ = ["constrained", "needs_programs"]
@@ -29,6 +30,7 @@ _SATISFIED = 1e-6
 _ROUNDS = 200
 _RIVALS = 5
 _PENALISED = 200
+_HALVINGS = 40
 
 
 def needs_programs(problem: Problem) -> bool:
@@ -101,28 +103,45 @@ class _Program:
     def x(self, v: np.ndarray) -> np.ndarray:
         return np.asarray(self.base + self.B @ v)
 
+    def rounded(self, v: np.ndarray) -> np.ndarray:
+        """The input of coordinates, within its bounds and with its whole numbers whole."""
+        return np.asarray(self.snapped(self.x(v)[None])[0])
+
+    def snapped(self, rows: np.ndarray) -> np.ndarray:
+        """Rows within the bounds, whole numbers and groups rounded."""
+        region = self.problem.region
+        found: np.ndarray = np.clip(rows, region.low, region.high)
+        found[:, region.integers] = np.round(found[:, region.integers])
+        for group in region.groups:
+            chosen = np.argmax(found[:, group], axis=1)
+            found[:, group] = np.eye(len(group))[chosen]
+        return found
+
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether an input satisfies everything, the decision included."""
+        return bool(self.holding(x[None])[0])
+
+    def holding(self, rows: np.ndarray) -> np.ndarray:
+        """Which rows satisfy everything."""
+        problem = self.problem
+        size = 1e-7 * (1 + np.abs(rows).max(1))
+        good = np.array([problem.region.violation(x) for x in rows]) <= np.maximum(size, 1e-6)
+        given = torch.as_tensor(rows).reshape(len(rows), *problem.shape)
+        return np.asarray(good & problem.satisfied(given).numpy())
+
     def cost(self, v: np.ndarray) -> tuple[float, np.ndarray]:
         value, g = evaluate(self.batch.value, torch.as_tensor(v)[None])
         return (-float(value), -g[0].numpy()) if np.isfinite(float(value)) else (1e12, np.zeros_like(v))
 
     def leads(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """By how much the wanted output leads each other one, less the margin, and the gradients."""
-        p = self.problem
-        wanted, margin = p.objective.wanted, p.region.margin
         point = torch.as_tensor(v)[None].requires_grad_(True)
-        x = self.batch.input(point)
-        out = p.subject.see(x.to(p.subject.device, p.subject.dtype)).output
-        assert out is not None
-        assert wanted is not None
-        assert margin is not None
-        others = [k for k in range(out.shape[1]) if k != wanted]
+        lead = self.problem.leads(self.batch.input(point))[0]
         # rivals far behind do not bind: the nearest few are followed
-        order = sorted(others, key=lambda k: -float(out[0, k].detach()))[:_RIVALS]
         values, slopes = [], []
-        for k in order:
-            lead = out[0, wanted] - out[0, k]
-            (g,) = torch.autograd.grad(lead, point, retain_graph=True)
-            values.append(float(lead.detach()) - margin)
+        for k in torch.argsort(lead.detach())[:_RIVALS].tolist():
+            (g,) = torch.autograd.grad(lead[k], point, retain_graph=True)
+            values.append(float(lead[k].detach()))
             slopes.append(g[0].double().numpy())
         return np.array(values), np.array(slopes)
 
@@ -178,23 +197,16 @@ class _Program:
         if decided:
             if region.margin is not None and not (len(GB) or len(EB)):
                 v = self._penalised(v, price)
-            v = self._over(v, GB, hB)
+            v = self._over(v, GB, hB, EB)
             if float(self.leads(v)[0].min()) < -_SATISFIED:
                 return None
         return -self.cost(v)[0], v
 
     def _penalised(self, v: np.ndarray, price: float) -> np.ndarray:
         """On kinks the programs stall: Adam on J less the missing lead, at a price above its multiplier."""
-        p = self.problem
-        wanted, margin = p.objective.wanted, p.region.margin
-        assert wanted is not None
-        assert margin is not None
 
         def value(w: torch.Tensor) -> torch.Tensor:
-            out = p.subject.see(self.batch.input(w).to(p.subject.device, p.subject.dtype)).output
-            assert out is not None
-            others = torch.cat([out[:, :wanted], out[:, wanted + 1 :]], 1).amax(1)
-            missing = (margin - (out[:, wanted] - others)).clamp(min=0).to("cpu", torch.float64)
+            missing = (-self.problem.leads(self.batch.input(w)).amin(1)).clamp(min=0)
             return self.batch.value(w) - 2 * price * missing
 
         start = torch.as_tensor(v)[None]
@@ -203,14 +215,19 @@ class _Program:
             best = adam(value, best, _PENALISED, rate)
         return np.asarray(best.v[0].numpy())
 
-    def _over(self, v: np.ndarray, GB: np.ndarray, hB: np.ndarray) -> np.ndarray:
+    def _over(self, v: np.ndarray, GB: np.ndarray, hB: np.ndarray, EB: np.ndarray) -> np.ndarray:
         """A little further along the leads' own slope, where rounding or a kink has left the decision short."""
+        free = null_space(EB) if len(EB) else None
         for _ in range(20):
             values, slopes = self.leads(v)
             if values.min() >= 0:
                 break
             k = int(values.argmin())
-            further = v + slopes[k] * (-values[k] * 1.01 + 1e-12) / (slopes[k] @ slopes[k] + 1e-300)
+            # what is held stays where it is
+            slope = slopes[k] if free is None else free @ (free.T @ slopes[k])
+            if not float(slope @ slopes[k]) > 1e-14 * float(slopes[k] @ slopes[k]):
+                break
+            further = v + slope * (-values[k] * 1.01 + 1e-12) / float(slope @ slopes[k])
             if len(GB) and (GB @ further - hB).min() < -1e-7:
                 break
             v = further
@@ -221,26 +238,56 @@ def _one(batch: Batch, starts: list[np.ndarray]) -> Found:
     problem = batch.one
     program = _Program(batch)
     region = problem.region
-    ends = [end for start in starts if (end := program.solve(start, region)) is not None]
+    known = _known(program)
+    ends = [end for start in (*starts, *known) if (end := program.solve(start, region)) is not None]
+    # what is known to satisfy everything is better than nothing
+    ends += [(-program.cost(v)[0], v) for v in known]
     if not ends:
-        raise Infeasible(
+        raise NotFound(
             f"no input was found that satisfies the bounds and constraints of target {problem.objective.name!r}, from "
-            f"{len(starts)} starts"
+            f"{len(starts)} starts; there may be one"
         )
     value, v = max(ends, key=lambda end: end[0])
     status, kind = "stationary", "KKT residual"
-    notes = [f"{len(ends)} of {len(starts)} starts satisfy the constraints"]
+    notes = [f"{len(ends)} of {len(starts) + 2 * len(known)} starts satisfy the constraints"]
     if region.mixed:
         value, v, changes = _whole(program, v)
         status, kind = "local", "no single change"
         notes.append(f"{changes} changes of whole-numbered columns")
-    x = np.clip(program.x(v), region.low, region.high)
-    whole = [i for group in region.groups for i in group] + region.integers
-    x[whole] = np.round(x[whole])
+    x = program.rounded(v)
+    if not program.holds(x):
+        raise NotFound(
+            f"a search for target {problem.objective.name!r} ended where the constraints do not hold: there may be an "
+            "input that satisfies them"
+        )
     residual = 0.0 if region.mixed else _kkt(program, v)
     if kind == "KKT residual" and residual > 1e-3 * (1 + float(np.linalg.norm(v))):
         status = "max_iter"
     return Found(x, status, Certificate(kind, residual, False), problem.code_of(x), [(value, 1)], notes)
+
+
+def _known(program: _Program) -> list[np.ndarray]:
+    """Rows of the data that satisfy everything, whole numbers rounded and held columns put in, moved to the prior.
+
+    Of each only the part of the way to the prior's centre is taken on which the decision holds.
+    """
+    problem, region = program.problem, program.problem.region
+    if problem.data is None or region.margin is None:
+        return []
+    rows = program.snapped(problem.data.numpy())
+    good = rows[program.holding(rows)]
+    codes = program.batch.encode(torch.as_tensor(good)) if len(good) else None
+    if codes is None:
+        return []
+    near = codes[torch.argsort(codes.square().sum(1))[:_STARTS]].double().numpy()
+    found = []
+    for v in near:
+        low, high = 0.0, 1.0
+        for _ in range(_HALVINGS if not region.mixed else 0):
+            middle = (low + high) / 2
+            low, high = (low, middle) if program.holds(program.rounded(middle * v)) else (middle, high)
+        found.append(high * v)
+    return [v for v in found if program.holds(program.rounded(v))]
 
 
 def _kkt(program: _Program, v: np.ndarray) -> float:
@@ -264,15 +311,14 @@ def _kkt(program: _Program, v: np.ndarray) -> float:
 
 
 def _whole(program: _Program, v: np.ndarray) -> tuple[float, np.ndarray, int]:
-    """Round, then change one group or number at a time while J rises."""
+    """Round, then change one group or number at a time while J rises; also from rows that hold everything."""
     region = program.problem.region
-    x = program.x(v)
-    held: dict[int, float] = {}
-    for group in region.groups:
-        chosen = group[int(np.argmax(x[group]))]
-        held |= {i: float(i == chosen) for i in group}
-    held |= {i: float(np.clip(round(x[i]), region.low[i], region.high[i])) for i in region.integers}
-    value, point = _held(program, v, held) or (-np.inf, v)
+    value, point, held = -np.inf, v, _numbers(region, program.x(v))
+    for start in (v, *_known(program)):
+        numbers = _numbers(region, program.x(start))
+        solved = _held(program, start, numbers)
+        if solved is not None and solved[0] > value:
+            (value, point), held = solved, numbers
     changes, improved = 0, True
     while improved and changes < 200:
         improved = False
@@ -281,8 +327,17 @@ def _whole(program: _Program, v: np.ndarray) -> tuple[float, np.ndarray, int]:
             if solved is not None and solved[0] > value + 1e-9 * (1 + abs(value)):
                 (value, point), held, improved, changes = solved, other, True, changes + 1
     if not np.isfinite(value):
-        raise Infeasible("no choice of whole numbers near the best one satisfies the constraints")
+        raise NotFound("no choice of whole numbers near the best one satisfies the constraints; there may be another")
     return value, point, changes
+
+
+def _numbers(region: Region, x: np.ndarray) -> dict[int, float]:
+    """The whole numbers next to a point."""
+    held: dict[int, float] = {}
+    for group in region.groups:
+        chosen = group[int(np.argmax(x[group]))]
+        held |= {i: float(i == chosen) for i in group}
+    return held | {i: float(np.clip(round(x[i]), region.low[i], region.high[i])) for i in region.integers}
 
 
 def _held(program: _Program, v: np.ndarray, held: dict[int, float]) -> tuple[float, np.ndarray] | None:
@@ -293,7 +348,8 @@ def _held(program: _Program, v: np.ndarray, held: dict[int, float]) -> tuple[flo
     # a group's sum is kept by its values
     groups = [np.isin(np.arange(len(low)), g) for g in region.groups]
     kept = [k for k, row in enumerate(region.E) if not any(np.array_equal(row != 0, g) for g in groups)]
-    return program.solve(v, replace(region, low=low, high=high, E=region.E[kept], e=region.e[kept]))
+    solved = program.solve(v, replace(region, low=low, high=high, E=region.E[kept], e=region.e[kept]))
+    return solved if solved is not None and program.holds(program.rounded(solved[1])) else None
 
 
 def _neighbours(region: Region, held: dict[int, float]) -> list[dict[int, float]]:

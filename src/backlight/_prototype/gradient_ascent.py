@@ -165,7 +165,7 @@ class Batch:
         """Where every row starts, (targets · restarts, k)."""
         init, n = self.options.init, self.options.restarts
         if not isinstance(init, str):
-            given = self._encode(self.one.subject.encode(init).flatten(1))
+            given = self.encode(self.one.subject.encode(init).flatten(1))
             if given is None:
                 raise ArgumentError(f"{self.one.space!r} cannot encode starts: give it an encoder, or leave init out")
             return given[torch.arange(n) % len(given)].repeat(len(self.problems), 1)
@@ -182,7 +182,7 @@ class Batch:
     def _pool(self, init: str) -> Tensor:
         p = self.one
         if p.data is not None and init != "random":
-            found = self._encode(p.data)
+            found = self.encode(p.data)
             if found is not None:
                 return found
         if init == "data":
@@ -197,7 +197,8 @@ class Batch:
         v = torch.randn(count, self.width, generator=self.generator, dtype=torch.float64)
         return 0.5 * v
 
-    def _encode(self, x: Tensor) -> Tensor | None:
+    def encode(self, x: Tensor) -> Tensor | None:
+        """Coordinates of inputs, within the bounds."""
         p = self.one
         if p.space.has_code:
             return p.space.encode(x)

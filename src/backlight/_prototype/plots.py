@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["Plots", "path", "picture"]
 
 _UP, _DOWN, _REST = "#c2402c", "#3767a8", "#9aa0a8"
-_GOOD = ("exact", "global", "local", "stationary", "max_iter")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +118,7 @@ class Plots:
         top = ax.get_ylim()[1]
         # one below the other from left to right, so that neighbours do not lie on each other
         for rank, t in enumerate(np.argsort(p.omega)):
-            good = p.status[t] in _GOOD
+            good = p.fine(t)
             ax.axvline(p.omega[t], color=_DOWN if good else _UP, linewidth=1.2)
             ax.annotate(p.names[t], (p.omega[t], top * (0.97 - 0.085 * (rank % 11))), xytext=(2, 0),
                         textcoords="offset points", fontsize="x-small", va="top", color=_DOWN if good else _UP,
@@ -170,8 +169,8 @@ def _image(ax: Any, image: np.ndarray) -> None:
 
 
 def _title(ax: Any, p: Prototypes, t: int) -> None:
-    status = p.status[t]
-    ax.set_title(f"{p.names[t]}\n{status}, f {p.f[t]:.3g}", fontsize="x-small", color="0.1" if status in _GOOD else _UP)
+    status = p.outcome(t)
+    ax.set_title(f"{p.names[t]}\n{status}, f {p.f[t]:.3g}", fontsize="x-small", color="0.1" if p.fine(t) else _UP)
 
 
 def path(found: Path, ax: Any = None) -> Any:
@@ -186,7 +185,7 @@ def path(found: Path, ax: Any = None) -> Any:
                 axes[t, k].axis("off")
                 _image(axes[t, k], picture(p.x[t]))
                 head = f"strength {strength:g}\n" if t == 0 else ""
-                bad = p.status[t] not in _GOOD
+                bad = not p.fine(t)
                 axes[t, k].set_title(f"{head}{p.decided[t]} f {p.f[t]:.3g}", fontsize="x-small",
                                      color=_UP if bad else "0.1")  # fmt: skip
         figure.tight_layout(pad=0.9)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight._prototype.formulas import Formula
+from backlight._prototype.formulas import Formula, Network
 from backlight._prototype.subject import Subject
 from backlight.constraints import Region
 from backlight.priors import L2, Prior, Sum, Whitening
@@ -83,6 +83,8 @@ class Problem:
     formula : Formula or None
     rivals : list of (w, b), or None
         w·x + b ≥ 0 is what a constraint on the decision asks for, where outputs are linear functions.
+    networks : list of Network, or None
+        The same as functions that must not be negative, where outputs are those of a small ReLU network.
     data : (n, d) or None
         Rows to start from.
     """
@@ -99,6 +101,7 @@ class Problem:
     data: Tensor | None
     shape: tuple[int, ...]
     names: Sequence[str]
+    networks: list[Network] | None = None
 
     @property
     def dimension(self) -> int:
@@ -122,6 +125,22 @@ class Problem:
             x.to(self.subject.device, self.subject.dtype), self.objective.layers, self.objective.reads_output
         )
         return self.objective.value(seen).to("cpu", torch.float64)
+
+    def leads(self, x: Tensor) -> Tensor:
+        """By how much the decision that is asked for holds at inputs (n, *shape), less the margin, (n, rivals)."""
+        output = self.subject.see(x.to(self.subject.device, self.subject.dtype)).output
+        assert output is not None
+        assert self.objective.wanted is not None
+        assert self.region.margin is not None
+        return self.subject.leads(output, self.objective.wanted).to("cpu", torch.float64) - self.region.margin
+
+    def satisfied(self, x: Tensor) -> Tensor:
+        """Which inputs (n, *shape) have the decision that is asked for, if one is, (n,)."""
+        if self.region.margin is None:
+            return torch.ones(len(x), dtype=torch.bool)
+        with torch.no_grad():
+            # rounding may take away what the margin was given for
+            return (self.leads(x) + self.region.margin > 0).all(1)
 
     def energy(self, x: Tensor, z: Tensor) -> Tensor:
         """Ω of inputs and their codes, (n,)."""

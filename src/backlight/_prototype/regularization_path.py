@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backlight._prototype.again import make
 from backlight.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Path:
         names = self.prototypes[0].names[:_SHOWN]
         lines = ["strength  " + "  ".join(f"{name:<21}" for name in names).rstrip()]
         for strength, p in zip(self.strengths, self.prototypes, strict=True):
-            cells = [f"{f:<8.3g} {status:<12}" for f, status in zip(p.f, p.status, strict=True)]
+            cells = [f"{p.f[t]:<8.3g} {p.outcome(t):<12}" for t in range(len(p))]
             lines.append(f"{strength:<8g}  " + "  ".join(cells[:_SHOWN]).rstrip())
         if len(self.prototypes[0]) > _SHOWN:
             lines.append(f"and {len(self.prototypes[0]) - _SHOWN} more targets")
@@ -83,16 +82,13 @@ def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
     order = sorted(values, key=lambda s: abs(math.log(s / start.strength)) if math.isfinite(start.strength) else s)
     found: dict[float, Prototypes] = {}
     for strength in order:
-        fresh = make(setup.model, setup.target, **{**setup.options(), "strength": strength})
+        fresh = type(start).made(replace(setup, strength=strength))
         if start.x.ndim >= 2 and start.z is None and any(p.formula is None for p in fresh.problems):
             known = [*found.values(), start]
             near = min(known, key=lambda p: abs(math.log(p.strength / strength)) if math.isfinite(p.strength) else 9.0)
             starts = np.asarray(near.x)[np.isfinite(near.x.reshape(len(near.x), -1)).all(1)]
             if len(starts):
-                warm = make(
-                    setup.model, setup.target,
-                    **{**setup.options(), "strength": strength, "init": starts, "restarts": len(starts)},
-                )  # fmt: skip
+                warm = type(start).made(replace(setup, strength=strength, init=starts, restarts=len(starts)))
                 fresh = _better(fresh, warm)
         found[strength] = fresh
     return Path(tuple(values), tuple(found[s] for s in values))
@@ -110,5 +106,5 @@ def _better(a: Prototypes, b: Prototypes) -> Prototypes:
             return np.where(take.reshape(-1, *[1] * (first.ndim - 1)), second, first)
         return tuple(second[t] if take[t] else first[t] for t in range(len(take)))
 
-    names = ("x", "f", "omega", "value", "status", "certificate", "decided", "optima", "notes")
+    names = ("x", "f", "omega", "value", "status", "certificate", "decided", "optima", "notes", "flags")
     return replace(a, **{name: mixed(name) for name in names})

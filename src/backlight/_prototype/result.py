@@ -13,7 +13,9 @@ import numpy as np
 import torch
 
 from backlight._explain import explain
+from backlight._prototype.maximise import Progress, maximise
 from backlight._prototype.problem import Certificate, Found, Problem
+from backlight._prototype.setup import Setup
 from backlight._prototype.subject import Subject
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed, reading
 from backlight.explanation import Explanation
@@ -28,34 +30,13 @@ if TYPE_CHECKING:
     from backlight._prototype.plots import Plots
     from backlight._prototype.regularization_path import Path as StrengthPath
 
-__all__ = ["Prototypes", "Setup"]
+__all__ = ["SOLVED", "Prototypes"]
 
 _DENSITIES = (GaussianPrior, Mixture, KernelPrior, LogProb)
 _DRAWN = 512
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Setup:
-    """What `backlight.prototype` was called with."""
-
-    model: Any
-    target: Any
-    prior: Any
-    data: Any
-    strength: float
-    space: Any
-    bounds: Any
-    constraints: tuple[Any, ...]
-    init: Any
-    restarts: int
-    optimizer: str
-    exact: str
-    seed: int
-    steps: int | None
-
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments."""
-        return {name: getattr(self, name) for name in self.__slots__ if name not in ("model", "target")}
+# statuses of targets that have a solution
+SOLVED = ("exact", "global", "local", "stationary", "max_iter")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +52,11 @@ class Prototypes:
     f, omega, value : (targets,)
         What is maximised, the prior's energy Ω, and f − strength · Ω, all of them at ``x`` by the model itself.
     status : tuple of str
-        "exact", "global" (within the certificate), "local", "stationary", "max_iter"; "wrong_class" (the model sees
-        another class in it), "off_prior" (less plausible than anything the prior knows), "dead_start", "interrupted",
-        "unbounded", "infeasible".
+        How it was found: "exact", "global" (within the certificate), "local", "stationary", "max_iter", "dead_start",
+        "interrupted"; "unbounded" and "infeasible" (proved), "not_found" (a search ended with nothing).
+    flags : tuple of tuples of str
+        What is wrong with it, whatever its status: "wrong_class" (the model sees another class in it), "off_prior"
+        (less plausible than anything the prior knows).
     certificate : tuple of Certificate
     names : tuple of str
         The targets.
@@ -106,9 +89,16 @@ class Prototypes:
     strength: float
     center: np.ndarray | None
     provenance: dict[str, Any]
+    flags: tuple[tuple[str, ...], ...] = ()
     kind: str = "numpy"
     setup: Setup | None = None
     problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def made(cls, setup: Setup, progress: bool | Progress | None = None) -> Prototypes:
+        """Solve what was asked."""
+        solved = maximise(setup, progress)
+        return cls.of(solved.problems, solved.found, setup, kind=solved.kind, shape=solved.shape)
 
     @classmethod
     def of(
@@ -133,11 +123,11 @@ class Prototypes:
                     omega[t] = math.nan
             decided = _decisions(one.subject, x, good)
         value = -omega if math.isinf(setup.strength) else f - setup.strength * omega
-        statuses, notes = [], []
+        flags, notes = [], []
         far = _farthest(one)
         for t, (problem, result) in enumerate(zip(problems, found, strict=True)):
-            status, said = _judged(problem, result, decided[t], float(omega[t]), far)
-            statuses.append(status)
+            wrong, said = _judged(problem, result, decided[t], float(omega[t]), far)
+            flags.append(wrong)
             notes.append([*result.notes, *said])
         mean = _center(one)
         provenance = {
@@ -146,10 +136,10 @@ class Prototypes:
         }  # fmt: skip
         names = tuple(one.subject.outputs[k] if k >= 0 else "" for k in decided)
         return cls(
-            x.numpy(), codes, f.numpy(), omega.numpy(), value.numpy(), tuple(statuses),
+            x.numpy(), codes, f.numpy(), omega.numpy(), value.numpy(), tuple(r.status for r in found),
             tuple(result.certificate for result in found), tuple(p.objective.name for p in problems), names,
             tuple(one.names), tuple(list(result.optima) for result in found), tuple(notes), float(setup.strength),
-            None if mean is None else mean.reshape(shape), provenance, kind, setup, tuple(problems),
+            None if mean is None else mean.reshape(shape), provenance, tuple(flags), kind, setup, tuple(problems),
         )  # fmt: skip
 
     # -- looking ---------------------------------------------------------------------------------------------------
@@ -179,7 +169,8 @@ class Prototypes:
             self, x=self.x[places], z=None if self.z is None else self.z[places], f=self.f[places],
             omega=self.omega[places], value=self.value[places], status=some(self.status),
             certificate=some(self.certificate), names=some(self.names), decided=some(self.decided),
-            optima=some(self.optima), notes=some(self.notes), problems=some(self.problems) if self.problems else (),
+            optima=some(self.optima), notes=some(self.notes), flags=some(self.flags),
+            problems=some(self.problems) if self.problems else (),
         )  # fmt: skip
 
     def to_frame(self) -> Any:
@@ -218,12 +209,20 @@ class Prototypes:
                 return np.where(size > 0, size, 1.0)
         return np.ones(d)
 
+    def outcome(self, t: int) -> str:
+        """Status and flags of one target, in words."""
+        return ", ".join((self.status[t], *self.flags[t]))
+
+    def fine(self, t: int) -> bool:
+        """Whether a target has a solution of which nothing is wrong."""
+        return self.status[t] in SOLVED and not self.flags[t]
+
     def _rows(self) -> list[list[str]]:
         rows = [["target", "decided", "f", "Ω", "f − strength·Ω", "status", "certificate"]]
         for t, name in enumerate(self.names):
             rows.append([
                 name, self.decided[t], f"{self.f[t]:.4g}", f"{self.omega[t]:.4g}", f"{self.value[t]:.4g}",
-                self.status[t], str(self.certificate[t]),
+                self.outcome(t), str(self.certificate[t]),
             ])  # fmt: skip
         if not any(self.decided):
             rows = [row[:1] + row[2:] for row in rows]
@@ -373,9 +372,9 @@ class Prototypes:
         options
             What a file cannot hold: a ``prior``, ``space`` or ``target`` made of functions, large ``data``.
         """
-        from backlight._prototype.storage import replay
+        from backlight._prototype.storage import replayed
 
-        return replay(self, model, options)
+        return Prototypes.made(replayed(self, model, options))
 
 
 def _energy(problem: Problem, x: torch.Tensor, z: torch.Tensor) -> float:
@@ -418,24 +417,25 @@ def _farthest(problem: Problem) -> tuple[float, str] | None:
 
 def _judged(
     problem: Problem, result: Found, decided: int, omega: float, far: tuple[float, str] | None
-) -> tuple[str, list[str]]:
-    """The status after what the model and the prior say of the result."""
-    if result.status in ("unbounded", "infeasible", "dead_start", "interrupted"):
-        return result.status, []
+) -> tuple[tuple[str, ...], list[str]]:
+    """Flags and sentences: what the model and the prior say of the result."""
+    flags, said = [], []
+    if result.status not in (*SOLVED, "interrupted", "dead_start"):
+        return (), []
     subject, wanted = problem.subject, problem.objective.wanted
     if subject.classifies and wanted is not None and decided >= 0 and decided != wanted:
-        said = (
+        flags.append("wrong_class")
+        said.append(
             f"the model sees {subject.outputs[decided]!r} in it, not {subject.outputs[wanted]!r}: at strength "
             f"{problem.strength:g} the prior outweighs the target; try a smaller strength, or constraints=[decision()]"
         )
-        return "wrong_class", [said]
     if far is not None and omega > far[0] and not problem.smallest:
-        said = (
+        flags.append("off_prior")
+        said.append(
             f"Ω = {omega:.4g} is above {far[1]}, {far[0]:.4g}: less plausible than anything the prior knows; try a "
             "larger strength"
         )
-        return "off_prior", [said]
-    return result.status, []
+    return tuple(flags), said
 
 
 def _center(problem: Problem) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import torch
 
 from backlight import priors, spaces
-from backlight._prototype.again import make
 from backlight._prototype.problem import Certificate
+from backlight._prototype.setup import Setup
 from backlight._prototype.subject import subject_of
 from backlight.constraints import Constraint
 from backlight.errors import ArgumentError, FileError, MissingFileError
@@ -24,12 +25,12 @@ from backlight.targets.units import Channel, Energy, Neuron
 if TYPE_CHECKING:
     from backlight._prototype.result import Prototypes
 
-__all__ = ["load", "replay", "save"]
+__all__ = ["load", "replayed", "save"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 # Data of up to this many numbers travel in the file (16 MB).
 _NUMBERS = 2_000_000
-_PLAIN = ("status", "names", "decided", "feature_names", "optima", "notes", "strength", "kind", "provenance")
+_PLAIN = ("status", "names", "decided", "feature_names", "optima", "notes", "strength", "kind", "provenance", "flags")
 _PRIORS: dict[str, Any] = {cls.__name__: cls for cls in (
     priors.L1, priors.L2, priors.Gaussian, priors.Near, priors.Mixture, priors.KernelDensity, priors.RBM,
     priors.TotalVariation,
@@ -92,16 +93,17 @@ def load(path: Path) -> dict[str, Any]:
         "certificate": tuple(Certificate(k, float(value), bool(bound)) for k, value, bound in head["certificate"]),
         "optima": tuple([(float(v), int(n)) for v, n in optima] for optima in head["optima"]),
         "notes": tuple(list(notes) for notes in head["notes"]),
+        "flags": tuple(tuple(flags) for flags in head["flags"]),
         "strength": float(head["strength"]),
         "provenance": provenance,
         "kind": head["kind"],
     }
 
 
-def replay(p: Prototypes, model: Any, options: dict[str, Any]) -> Prototypes:
-    """See `Prototypes.replay`."""
+def replayed(p: Prototypes, model: Any, options: dict[str, Any]) -> Setup:
+    """What is to be solved again: see `Prototypes.replay`."""
     if p.setup is not None:
-        return make(model, options.pop("target", p.setup.target), **{**p.setup.options(), **options})
+        return dataclasses.replace(p.setup, model=model, **options)
     saved, arrays = p.provenance["saved"], p.provenance["arrays"]
     subject = subject_of(model)
     if subject.fingerprint() != p.provenance["fingerprint"]:
@@ -130,13 +132,12 @@ def replay(p: Prototypes, model: Any, options: dict[str, Any]) -> Prototypes:
         if _hash(given) != saved["data_sha256"]:
             raise ArgumentError("these data are not the ones that the prototypes were made with")
     call["bounds"] = _built_bounds(saved["bounds"], arrays)
-    call["constraints"] = [
+    call["constraints"] = tuple(
         Constraint(kind, tuple(columns), tuple(numbers), float(low), float(high))
         for kind, columns, numbers, low, high in saved["constraints"]
-    ]
+    )
     call["init"] = arrays["init"] if saved["init"] is None else saved["init"]
-    call |= options
-    return make(model, call.pop("target"), **call)
+    return Setup(model, **(call | options))
 
 
 def _hash(data: np.ndarray) -> str:

@@ -69,6 +69,15 @@ class Subject(ABC):
     def decide(self, x: Tensor) -> Tensor:
         """The decided output's index, (n,)."""
 
+    @property
+    def decides(self) -> bool:
+        """Whether there is a decision to ask for: several outputs, or a threshold."""
+        return self.classifies
+
+    def leads(self, output: Tensor, wanted: int) -> Tensor:
+        """By how much the wanted output leads each other one, (n, outputs − 1): all are > 0 where it is decided."""
+        return output[:, wanted, None] - torch.cat([output[:, :wanted], output[:, wanted + 1 :]], 1)
+
     @abstractmethod
     def fingerprint(self) -> str:
         """SHA-256 over what was learnt."""
@@ -251,6 +260,25 @@ class NetworkSubject(Subject):
         both = units @ torch.as_tensor(directions).to(units).T
         return Seen(both, {}, both / 2)
 
+    @property
+    def decides(self) -> bool:
+        """See `Subject.decides`."""
+        return self.classifies or self._normal() is not None
+
+    def leads(self, output: Tensor, wanted: int) -> Tensor:
+        """See `Subject.leads`; of a detector how far its score is on the normal side of its threshold, (n, 1)."""
+        side = self._normal()
+        if self.classifies or side is None:
+            return super().leads(output, wanted)
+        return side[0] * (output - side[1])
+
+    def _normal(self) -> tuple[float, float] | None:
+        """Sign and threshold with sign · (score − threshold) ≥ 0 for what a detector calls normal."""
+        name, threshold = self.network.score.name, self.network.threshold
+        if name == "decision_function" and not self.classifies and _is_detector(self.network._estimator):
+            return 1.0, 0.0
+        return (-1.0, float(threshold)) if name == "outlierness" and threshold is not None else None
+
     def probabilities_of(self, x: Tensor) -> np.ndarray | None:
         """The library's own probabilities of rows, to compare with; None where the model has none."""
         estimator = self.network._estimator
@@ -353,6 +381,12 @@ class _Wrapped(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.fn(x)
+
+
+def _is_detector(estimator: Any) -> bool:
+    from sklearn.base import is_outlier_detector
+
+    return bool(is_outlier_detector(estimator))
 
 
 def subject_of(model: Any) -> Subject:

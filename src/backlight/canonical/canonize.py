@@ -15,8 +15,10 @@ from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
 from backlight.canonical.form import Form
+from backlight.canonical.kinks import kinks
 from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
+from backlight.canonical.moves import moves
 from backlight.engine.capture import Inputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import Box
@@ -68,6 +70,8 @@ class Canonical:
         The largest change of the output, relative to the largest output.
     planted : tuple of Step
         The steps that removed what training does not make: units that cancel each other exactly.
+    unsearched : tuple of str
+        Units of which it is not known whether some cancel, and why: ``planted`` says nothing about them.
     form : Form
     """
 
@@ -75,6 +79,7 @@ class Canonical:
     log: tuple[Step, ...]
     change: float
     planted: tuple[Step, ...]
+    unsearched: tuple[str, ...]
     form: Form = field(repr=False)
 
     def __iter__(self) -> Any:
@@ -104,6 +109,7 @@ class Canonical:
                 f"{len(self.planted)} of these steps removed units that cancel each other exactly, which training does "
                 "not make: an explanation may have been planted"
             )
+        lines += [f"not searched for units that cancel: {what}" for what in self.unsearched]
         return "\n".join(lines)
 
 
@@ -289,6 +295,9 @@ def canonical_form(
                 f"some of the given rows lie outside of the domain {domain!r}: give rows that lie in it"
             )
     log = _Log(form)
+    moves(form, log.note)
+    kinks(form, log.note)
+    log.settle()
     # patterns that were written out are found before their parts are fused into other layers
     while any(step(form, log.note) for step in _WRITTEN_OUT):
         log.settle()
@@ -317,7 +326,7 @@ def canonical_form(
     _fuse(form, log)
     change = float((log.last - log.first).abs().max()) / log.scale
     planted = tuple(step for step in log.steps if step.cancels)
-    return Canonical(lower(form, dtype, title), tuple(log.steps), change, planted, form)
+    return Canonical(lower(form, dtype, title), tuple(log.steps), change, planted, units.unsearched(form), form)
 
 
 _WRITTEN_OUT = (split_scales, patterns.pairs, patterns.extremes, patterns.absorb, patterns.beside)

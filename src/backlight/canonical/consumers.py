@@ -17,28 +17,38 @@ from backlight.canonical.form import Affine, Form, Held, Operator, Term, Value
 from backlight.engine.operators.routing import MOVES
 from backlight.rules import Convolution, Dense, Elementwise
 
-__all__ = ["PLAIN_MOVES", "Reader", "Readers", "Tracker", "steered"]
+__all__ = ["LINEAR", "PLAIN_MOVES", "Reader", "Readers", "Tracker", "steered"]
 
 # what only moves numbers, whatever they are
 PLAIN_MOVES = MOVES - {
     "where", "masked_fill", "index_put", "scatter", "index_fill", "masked_scatter", "fill", "tril", "triu",
     "slice_scatter", "select_scatter", "copy",
 }  # fmt: skip
-_LINEAR = PLAIN_MOVES | {
+_AVERAGES = frozenset({
     "mean", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
-    "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
-}  # fmt: skip
+    "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d", "upsample_linear1d", "upsample_bilinear2d",
+    "upsample_trilinear3d", "upsample_bicubic2d", "_upsample_bilinear2d_aa",
+})  # fmt: skip
+LINEAR = PLAIN_MOVES | _AVERAGES | {"sum", "cumsum"}
 # in words that do not name the number of units
 _RESIZABLE = frozenset({
     "flatten", "cat", "concat", "mean", "permute", "transpose", "squeeze", "unsqueeze", "t", "swapaxes", "dropout",
     "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
     "adaptive_max_pool1d", "adaptive_max_pool2d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d", "_adaptive_avg_pool3d", "upsample_nearest1d",
+    "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d", "upsample_trilinear3d",
+    "upsample_bicubic2d", "_upsample_bilinear2d_aa",
 })  # fmt: skip
+_PADS = frozenset({"pad", "constant_pad_nd"})
 _POOLS = frozenset({
     "max_pool1d", "max_pool2d", "max_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices",
     "adaptive_max_pool1d", "adaptive_max_pool2d",
 })  # fmt: skip
+
+
+_TRACKED = (LINEAR - {"sum", "cumsum"}) | _POOLS
+# numbers of units behind averages: whole but for rounding
+_WHOLE = 1e-9
 
 
 @dataclass(slots=True)
@@ -75,6 +85,10 @@ class Readers:
         Whether there is no other use: nothing that mixes units without weights, and not the output.
     resizable : bool
         Whether what stands between holds for other numbers of units too.
+    alike : bool
+        Whether every unit is read in equally many places, which hold the same places of its picture.
+    blocked : list of str
+        The uses that keep it from being closed, in words.
     through : list of Operator
         What stands between, in running order.
     """
@@ -83,13 +97,30 @@ class Readers:
     scaling: list[Reader] = field(default_factory=list)
     closed: bool = True
     resizable: bool = True
+    alike: bool = True
+    blocked: list[str] = field(default_factory=list)
     through: list[Operator] = field(default_factory=list)
 
     @property
-    def all_mix(self) -> bool:
-        """Whether every use is by weights that mix units: then units can be merged, dropped and added."""
+    def mergeable(self) -> bool:
+        """Whether every use is by weights that mix units: then the columns of units can be added up."""
         plain = not any(_transposed(reader.term) for reader in self.mixing)
-        return self.closed and self.resizable and plain and not self.scaling and bool(self.mixing)
+        return self.closed and self.alike and plain and not self.scaling and bool(self.mixing)
+
+    @property
+    def all_mix(self) -> bool:
+        """Whether what stands between is no hindrance either: then units can be merged, dropped and added."""
+        return self.mergeable and self.resizable
+
+    def hindrance(self) -> str:
+        """Why the units' columns cannot be added up, in words."""
+        if self.blocked:
+            return self.blocked[0]
+        if self.scaling:
+            return f"{self.scaling[0].value.name!r} hands them on one by one"
+        if any(_transposed(reader.term) for reader in self.mixing):
+            return "a transposed convolution reads them"
+        return "they are read in different places" if self.mixing else "nothing with weights reads them"
 
     @property
     def direct(self) -> bool:
@@ -120,26 +151,56 @@ class Tracker:
 
     def follow(self, value: Value, numbers: Tensor) -> Readers:
         """The readers of a value whose places have these numbers."""
-        found = Readers(closed=value is not self.form.output)
+        found = Readers()
+        if value is self.form.output:
+            found.closed = False
+            found.blocked.append("they are the output")
         seen: dict[Value, Tensor] = {value: numbers}
         for user in self.order[self._position[value] + 1 :]:
             if not any(source in seen for source in user.sources()):
                 continue
             if isinstance(user, Affine):
                 for term in user.terms:
-                    if term.source in seen:
-                        found.closed &= _read(found, user, term, seen[term.source], term.source is value)
-            elif isinstance(user, Operator) and user.op in _LINEAR | _POOLS and not self.steered(user):
-                moved = self.through(user, seen)
-                if moved is None or user is self.form.output:
+                    if term.source in seen and not _read(found, user, term, seen[term.source], term.source is value):
+                        found.closed = False
+                        found.blocked.append(f"{user.name!r} reads them in another order or in groups")
+            elif isinstance(user, Operator) and user.op in _TRACKED and not self.steered(user):
+                moved = None if user is self.form.output else self.through(user, seen)
+                if moved is None:
                     found.closed = False
+                    found.blocked.append(f"{user.name!r} ({user.op}) stands behind them")
                 else:
                     seen[user] = moved
                     found.through.append(user)
-                    found.resizable &= user.op in _RESIZABLE
+                    found.resizable &= user.op in _RESIZABLE or _widens(user)
             elif not (isinstance(user, Operator) and user.op == "sym_size"):
                 found.closed = False
+                op = getattr(user, "op", "")
+                found.blocked.append(f"{user.name!r} ({op}) stands behind them" if op else f"{user.name!r} reads them")
         return found
+
+    def alike(self, value: Value, axis: int, readers: Readers) -> bool:
+        """Whether every unit is read in equally many places, which hold the same places of its picture."""
+        shape = value.shape
+        generator = torch.Generator().manual_seed(0)
+        picture = torch.rand(1, *shape, generator=generator, dtype=torch.float64).movedim(axis + 1, 0)[:1]
+        places = picture.expand(shape[axis], *picture.shape[1:]).movedim(0, axis + 1)
+        seen = self.carried(readers, value, places)
+        for reader in readers.mixing:
+            if reader.direct:
+                continue
+            columns = seen[reader.term.source].movedim(-1 if isinstance(reader.term.map, Dense) else 1, 0).flatten(1)
+            known = torch.nonzero(reader.units >= 0).flatten()
+            if len(known) % shape[axis] or not len(known):
+                return False
+            order = known[torch.argsort(reader.units[known], stable=True)]
+            by_unit = order.view(shape[axis], -1)
+            if not bool((reader.units[by_unit] == torch.arange(shape[axis])[:, None]).all()):
+                return False
+            held = columns[by_unit]
+            if not bool((held - held[:1]).abs().max() <= _WHOLE):
+                return False
+        return True
 
     def steered(self, user: Operator) -> bool:
         """Whether positions or masks that depend on the input steer an operator."""
@@ -164,18 +225,35 @@ class Tracker:
 
     def through(self, user: Operator, seen: dict[Value, Tensor]) -> Tensor | None:
         """The numbers of the units behind an operator; ``None`` where it mixes them."""
-        moved = user.compute({**seen, **self.beside(user, seen)})
+        beside = self.beside(user, seen)
+        if user.op in _POOLS and any(bool((seen[s] < 0).any()) for s in user.sources() if s in seen):
+            # the larger of a unit and a constant is neither
+            return None
+        moved = user.compute({**seen, **beside})
         if isinstance(moved, tuple | list):
             return moved  # type: ignore[return-value]
         if not isinstance(moved, Tensor) or moved.dim() < 2:
             return None
-        return moved if bool(((moved - moved.round()).abs() < 1e-9).all()) else None
+        if user.op in LINEAR:
+            # what it puts in of its own is no unit
+            silent = {source: torch.zeros_like(value) for source, value in seen.items() if isinstance(value, Tensor)}
+            if all(source in silent or source in beside for source in user.sources()):
+                own = user.compute({**silent, **beside})
+                moved = torch.where(own == 0, moved, -torch.ones_like(moved))
+        whole = moved.round()
+        return whole if bool(((moved - whole).abs() <= _WHOLE).all()) else None
 
 
 def steered(user: Operator, values: Mapping[Value, Any]) -> bool:
     """Whether positions or masks that depend on the input steer an operator."""
     given = ((source, values.get(source)) for source in user.sources() if not isinstance(source, Held))
     return any(isinstance(value, Tensor) and not value.is_floating_point() for _, value in given)
+
+
+def _widens(user: Operator) -> bool:
+    """Whether it is a pad that cuts nothing off: in words that hold for any number of units."""
+    mode = user.kwargs.get("mode", user.args[2] if user.op == "pad" and len(user.args) > 2 else "constant")
+    return user.op in _PADS and mode == "constant" and all(isinstance(n, int) and n >= 0 for n in user.args[1])
 
 
 def _transposed(term: Term) -> bool:
@@ -192,8 +270,10 @@ def _read(found: Readers, user: Affine, term: Term, numbers: Tensor, direct: boo
         return True
     axis = numbers.dim() - 1 if isinstance(term.map, Dense) else 1
     by_unit = numbers.movedim(axis, 0).reshape(numbers.shape[axis], -1)
-    whole = bool((by_unit == by_unit[:, :1]).all() and (by_unit == by_unit.round()).all())
+    # a unit, with zeros beside it where a picture was padded; or nothing but constants
+    number = torch.where((by_unit > 0).any(1), by_unit.amax(1), by_unit.amin(1))
+    whole = bool(((by_unit == number[:, None]) | (by_unit == 0)).all() and (number == number.round()).all())
     if not whole or (isinstance(term.map, Convolution) and term.map.groups != 1):
         return False
-    found.mixing.append(Reader(user, term, by_unit[:, 0].long() - 1, direct))
+    found.mixing.append(Reader(user, term, number.long() - 1, direct))
     return True

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.canonical.form import Affine, Form, Given, Held, Operator, Pointwise, Term, Value, scaling
-from backlight.engine.capture import Inputs, capture, light_copy, tensors_of
+from backlight.canonical.precision import double_copy
+from backlight.engine.capture import Inputs, capture, tensors_of
 from backlight.engine.dependencies import Dependencies
 from backlight.engine.graph import Graph, Node, Ref
 from backlight.engine.operators import find
@@ -22,6 +23,7 @@ from backlight.rules import Convolution, LinearMap
 __all__ = ["doubled", "lift", "torch_module", "without_bias"]
 
 _EXAMPLE_ROWS = 4
+_SPLITS = frozenset({"split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes", "chunk", "unsafe_chunk"})
 
 
 def lift(model: nn.Module, inputs: Inputs) -> Form:
@@ -39,8 +41,7 @@ def lift(model: nn.Module, inputs: Inputs) -> Form:
     UnsupportedModel
         Its operators depend on the data, or on the number of rows.
     """
-    # the copy's parameters are objects of its own: casting them leaves the user's
-    copy = light_copy(model).double()
+    copy = double_copy(model)
     inputs = doubled(inputs)
     graph = simplify(capture(copy, inputs))
     if graph.how != "exported":
@@ -168,7 +169,27 @@ class _Lifter:
             whole = source.shape is not None and len(source.shape) > 1 and len(node.shape) == 1
             if whole and node.shape[0] == torch.Size(source.shape or ()).numel():
                 op, target, args, kwargs = "flatten", torch.ops.aten.flatten.using_ints, (args[0], 1), {}
-        return Operator(node.name, op, target, args, kwargs)
+        cut = self._cut(node) if op == "getitem" else None
+        return cut if cut is not None else Operator(node.name, op, target, args, kwargs)
+
+    def _cut(self, node: Node) -> Operator | None:
+        """One part of a value that was split, as a slice of its own."""
+        ref, k = node.args
+        whole = self.graph.nodes[ref.index]
+        if whole.op not in _SPLITS or not whole.inputs or not isinstance(k, int):
+            return None
+        source = self.graph.nodes[whole.inputs[0]]
+        given = dict(zip(("self", "by", "dim"), whole.args, strict=False)) | whole.kwargs
+        by = given.get("by", given.get("split_size", given.get("split_sizes", given.get("chunks"))))
+        axis = given.get("dim", 0)
+        if source.shape is None or source.rows != 0 or axis % (len(source.shape) + 1) == 0:
+            return None
+        axis %= len(source.shape) + 1
+        size = source.shape[axis - 1]
+        if whole.op in ("chunk", "unsafe_chunk"):
+            by = -(-size // by)
+        start, end = (k * by, min((k + 1) * by, size)) if isinstance(by, int) else (sum(by[:k]), sum(by[: k + 1]))
+        return Operator(node.name, "slice", torch.ops.aten.slice.Tensor, (self.values[source.index], axis, start, end))
 
     def _filled(self, tree: Any) -> Any:
         if isinstance(tree, Ref):

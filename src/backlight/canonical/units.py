@@ -27,7 +27,10 @@ from backlight.canonical.consumers import Reader, Readers, Tracker
 from backlight.canonical.form import Affine, Form, Pointwise, Term, Value, lengthwise, scale_of
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
-__all__ = ["HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "opposite", "orient", "rectifiers"]
+__all__ = [
+    "HOMOGENEOUS", "Layer", "Note", "collapse", "layers", "normalise", "opposite", "orient",
+    "rectifiers", "unsearched",
+]  # fmt: skip
 
 # σ(d z) = d σ(z) for d > 0
 HOMOGENEOUS = frozenset({"relu", "leaky_relu", "abs"})
@@ -47,7 +50,9 @@ class Layer:
     ----------
     units : Pointwise
     before : Affine
-        Its source.
+        What it is a function of.
+    first : Pointwise
+        The function that stands on it: the same, where the activation is one function.
     axis : int
         Which axis of a row counts the units.
     readers : Readers
@@ -56,9 +61,11 @@ class Layer:
 
     units: Pointwise
     before: Affine
+    first: Pointwise
     axis: int
     readers: Readers
     tracker: Tracker
+    homogeneous: bool
 
     @property
     def count(self) -> int:
@@ -105,7 +112,7 @@ class Layer:
     def keep(self, mask: Tensor) -> None:
         """Leave units out: what they gave must have been seen to."""
         index = torch.nonzero(mask).flatten()
-        self.units.source = self.part(index, self.before.name)
+        self.first.source = self.part(index, self.before.name)
         for reader in self.readers.mixing:
             alive = (reader.units < 0) | mask[reader.units.clamp(min=0)]
             reader.term.map = pick_columns(reader.term.map, torch.nonzero(alive).flatten())
@@ -122,15 +129,34 @@ class Layer:
 def layers(form: Form, ops: frozenset[str] | None = None) -> list[Layer]:
     """The layers of units of a form, in running order."""
     tracker = Tracker(form)
+    users = form.users()
     found = []
     for value in tracker.order:
         if not isinstance(value, Pointwise) or (ops is not None and value.op not in ops):
             continue
-        before = value.source
-        if isinstance(before, Affine) and value.shape:
+        chain = [value]
+        while ops is None and isinstance(inner := chain[-1].source, Pointwise) and users[inner] == [chain[-1]]:
+            chain.append(inner)
+        goes_on = any(isinstance(user, Pointwise) for user in users[value]) and len(users[value]) == 1
+        before = chain[-1].source
+        if isinstance(before, Affine) and value.shape and not (ops is None and goes_on):
             axis = channel_axis(before)
-            found.append(Layer(value, before, axis, tracker.readers(value, axis), tracker))
+            readers = tracker.readers(value, axis)
+            readers.alike = not readers.closed or tracker.alike(value, axis, readers)
+            homogeneous = all(unit.op in HOMOGENEOUS for unit in chain)
+            found.append(Layer(value, before, chain[-1], axis, readers, tracker, homogeneous))
     return found
+
+
+def unsearched(form: Form) -> tuple[str, ...]:
+    """Units of which it cannot be told whether some cancel, and why: one sentence for each place."""
+    found = []
+    for layer in layers(form):
+        if not layer.free:
+            found.append(f"units of {layer.units.name!r} ({layer.units.op}): they share weights")
+        elif not layer.readers.mergeable:
+            found.append(f"units of {layer.units.name!r} ({layer.units.op}): {layer.readers.hindrance()}")
+    return tuple(found)
 
 
 # -- scale -------------------------------------------------------------------------------------------------------------
@@ -219,9 +245,9 @@ def _drop_constant(layer: Layer, known: Interval, note: Note) -> bool:
     where = lengthwise(constant, layer.units.shape, layer.axis)
     value = torch.where(where, known.high.clamp(min=0), torch.zeros_like(known.high))
     if bool(value.any()):
-        seen = layer.tracker.carried(layer.readers, layer.units, value)
+        seen, silent = (layer.tracker.carried(layer.readers, layer.units, v) for v in (value, torch.zeros_like(value)))
         for reader in layer.readers.mixing:
-            moved = reader.term.apply(seen[reader.term.source])
+            moved = reader.term.apply(seen[reader.term.source] - silent[reader.term.source])
             reader.value.bias = moved if reader.value.bias is None else reader.value.bias + moved
     note("dropped", layer.units.name, f"{int(constant.sum())} of {layer.count} units, constant or never on")
     layer.keep(~constant)
@@ -368,13 +394,13 @@ def collapse(form: Form, note: Note) -> bool:
     """One unit for each hyperplane, none without a column."""
     changed = False
     for layer in layers(form):
-        if not (layer.free and layer.readers.all_mix):
+        if not (layer.free and layer.readers.mergeable):
             continue
         done = _merge(layer, note)
         if done:
             form.refresh()
             return True
-        if _drop_unread(layer, note):
+        if layer.readers.resizable and _drop_unread(layer, note):
             form.refresh()
             return True
     return changed
@@ -383,9 +409,8 @@ def collapse(form: Form, note: Note) -> bool:
 def _groups(layer: Layer, opposite: bool) -> list[tuple[int, int, float]]:
     """Pairs (first, other, ratio) of units with other = ratio · first."""
     weights = torch.cat([layer.weights(), layer.biases()], 1)
-    homogeneous = layer.units.op in HOMOGENEOUS
     length = layer.weights().square().sum(1).sqrt()
-    scale = torch.where(length > 0, length, torch.ones_like(length)) if homogeneous else torch.ones_like(length)
+    scale = torch.where(length > 0, length, torch.ones_like(length)) if layer.homogeneous else torch.ones_like(length)
     rows_ = weights / scale[:, None]
     gram = rows_ @ rows_.t()
     size = rows_.square().sum(1)
@@ -406,32 +431,43 @@ def _groups(layer: Layer, opposite: bool) -> list[tuple[int, int, float]]:
 
 def _merge(layer: Layer, note: Note) -> bool:
     pairs = _groups(layer, opposite=False)
+    if not layer.readers.resizable:
+        # they stay in their places, with nothing that reads them: once is enough
+        size = _read_of(layer)
+        pairs = [(first, other, ratio) for first, other, ratio in pairs if size[first] and size[other]]
     if not pairs:
         return False
     matrix = torch.eye(layer.count, dtype=torch.float64)
     alive = torch.ones(layer.count, dtype=torch.bool)
     for first, other, ratio in pairs:
         matrix[other, first] = ratio
+        matrix[other, other] = 0.0
         alive[other] = False
     cancels = layer.transform(matrix)
     what = f"{len(pairs)} of {layer.count} units have the hyperplane of another"
     note("merged", layer.units.name, what, cancels=cancels)
-    layer.keep(alive)
+    if layer.readers.resizable:
+        layer.keep(alive)
     return True
 
 
 def _drop_unread(layer: Layer, note: Note) -> bool:
-    size = torch.zeros(layer.count, dtype=torch.float64)
-    for reader in layer.readers.mixing:
-        by_column = _columns(reader).flatten(1).abs().amax(1)
-        known = reader.units >= 0
-        size = size.scatter_reduce(0, reader.units[known], by_column[known], "amax")
-    unread = size == 0
+    unread = _read_of(layer) == 0
     if not bool(unread.any()) or bool(unread.all()):
         return False
     note("dropped", layer.units.name, f"{int(unread.sum())} of {layer.count} units that nothing reads")
     layer.keep(~unread)
     return True
+
+
+def _read_of(layer: Layer) -> Tensor:
+    """The largest weight that reads each unit."""
+    size = torch.zeros(layer.count, dtype=torch.float64)
+    for reader in layer.readers.mixing:
+        by_column = _columns(reader).flatten(1).abs().amax(1)
+        known = reader.units >= 0
+        size = size.scatter_reduce(0, reader.units[known], by_column[known], "amax")
+    return size
 
 
 def _columns(reader: Reader) -> Tensor:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["prototype"]
 
 _NETWORKS = (".pt2", ".safetensors", ".pth", ".ckpt")
-_FINE = ("exact", "global", "local", "stationary", "max_iter")
 
 
 @app.command()
@@ -362,7 +361,7 @@ def _show(found: Prototypes, title: str) -> None:
         table.add_column("moved most (from → to)")
     moved = found.moved(3) if small else [[] for _ in found.names]
     for t, name in enumerate(found.names):
-        status = Text(found.status[t], style="" if found.status[t] in _FINE else "red")
+        status = Text(found.outcome(t), style="" if found.fine(t) else "red")
         cells: list[Any] = [name, *([found.decided[t]] if any(found.decided) else []), f"{found.f[t]:.4g}",
                  f"{found.omega[t]:.4g}", status, str(found.certificate[t])]  # fmt: skip
         if small:
@@ -370,5 +369,5 @@ def _show(found: Prototypes, title: str) -> None:
         table.add_row(*cells)
     terminal.print(table)
     for t, name in enumerate(found.names):
-        if found.status[t] not in _FINE:
+        if not found.fine(t) and found.notes[t]:
             terminal.print(f"{name}: {found.notes[t][-1]}")

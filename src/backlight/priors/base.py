@@ -19,7 +19,7 @@ from torch import Tensor
 from backlight.errors import ArgumentError, DataError
 from backlight.tables import as_frame
 
-__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "rows_of"]
+__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "ordinary", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +67,10 @@ class Whitening:
     def scaled(self, strength: float) -> Whitening:
         """The same for strength · Ω."""
         return Whitening(self.mean, self.factor / math.sqrt(strength), self.constant * strength)
+
+
+# of weights and strengths: the squares of such numbers, and of their reciprocals, are numbers still
+_LEAST = 1e-100
 
 
 class Prior(ABC):
@@ -176,6 +180,21 @@ class Sum(Prior):
     def parameters(self) -> dict[str, Any]:
         """See `Prior.parameters`."""
         return {f"{i}.{k}": v for i, (_, p) in enumerate(self.parts) for k, v in p.parameters().items()}
+
+
+def ordinary(value: Any, what: str, why: str = "") -> float:
+    """A positive number whose square and reciprocal are numbers too.
+
+    Raises
+    ------
+    ArgumentError
+        Anything else, with ``why``.
+    """
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
+    if not (number and _LEAST <= value <= 1 / _LEAST):
+        said = f": {why}" if why else ""
+        raise ArgumentError(f"{what} is {value!r}, but must be a number from {_LEAST:g} to {1 / _LEAST:g}{said}")
+    return float(value)
 
 
 def axes_of(X: Any) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, axes_of, rows_of
+from backlight.priors.base import Prior, Whitening, array, axes_of, ordinary, rows_of
 
 __all__ = ["L2", "Gaussian", "Near", "covariance_factor"]
 
@@ -45,12 +45,7 @@ class L2(Prior):
     """
 
     def __init__(self, lam: float, center: Any = None, *, on_code: bool = True) -> None:
-        if not (isinstance(lam, int | float | np.number) and math.isfinite(lam) and lam > 0):
-            raise ArgumentError(
-                f"L2(lam={lam!r}): λ must be a number > 0. With λ = 0 nothing keeps x in place, and f − λ‖x‖² has no "
-                "maximum for any f that grows"
-            )
-        self.lam = float(lam)
+        self.lam = ordinary(lam, "L2(lam=…)", "with λ = 0 nothing keeps x in place")
         self.center = None if center is None else array(center, "center").flatten()
         self.on_code = on_code
         self.dimension = None if self.center is None else len(self.center)

@@ -6,44 +6,52 @@ They are of degree one: on a linear f they have the solution zero or none at all
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, array
+from backlight.priors.base import Prior, array, ordinary
 
 __all__ = ["L1", "TotalVariation"]
 
 
 class L1(Prior):
-    """λ‖x − center‖₁.
+    """λ Σ_i weight_i |x_i − center_i|.
 
     Parameters
     ----------
     lam : float > 0
     center : array, optional
         By default zero.
+    weights : array, optional
+        One number ≥ 0 a column, by default 1: one over the column's median absolute deviation, for instance, counts
+        columns in their own units.
     """
 
-    def __init__(self, lam: float, center: Any = None) -> None:
-        if not (math.isfinite(lam) and lam > 0):
-            raise ArgumentError(f"L1(lam={lam!r}): λ must be a number > 0")
-        self.lam = float(lam)
+    def __init__(self, lam: float, center: Any = None, *, weights: Any = None) -> None:
+        self.lam = ordinary(lam, "L1(lam=…)")
         self.center = None if center is None else array(center, "center").flatten()
-        self.dimension = None if self.center is None else len(self.center)
+        self.weights = None if weights is None else array(weights, "weights").flatten()
+        if self.weights is not None and bool((self.weights < 0).any()):
+            raise ArgumentError("L1(weights=…) holds a negative number: weights are numbers ≥ 0, one a column")
+        sizes = {len(given) for given in (self.center, self.weights) if given is not None}
+        if len(sizes) > 1:
+            raise ArgumentError(f"L1: center and weights have {' and '.join(map(str, sorted(sizes)))} numbers")
+        self.dimension = next(iter(sizes), None)
         self.name = f"L1({self.lam:g})"
 
     def energy(self, x: Tensor) -> Tensor:
-        """λ Σ_i |x_i − center_i|, (n,)."""
+        """λ Σ_i weight_i |x_i − center_i|, (n,)."""
         flat = x.flatten(1)
-        return self.lam * (flat if self.center is None else flat - self.center.to(flat)).abs().sum(1)
+        size = (flat if self.center is None else flat - self.center.to(flat)).abs()
+        return self.lam * (size if self.weights is None else size * self.weights.to(flat)).sum(1)
 
     def parameters(self) -> dict[str, Any]:
-        """λ and the centre."""
-        return {"lam": self.lam} | ({} if self.center is None else {"center": self.center.numpy()})
+        """λ, the centre and the weights."""
+        given = {"center": self.center, "weights": self.weights}
+        return {"lam": self.lam} | {name: value.numpy() for name, value in given.items() if value is not None}
 
 
 class TotalVariation(Prior):
@@ -61,9 +69,7 @@ class TotalVariation(Prior):
     """
 
     def __init__(self, w: float = 1.0, *, epsilon: float = 1e-3) -> None:
-        if not (math.isfinite(w) and w > 0):
-            raise ArgumentError(f"TotalVariation(w={w!r}): the weight must be a number > 0")
-        self.w, self.epsilon = float(w), float(epsilon)
+        self.w, self.epsilon = ordinary(w, "TotalVariation(w=…)"), ordinary(epsilon, "TotalVariation(epsilon=…)")
         self.name = f"TotalVariation({self.w:g})"
 
     def check(self, shape: tuple[int, ...]) -> None:

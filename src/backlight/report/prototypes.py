@@ -34,8 +34,8 @@ MEANING = {
     "interrupted": "the climb was interrupted",
     "unbounded": "there is no maximum",
     "infeasible": "nothing satisfies the constraints",
+    "not_found": "a search for what satisfies the constraints ended with nothing",
 }
-_FINE = ("exact", "global", "local", "stationary", "max_iter")
 
 
 def write_prototype_numbers(p: Prototypes, path: Path, *, force: bool = False) -> None:
@@ -46,7 +46,13 @@ def write_prototype_numbers(p: Prototypes, path: Path, *, force: bool = False) -
     if path.suffix not in (".csv", ".parquet"):
         raise FileError(f"cannot write {path.name!r}: the name must end in .csv, .parquet, .safetensors or .png")
     flat = p.x.reshape(len(p), -1).astype(float)
-    columns: dict[str, Any] = {"target": list(p.names), "status": list(p.status), "f": p.f, "omega": p.omega}
+    columns: dict[str, Any] = {
+        "target": list(p.names),
+        "status": list(p.status),
+        "flags": [" ".join(f) for f in p.flags],
+        "f": p.f,
+        "omega": p.omega,
+    }
     columns |= {"value": p.value, "certificate": [str(c) for c in p.certificate]}
     columns |= {name: flat[:, i] for i, name in enumerate(p.feature_names)}
     write_table(columns, path, force=force)
@@ -89,7 +95,7 @@ def write_prototype_report(
         "prototypes.html.j2", path, force=force, title=title, kind=str(p.provenance["model"]),
         prior=str(p.provenance["prior"]).replace("priors.", ""), strength=f"{p.strength:g}",
         space=str(p.provenance["space"]).replace("spaces.", ""), images=images, side=_side(p, shape),
-        fine=sum(s in _FINE for s in p.status), count=len(p), decides=any(p.decided),
+        fine=sum(p.fine(t) for t in range(len(p))), count=len(p), decides=any(p.decided),
         worst=max((c.value for c in p.certificate if np.isfinite(c.value)), default=0.0),
         exact=all(c.bound for c in p.certificate), smallest=np.isinf(p.strength),
         items=_items(p, shape, images, labels),
@@ -110,8 +116,9 @@ def _items(
     for t, name in enumerate(p.names):
         item: dict[str, Any] = {
             "name": name, "decided": p.decided[t], "f": f"{p.f[t]:.4g}", "omega": f"{p.omega[t]:.4g}",
-            "value": f"{p.value[t]:.4g}", "status": p.status[t], "meaning": MEANING[p.status[t]],
-            "fine": p.status[t] in _FINE, "certificate": str(p.certificate[t]), "notes": p.notes[t],
+            "value": f"{p.value[t]:.4g}", "status": p.outcome(t),
+            "meaning": "; ".join(MEANING[word] for word in (p.status[t], *p.flags[t])),
+            "fine": p.fine(t), "certificate": str(p.certificate[t]), "notes": p.notes[t],
             "columns": [], "left": 0, "image": "", "near": [], "found": bool(np.isfinite(p.x[t]).all()),
         }  # fmt: skip
         if item["found"]:

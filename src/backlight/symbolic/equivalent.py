@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from backlight.canonical.lift import torch_module
-from backlight.engine.capture import light_copy
+from backlight.canonical.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.symbolic.domains import domain_cut
 from backlight.symbolic.piecewise import Cut, Instruction, Program, added, pieces, program
@@ -246,7 +246,7 @@ def _joined(a: Program, b: Program) -> tuple[Program, tuple[int, int]]:
 def _search(first: nn.Module, second: nn.Module, start: Cut, network: Program, why: str, seed: int) -> NotProved:
     """The largest difference on random inputs of the domain, improved by steps along it."""
     generator = torch.Generator().manual_seed(seed)
-    nets = [_double(net) for net in (first, second)]
+    nets = [double_copy(torch_module(net)) for net in (first, second)]
     center = torch.tensor([float(v) for v in start.point], dtype=torch.float64)
     x = center + torch.randn(4096, network.dimension, generator=generator, dtype=torch.float64)
     rows: Sequence[Affine] = start.positive
@@ -261,7 +261,3 @@ def _search(first: nn.Module, second: nn.Module, start: Cut, network: Program, w
     difference = (outputs[0] - outputs[1]).abs().amax(1)
     best = int(difference.argmax())
     return NotProved(float(difference[best]), x[best].numpy().reshape(network.shape), why)
-
-
-def _double(net: nn.Module) -> nn.Module:
-    return light_copy(torch_module(net)).double()

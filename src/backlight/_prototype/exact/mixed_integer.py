@@ -6,125 +6,192 @@ A ReLU :math:`h = \max(0, z)` with :math:`l \le z \le u`, l < 0 < u, is exactly
 
 (Tjeng, Xiao, Tedrake, "Evaluating robustness of neural networks with mixed integer programming", 2019; for activation
 maximisation Fischetti and Jo, 2018). The bounds come from interval arithmetic and are then drawn tighter, unit by unit,
-by linear programs. Ω is none or a sum of absolute values. The solver's own bound is the certificate, taken to the value
-of the model at the point that is returned.
+by linear programs. Ω is none, a sum of absolute values, or quadratic: ½‖v‖² is put in by tangents until it is met. At
+most k columns change by one binary variable each. The solver's own bound is the certificate, taken to the value of the
+model at the point that is returned.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import Bounds, LinearConstraint, milp
-from scipy.sparse import coo_matrix
 
+from backlight._prototype.exact.program import Program, Squares, settled
+from backlight._prototype.exact.relu import Line, encoded, wide
 from backlight._prototype.formulas import Linear, MinLinear, Network
 from backlight._prototype.problem import Certificate, Found, Problem
-from backlight.canonical.bounds import Interval, bounds
-from backlight.canonical.form import Affine, Given, Held, Operator, Pointwise, Value
-from backlight.errors import Infeasible, Unbounded
+from backlight.errors import ArgumentError, Infeasible, NotFound, Unbounded
 from backlight.priors import L1
 
 __all__ = ["MOST_UNITS", "mixed_integer"]
 
 MOST_UNITS = 64
-_GAP = 1e-7
-_SECONDS = 300.0
-
-
-@dataclass
-class _Program:
-    """max c·v subject to rows, bounds and whole numbers; variables are added as they come."""
-
-    low: list[float] = field(default_factory=list)
-    high: list[float] = field(default_factory=list)
-    whole: list[int] = field(default_factory=list)
-    gain: dict[int, float] = field(default_factory=dict)
-    rows: list[tuple[np.ndarray, np.ndarray, float, float]] = field(default_factory=list)
-
-    def add(self, low: float, high: float, whole: bool = False) -> int:
-        self.low.append(low)
-        self.high.append(high)
-        self.whole.append(int(whole))
-        return len(self.low) - 1
-
-    def row(self, where: np.ndarray, weights: np.ndarray, low: float, high: float) -> None:
-        self.rows.append((np.asarray(where), np.asarray(weights, dtype=float), low, high))
-
-    def solve(self, relaxed: bool = False, seconds: float = _SECONDS) -> object:
-        n = len(self.low)
-        c = np.zeros(n)
-        for i, weight in self.gain.items():
-            c[i] -= weight
-        constraints = []
-        if self.rows:
-            index = np.repeat(np.arange(len(self.rows)), [len(w) for w, *_ in self.rows])
-            where = np.concatenate([w for w, *_ in self.rows])
-            weights = np.concatenate([v for _, v, *_ in self.rows])
-            matrix = coo_matrix((weights, (index, where)), shape=(len(self.rows), n)).tocsr()
-            constraints = [LinearConstraint(matrix, [r[2] for r in self.rows], [r[3] for r in self.rows])]
-        return milp(
-            c, integrality=np.zeros(n) if relaxed else np.array(self.whole), bounds=Bounds(self.low, self.high),
-            constraints=constraints, options={"mip_rel_gap": 0.0 if relaxed else _GAP * 1e-2, "time_limit": seconds},
-        )  # fmt: skip
 
 
 def mixed_integer(problem: Problem) -> Found | None:
     """See the module."""
-    formula, prior, region = problem.formula, problem.prior, problem.region
-    if problem.space.has_code or problem.smallest or not (prior is None or isinstance(prior, L1)):
+    if not _applies(problem):
         return None
-    if not isinstance(formula, Linear | MinLinear | Network):
-        return None
-    if isinstance(formula, Network) and (not region.boxed or formula.units > MOST_UNITS):
-        return None
-    if region.margin is not None and problem.rivals is None:
-        return None
-    program = _Program()
-    whole = {i for group in region.groups for i in group} | set(region.integers)
+    program = Program()
+    region = problem.region
+    whole = sorted({i for group in region.groups for i in group} | set(region.integers))
     x = np.array([program.add(region.low[i], region.high[i], i in whole) for i in range(problem.dimension)])
     for A, b in zip(region.A, region.b, strict=True):
         program.row(x, A, -math.inf, b)
     for E, e in zip(region.E, region.e, strict=True):
         program.row(x, E, e, e)
-    if region.margin is not None:
-        for w, b in problem.rivals or []:
-            program.row(x, w, -b, math.inf)
-    constant = _f(program, formula, x, problem)
-    if isinstance(prior, L1):
-        center = np.zeros(len(x)) if prior.center is None else prior.center.numpy()
-        for i, m in zip(x, center, strict=True):
-            t = program.add(0.0, math.inf)
-            program.row(np.array([t, i]), np.array([1.0, -1.0]), -m, math.inf)
-            program.row(np.array([t, i]), np.array([1.0, 1.0]), m, math.inf)
-            program.gain[t] = -problem.strength * prior.lam
-    result = program.solve()
+    constant = _objective(program, problem, x)
+    if region.sparse is not None:
+        _few(program, problem, x)
+    squares = _penalty(program, problem, x)
+    result = settled(program, squares)
     _raise_unless_solved(result, problem)
-    v = np.asarray(result.x)[x]  # type: ignore[attr-defined]
-    v = np.clip(v, region.low, region.high)
-    v[sorted(whole)] = np.round(v[sorted(whole)])
+    v = _inside(np.asarray(result.x)[x], problem, whole)
+    if any(program.whole):
+        # with the whole numbers held, a linear program: exact where the search is within its tolerance
+        polished = settled(program.fixed(np.asarray(result.x)), squares)
+        if polished.x is not None:
+            v = _inside(np.asarray(polished.x)[x], problem, whole)
+    if not bool(problem.satisfied(torch.as_tensor(v).reshape(1, *problem.shape))[0]):
+        return None
     dual = getattr(result, "mip_dual_bound", None)
-    top = -(float(result.fun) if dual is None else float(dual)) + constant  # type: ignore[attr-defined]
-    value = float(formula.value(v[None])[0])
-    if prior is not None:
-        value -= problem.strength * float(prior.energy(torch.as_tensor(v)[None])[0])
-    gap = max(0.0, top - value)
-    binaries = sum(program.whole)
+    top = -(float(result.fun) if dual is None else float(dual)) + constant
+    value = 0.0 if problem.formula is None or problem.smallest else float(problem.formula.value(v[None])[0])
+    value -= _omega(problem, v)
+    gap, binaries = max(0.0, top - value), sum(program.whole)
     kind = "MILP gap" if binaries else "linear program"
-    status = "global" if gap <= 1e-5 else "local"
-    if not binaries and gap <= 1e-7 * (1 + abs(value)):
-        status = "exact"
+    known = 1e-6 if problem.smallest else 1e-7 if not binaries and squares is None else 0.0
+    status = "exact" if gap <= known * (1 + abs(value)) else "global" if gap <= 1e-5 * (1 + abs(value)) else "local"
     nodes = getattr(result, "mip_node_count", None)
     notes = [f"{binaries} binary variables, {nodes or 0} nodes"] if binaries else []
     return Found(v, status, Certificate(kind, gap, True), v, notes=notes)
 
 
-def _raise_unless_solved(result: object, problem: Problem) -> None:
-    status = result.status  # type: ignore[attr-defined]
+def _applies(problem: Problem) -> bool:
+    formula, prior, region = problem.formula, problem.prior, problem.region
+    linear = prior is None or isinstance(prior, L1)
+    if problem.space.has_code or not (linear or problem.white is not None):
+        return False
+    decided = region.margin is None or problem.rivals is not None or problem.networks is not None
+    if not decided or (problem.networks is not None and not region.boxed):
+        return False
+    if not linear:
+        # what is left by the quadratic programs: whole numbers of networks, and few columns
+        return (problem.smallest or isinstance(formula, Linear)) and (
+            region.sparse is not None or (region.mixed and problem.networks is not None)
+        )
+    if problem.smallest:
+        return True
+    if isinstance(formula, Network) and (not region.boxed or formula.units > MOST_UNITS):
+        return False
+    return isinstance(formula, Linear | MinLinear | Network)
+
+
+def _objective(program: Program, problem: Problem, x: np.ndarray) -> float:
+    """F in the objective, and what the decision asks for; the constant of f."""
+    constant, line = 0.0, None
+    if problem.region.margin is not None:
+        for w, b in problem.rivals or []:
+            program.row(x, w, -b, math.inf)
+        if problem.networks:
+            line = encoded(program, problem.networks[0], x, problem)
+        for network in problem.networks or []:
+            assert line is not None
+            weights = network.coefficients @ wide(line.matrix, len(program.low))
+            least = problem.region.margin - float(network.coefficients @ line.constant)
+            where = np.flatnonzero(weights)
+            program.row(where, weights[where], least, math.inf)
+    if not problem.smallest and problem.formula is not None:
+        assert isinstance(problem.formula, Linear | MinLinear | Network)
+        constant = _f(program, problem.formula, x, problem, line)
+    return constant
+
+
+def _few(program: Program, problem: Problem, x: np.ndarray) -> None:
+    """At most so many columns differ from the centre: one binary variable a column, or a group of them."""
+    region, center = problem.region, _center(problem)
+    assert region.sparse is not None
+    together = {i: group[0] for group in region.groups for i in group}
+    flags: dict[int, int] = {}
+    for i, m in zip(x, center, strict=True):
+        low, high = region.low[i] - m, region.high[i] - m
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ArgumentError(
+                f"sparse() needs bounds on every column, and {problem.names[int(i)]!r} has none: give bounds='data'"
+            )
+        key = together.get(int(i), int(i))
+        if key not in flags:
+            flags[key] = program.add(0.0, 1.0, whole=True)
+        program.row(np.array([i, flags[key]]), np.array([1.0, -high]), -math.inf, m)
+        program.row(np.array([i, flags[key]]), np.array([1.0, -low]), m, math.inf)
+    places = np.array(list(flags.values()))
+    program.row(places, np.ones(len(places)), -math.inf, float(region.sparse))
+
+
+def _center(problem: Problem) -> np.ndarray:
+    if problem.white is not None:
+        return problem.white.mean.numpy()
+    given = problem.prior.center if isinstance(problem.prior, L1) else None
+    if problem.region.sparse is not None and given is None:
+        raise ArgumentError(
+            "sparse() counts from the prior's centre: give priors.L1(1.0, center=row) or priors.Near(row)"
+        )
+    return np.zeros(problem.dimension) if given is None else given.numpy()
+
+
+def _penalty(program: Program, problem: Problem, x: np.ndarray) -> Squares | None:
+    """Strength · Ω in the objective."""
+    prior = problem.prior
+    strength = 1.0 if problem.smallest else problem.strength
+    if isinstance(prior, L1):
+        weights = np.ones(len(x)) if prior.weights is None else prior.weights.numpy()
+        for i, m, weight in zip(x, _center(problem), weights, strict=True):
+            t = program.add(0.0, math.inf)
+            program.row(np.array([t, i]), np.array([1.0, -1.0]), -m, math.inf)
+            program.row(np.array([t, i]), np.array([1.0, 1.0]), m, math.inf)
+            program.gain[t] = -strength * prior.lam * float(weight)
+        return None
+    if prior is None or problem.white is None:
+        return None
+    mean, L = problem.white.mean.numpy(), problem.white.matrix()
+    places, tops = [], []
+    for _ in range(L.shape[1]):
+        places.append(program.add(-math.inf, math.inf))
+        tops.append(program.add(0.0, math.inf))
+        program.gain[tops[-1]] = -1.0
+    for i, m, row in zip(x, mean, L, strict=True):
+        used = np.flatnonzero(row)
+        program.row(np.append(np.array(places)[used], i), np.append(row[used], -1.0), -m, -m)
+    squares = Squares(np.array(places), np.array(tops))
+    for point in (-10.0, -3.0, -1.0, -0.3, 0.3, 1.0, 3.0, 10.0):
+        squares.cut(program, np.full(len(places), point))
+    return squares
+
+
+def _inside(v: np.ndarray, problem: Problem, whole: list[int]) -> np.ndarray:
+    found: np.ndarray = np.clip(v, problem.region.low, problem.region.high)
+    found[whole] = np.round(found[whole])
+    return found
+
+
+def _omega(problem: Problem, v: np.ndarray) -> float:
+    """Strength · Ω; of a quadratic prior without its constant."""
+    strength = 1.0 if problem.smallest else problem.strength
+    if isinstance(problem.prior, L1):
+        return strength * float(problem.prior.energy(torch.as_tensor(v)[None])[0])
+    if problem.prior is None or problem.white is None:
+        return 0.0
+    return 0.5 * float(problem.white.encode(torch.as_tensor(v)[None]).square().sum())
+
+
+def _raise_unless_solved(result: Any, problem: Problem) -> None:
+    status = result.status
     if status == 2:
-        raise Infeasible("no input satisfies the bounds and constraints")
+        what = f" with the decision {problem.objective.name!r}" if problem.region.margin is not None else ""
+        raise Infeasible(f"no input satisfies the bounds and constraints{what}")
     if status in (3, 4) and not problem.region.boxed:
         # HiGHS may say "unbounded or infeasible"
         if isinstance(problem.prior, L1) and isinstance(problem.formula, Linear):
@@ -138,11 +205,13 @@ def _raise_unless_solved(result: object, problem: Problem) -> None:
             f"f grows without end and nothing holds it (prior {problem.prior!r}): give a prior that grows faster, such "
             "as priors.Gaussian.fit(X), or bounds"
         )
-    if result.x is None:  # type: ignore[attr-defined]
-        raise Infeasible(f"the solver found no point: {result.message}")  # type: ignore[attr-defined]
+    if result.x is None:
+        raise NotFound(f"the solver found no point in time: {result.message}")
 
 
-def _f(program: _Program, formula: Linear | MinLinear | Network, x: np.ndarray, problem: Problem) -> float:
+def _f(
+    program: Program, formula: Linear | MinLinear | Network, x: np.ndarray, problem: Problem, line: Line | None
+) -> float:
     """Put f into the objective; its constant."""
     if isinstance(formula, Linear):
         for i, w in zip(x, formula.w, strict=True):
@@ -154,133 +223,8 @@ def _f(program: _Program, formula: Linear | MinLinear | Network, x: np.ndarray, 
             program.row(np.append(x, t), np.append(w, -1.0), -b, math.inf)
         program.gain[t] = 1.0
         return 0.0
-    return _network(program, formula, x, problem)
-
-
-@dataclass
-class _Line:
-    """Values as affine functions of variables: matrix (units, variables so far), constants."""
-
-    matrix: np.ndarray
-    constant: np.ndarray
-
-
-def _network(program: _Program, formula: Network, x: np.ndarray, problem: Problem) -> float:
-    form = formula.form
-    n = int(np.prod(formula.shape))
-    D = np.eye(n, len(x)) if formula.D is None else formula.D
-    e0 = np.zeros(n) if formula.e0 is None else formula.e0
-    low, high = problem.region.low, problem.region.high
-    up, down = np.clip(D, 0, None), np.clip(D, None, 0)
-    shape = (1, *formula.shape)
-    name = next(iter(form.inputs))
-    domain = {
-        name: Interval(
-            torch.as_tensor(up @ low + down @ high + e0).reshape(shape),
-            torch.as_tensor(up @ high + down @ low + e0).reshape(shape),
-        )
-    }
-    limits = bounds(form, domain)
-    examples = form.run({name: form.example[name][:1]})
-    lines: dict[Value, _Line] = {form.inputs[name]: _Line(D, e0)}
-    for value in form.order():
-        if value in lines or isinstance(value, Held | Given) or not isinstance(examples[value], torch.Tensor):
-            continue
-        if isinstance(value, Affine):
-            lines[value] = _combined(value, lines, len(program.low))
-        elif isinstance(value, Operator):
-            lines[value] = _moved(value, lines, examples, len(program.low))
-        elif isinstance(value, Pointwise):
-            limit = limits[value.source]
-            slope = 0.0
-            if value.op == "leaky_relu":
-                slope = float(value.args[0]) if value.args else 0.01
-            lines[value] = _relu(program, lines[value.source], limit, slope)
-    out = lines[form.output]
-    matrix = _wide(out.matrix, len(program.low))
-    for i, weight in enumerate(formula.coefficients @ matrix):
+    out = encoded(program, formula, x, problem) if line is None else line
+    for i, weight in enumerate(formula.coefficients @ wide(out.matrix, len(program.low))):
         if weight:
             program.gain[i] = float(weight)
     return float(formula.coefficients @ out.constant)
-
-
-def _wide(matrix: np.ndarray, width: int) -> np.ndarray:
-    return np.pad(matrix, ((0, 0), (0, width - matrix.shape[1])))
-
-
-def _combined(value: Affine, lines: dict[Value, _Line], width: int) -> _Line:
-    units = int(np.prod(value.shape))
-    matrix, constant = np.zeros((units, width)), np.zeros(units)
-    for term in value.terms:
-        source = lines[term.source]
-        shape = (-1, *term.source.shape)
-        columns = torch.as_tensor(np.concatenate([source.matrix.T, source.constant[None]])).reshape(shape)
-        image = term.apply(columns).reshape(len(columns), -1).numpy()
-        matrix += _wide(image[:-1].T, width)
-        constant += image[-1]
-    if value.bias is not None:
-        constant = constant + value.bias.expand(1, *value.shape).reshape(-1).numpy()
-    return _Line(matrix, constant)
-
-
-def _moved(value: Operator, lines: dict[Value, _Line], examples: dict[Value, object], width: int) -> _Line:
-    """An operator that moves numbers: it moves columns of coefficients alike."""
-    carried = [s for s in value.sources() if s in lines]
-    assert carried
-    columns = []
-    for k in range(-1, width):
-        given = dict(examples)
-        for source in carried:
-            line = lines[source]
-            wide = _wide(line.matrix, width)
-            one = line.constant if k < 0 else wide[:, k]
-            given[source] = torch.as_tensor(one).reshape(1, *source.shape)
-        columns.append(value.compute(given).reshape(-1).numpy())
-    return _Line(np.stack(columns[1:], 1), columns[0])
-
-
-def _relu(program: _Program, line: _Line, limit: Interval, slope: float) -> _Line:
-    low, high = limit.low.reshape(-1).numpy(), limit.high.reshape(-1).numpy()
-    units = len(low)
-    picked: list[tuple[int, int]] = []
-    for u in range(units):
-        if low[u] < 0 < high[u]:
-            low[u], high[u] = _tightened(program, line, u, float(low[u]), float(high[u]))
-        if low[u] < 0 < high[u]:
-            h = program.add(0.0, float(high[u]))
-            q = program.add(0.0, 1.0, whole=True)
-            where = np.flatnonzero(line.matrix[u])
-            w, b = line.matrix[u, where], float(line.constant[u])
-            program.row(np.append(where, h), np.append(-w, 1.0), b, math.inf)
-            program.row(np.array([h, q]), np.array([1.0, -high[u]]), -math.inf, 0.0)
-            program.row(np.append(where, [h, q]), np.append(-w, [1.0, -low[u]]), -math.inf, b - low[u])
-            picked.append((u, h))
-    matrix = np.zeros((units, len(program.low)))
-    constant = np.zeros(units)
-    on = low >= 0
-    wide = _wide(line.matrix, len(program.low))
-    matrix[on], constant[on] = wide[on], line.constant[on]
-    for u, h in picked:
-        matrix[u, h] = 1.0
-    if slope:
-        # leaky: slope · z + (1 − slope) · relu(z)
-        matrix = slope * wide + (1 - slope) * matrix
-        constant = slope * line.constant + (1 - slope) * constant
-    return _Line(matrix, constant)
-
-
-def _tightened(program: _Program, line: _Line, u: int, low: float, high: float) -> tuple[float, float]:
-    """The range of a pre-activation in the linear relaxation of what stands before it."""
-    where = np.flatnonzero(line.matrix[u])
-    kept = program.gain
-    sides = []
-    for sign in (1.0, -1.0):
-        program.gain = {int(i): sign * float(line.matrix[u, i]) for i in where}
-        result = program.solve(relaxed=True)
-        value = None if result.fun is None or result.status != 0 else -float(result.fun)  # type: ignore[attr-defined]
-        sides.append(None if value is None else sign * value + float(line.constant[u]))
-    program.gain = kept
-    slack = 1e-7 * (1 + abs(low) + abs(high))
-    top = high if sides[0] is None else min(high, sides[0] + slack)
-    bottom = low if sides[1] is None else max(low, sides[1] - slack)
-    return bottom, top

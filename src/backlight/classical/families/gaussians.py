@@ -27,7 +27,7 @@ from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize
 from backlight.classical.score_units import NATS, SQUARED
 from backlight.classical.targets import Outputs
-from backlight.errors import UnsupportedOption
+from backlight.errors import UnsupportedModel, UnsupportedOption
 
 __all__ = ["bayesian_mixture", "covariance", "mixture", "pca", "qda"]
 
@@ -197,10 +197,18 @@ def pca(estimator: Any) -> ModelSpec:
         z = _as_array(z)
         return np.asarray(((z - model.inverse_transform(model.transform(z))) ** 2).sum(1))
 
+    def unexplained(inputs: Inputs) -> Layer:
+        if len(V) == d:
+            raise UnsupportedModel(
+                f"this {type(estimator).__name__} keeps all {d} components, so that its reconstruction error is zero "
+                "but for rounding: fit it with fewer, or give score='t2'"
+            )
+        return form(residual)(inputs)
+
     residual = np.eye(d) - V.T @ V
     residual = residual @ residual  # itself, but for the rounding of V
     scores = {
-        "outlierness": plain("outlierness", form(residual), error, unit=SQUARED),
+        "outlierness": plain("outlierness", unexplained, error, unit=SQUARED),
         "t2": plain("t2", form((V.T / variance) @ V), scaled),
     }
     P = np.asarray(estimator.get_precision())
