@@ -237,7 +237,8 @@ def test_what_a_search_does_not_find_is_not_called_impossible():
         lambda: constraints.sparse(0),
         lambda: constraints.onehot(0, 0),
         lambda: constraints.fix(0, value=float("nan")),
-        lambda: constraints.compiled(None, [constraints.le("a", "a")], ["a"], None, None),
+        lambda: constraints.le("a", "a"),
+        lambda: constraints.compiled(None, [constraints.linear({"a": 1.0, 0: -1.0}, high=0.0)], ["a"], None, None),
     ],
 )
 def test_what_says_nothing_is_refused(make):

@@ -59,12 +59,18 @@ def linear(weights: Mapping[Column, float], low: float = -math.inf, high: float 
 
 def le(a: Column, b: Column | float) -> Constraint:
     """Column a ≤ column b, or ≤ a number given as a float."""
-    return linear({a: 1.0}, high=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, high=0.0)
+    return linear({a: 1.0}, high=b) if isinstance(b, float) else linear(_difference(a, b), high=0.0)
 
 
 def ge(a: Column, b: Column | float) -> Constraint:
     """Column a ≥ column b, or ≥ a number given as a float."""
-    return linear({a: 1.0}, low=b) if isinstance(b, float) else linear({a: 1.0, b: -1.0}, low=0.0)
+    return linear({a: 1.0}, low=b) if isinstance(b, float) else linear(_difference(a, b), low=0.0)
+
+
+def _difference(a: Column, b: Column) -> dict[Column, float]:
+    if a == b:
+        raise ArgumentError(f"column {a!r} is compared with itself, which says nothing")
+    return {a: 1.0, b: -1.0}
 
 
 def sparse(k: int) -> Constraint:

@@ -129,6 +129,19 @@ class _Program:
         given = torch.as_tensor(rows).reshape(len(rows), *problem.shape)
         return np.asarray(good & problem.satisfied(given).numpy())
 
+    def rules(self, region: Region) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Bounds and linear rules in coordinates, Gv ≥ h and Ev = e."""
+        p = replace(self.problem, region=replace(region, margin=None), rivals=None)
+        G, h = inequalities(p, region.low, region.high)
+        same = region.low == region.high
+        E = np.concatenate([region.E, np.eye(len(region.low))[same]])
+        e = np.concatenate([region.e, region.low[same]])
+        return G @ self.B, h - G @ self.base, E @ self.B, e - E @ self.base
+
+    def possible(self, start: np.ndarray) -> bool:
+        """Whether bounds and linear rules leave anything: decided by a linear program."""
+        return nearest(start, *self.rules(self.problem.region)) is not None
+
     def cost(self, v: np.ndarray) -> tuple[float, np.ndarray]:
         value, g = evaluate(self.batch.value, torch.as_tensor(v)[None])
         return (-float(value), -g[0].numpy()) if np.isfinite(float(value)) else (1e12, np.zeros_like(v))
@@ -151,12 +164,7 @@ class _Program:
         Each step is the exact quadratic program with f and the decision linearised and the prior as it is, in which
         whitened coordinates have curvature one; a line search on J less the violated leads damps it.
         """
-        p = replace(self.problem, region=replace(region, margin=None), rivals=None)
-        G, h = inequalities(p, region.low, region.high)
-        same = region.low == region.high
-        E = np.concatenate([region.E, np.eye(len(region.low))[same]])
-        e = np.concatenate([region.e, region.low[same]])
-        GB, hB, EB, eB = G @ self.B, h - G @ self.base, E @ self.B, e - E @ self.base
+        GB, hB, EB, eB = self.rules(region)
         near = nearest(start, GB, hB, EB, eB)
         if near is None:
             return None
@@ -243,6 +251,8 @@ def _one(batch: Batch, starts: list[np.ndarray]) -> Found:
     # what is known to satisfy everything is better than nothing
     ends += [(-program.cost(v)[0], v) for v in known]
     if not ends:
+        if not program.possible(starts[0]):
+            raise Infeasible(f"no input satisfies the bounds and linear rules of target {problem.objective.name!r}")
         raise NotFound(
             f"no input was found that satisfies the bounds and constraints of target {problem.objective.name!r}, from "
             f"{len(starts)} starts; there may be one"

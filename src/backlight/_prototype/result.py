@@ -419,9 +419,9 @@ def _judged(
     problem: Problem, result: Found, decided: int, omega: float, far: tuple[float, str] | None
 ) -> tuple[tuple[str, ...], list[str]]:
     """Flags and sentences: what the model and the prior say of the result."""
-    flags, said = [], []
-    if result.status not in (*SOLVED, "interrupted", "dead_start"):
+    if result.status not in SOLVED:
         return (), []
+    flags, said = [], []
     subject, wanted = problem.subject, problem.objective.wanted
     if subject.classifies and wanted is not None and decided >= 0 and decided != wanted:
         flags.append("wrong_class")

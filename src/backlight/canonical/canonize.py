@@ -19,6 +19,7 @@ from backlight.canonical.kinks import kinks
 from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
 from backlight.canonical.moves import moves
+from backlight.canonical.precision import double_copy
 from backlight.engine.capture import Inputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import Box
@@ -27,6 +28,8 @@ from backlight.tables import frame_like
 __all__ = ["Canonical", "Step", "canonical_form", "canonical_of", "canonize", "example_inputs", "intervals"]
 
 _ROUNDS = 400
+# numbers in a row that are tried where no layer tells
+_MOST_TOLD = 64
 # of the largest output; more than this is no rounding
 _LARGEST_CHANGE = 1e-8
 
@@ -235,7 +238,42 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
             return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             break
+    else:
+        count = _told(model)
+        if count is not None:
+            ones = torch.ones(count)
+            return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
     raise ArgumentError("the shape of the inputs is not known: give a few rows as X")
+
+
+def _told(model: nn.Module) -> int | None:
+    """How many numbers a row has that a network without layers reads: those that it runs with, and no more.
+
+    ``None`` where it runs with any number of them and reads them all.
+    """
+    copy = double_copy(model)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.rand(4, _MOST_TOLD + 1, generator=generator, dtype=torch.float64) - 0.5
+
+    def run(x: Tensor) -> Tensor | None:
+        try:
+            with torch.no_grad():
+                out = copy(x)
+        # the user's own code, given inputs that it may not be made for: whatever it raises says that it is not
+        except Exception:
+            return None
+        return out if isinstance(out, Tensor) and out.numel() else None
+
+    for count in range(1, _MOST_TOLD + 1):
+        if run(rows[:, :count]) is None:
+            continue
+        wider = rows[:, : count + 1].clone()
+        before = run(wider)
+        wider[:, count] += 1.0
+        after = run(wider)
+        reads = before is not None and after is not None and not torch.equal(before, after)
+        return None if reads else count
+    return None
 
 
 def _recorded_shape(model: nn.Module) -> tuple[int, ...] | None:

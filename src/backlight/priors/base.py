@@ -193,7 +193,7 @@ def ordinary(value: Any, what: str, why: str = "") -> float:
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool | np.bool_)
     if not (number and _LEAST <= value <= 1 / _LEAST):
         said = f": {why}" if why else ""
-        raise ArgumentError(f"{what} is {value!r}, but must be a number from {_LEAST:g} to {1 / _LEAST:g}{said}")
+        raise ArgumentError(f"{what}={value!r} must be a number from {_LEAST:g} to {1 / _LEAST:g}{said}")
     return float(value)
 
 

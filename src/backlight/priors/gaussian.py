@@ -45,7 +45,7 @@ class L2(Prior):
     """
 
     def __init__(self, lam: float, center: Any = None, *, on_code: bool = True) -> None:
-        self.lam = ordinary(lam, "L2(lam=…)", "with λ = 0 nothing keeps x in place")
+        self.lam = ordinary(lam, "lam", "with λ = 0 nothing keeps x in place")
         self.center = None if center is None else array(center, "center").flatten()
         self.on_code = on_code
         self.dimension = None if self.center is None else len(self.center)

@@ -31,7 +31,7 @@ class L1(Prior):
     """
 
     def __init__(self, lam: float, center: Any = None, *, weights: Any = None) -> None:
-        self.lam = ordinary(lam, "L1(lam=…)")
+        self.lam = ordinary(lam, "lam")
         self.center = None if center is None else array(center, "center").flatten()
         self.weights = None if weights is None else array(weights, "weights").flatten()
         if self.weights is not None and bool((self.weights < 0).any()):
@@ -69,7 +69,7 @@ class TotalVariation(Prior):
     """
 
     def __init__(self, w: float = 1.0, *, epsilon: float = 1e-3) -> None:
-        self.w, self.epsilon = ordinary(w, "TotalVariation(w=…)"), ordinary(epsilon, "TotalVariation(epsilon=…)")
+        self.w, self.epsilon = ordinary(w, "w"), ordinary(epsilon, "epsilon")
         self.name = f"TotalVariation({self.w:g})"
 
     def check(self, shape: tuple[int, ...]) -> None:
