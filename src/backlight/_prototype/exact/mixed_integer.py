@@ -63,7 +63,8 @@ def mixed_integer(problem: Problem) -> Found | None:
     value -= _omega(problem, v)
     gap, binaries = max(0.0, top - value), sum(program.whole)
     kind = "MILP gap" if binaries else "linear program"
-    known = 1e-6 if problem.smallest else 1e-7 if not binaries and squares is None else 0.0
+    # of a network the largest value is known within the gap, however small
+    known = 1e-6 if problem.smallest else 1e-7 if not binaries and squares is None else -1.0
     status = "exact" if gap <= known * (1 + abs(value)) else "global" if gap <= 1e-5 * (1 + abs(value)) else "local"
     nodes = getattr(result, "mip_node_count", None)
     notes = [f"{binaries} binary variables, {nodes or 0} nodes"] if binaries else []
