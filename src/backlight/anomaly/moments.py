@@ -3,7 +3,7 @@
 Hour, weekday and day of year are taken where they vary, changes of all numbers with ``--time``. Rows are put in the
 order of time, within each series where an identifier column has several rows each. What is taken from a column is
 decided once, on the reference rows, and then the same for every table: a weekday needs two weeks of rows, a day of the
-year a whole year.
+year a whole year, a gap rows of which most have a moment of their own.
 """
 
 from __future__ import annotations
@@ -129,14 +129,15 @@ def _features(column: Column, before: np.ndarray) -> list[tuple[str, tuple[str, 
     found: list[tuple[str, tuple[str, float]]] = []
     if span >= 2 and len(np.unique(known % _DAY // 3600)) > 1:
         found.append(("hour", ("", 1.0)))
-    if span >= 14 and len(np.unique(known // _DAY % 7)) > 1:
+    days = np.unique(known // _DAY)
+    if len(days) >= 14 and len(np.unique(days % 7)) > 1:
         found.append(("weekday", ("", 1.0)))
-    if span >= 365:
+    if span >= 365 and len(days) >= 14:
         found.append(("day of year", ("", 1.0)))
     gaps = (seconds - seconds[before])[before >= 0]
     gaps = gaps[~np.isnan(gaps)]
-    if len(np.unique(gaps)) > 2:
-        typical = float(np.median(gaps[gaps > 0]))
+    typical = float(np.median(gaps)) if len(gaps) else 0.0
+    if typical > 0 and len(np.unique(gaps)) > 2:
         found.append(("gap", next((unit for unit in _UNITS if typical >= unit[1]), _UNITS[-1])))
     return found
 

@@ -202,9 +202,9 @@ def removal_verdict(study: Study) -> Verdict | None:
     if won:
         said.append(f"Replacing the named cells lowers the score faster than {_or(won)}.")
     if open_:
-        said.append(f"It cannot be told apart from {_or(open_)} on these {check.rows} rows.")
+        said.append(f"Their order cannot be told apart from {_or(open_)} on these {check.rows} rows.")
     if lost:
-        said.append(f"It is slower than {_or(lost)}: do not rely on the order of these reasons.")
+        said.append(f"Their order is slower than {_or(lost)}: do not rely on it.")
     short = "no" if lost else "in part" if open_ else "yes"
     return Verdict(not lost and not open_, short, " ".join(said))
 

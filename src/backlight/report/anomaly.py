@@ -260,7 +260,12 @@ def _checks(study: Study) -> dict[str, Any] | None:
         }
         for check in study.checks
     ]
-    return {"sentences": check_sentences(study.checks), "lines": lines}
+    return {
+        "sentences": check_sentences(study.checks),
+        "lines": lines,
+        "mean": float(np.mean([check.reasons.mean for check in study.checks])),
+        "mean_z": float(np.mean([check.z_score.mean for check in study.checks])),
+    }
 
 
 def _removal(study: Study) -> dict[str, Any] | None:
