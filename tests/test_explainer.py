@@ -143,7 +143,7 @@ def test_an_output_is_chosen_with_its_ledger(X, y):
         np.testing.assert_allclose(one.ledger.leaving[-1], one.values.sum(1), rtol=1e-9, atol=1e-12)
 
 
-def test_strict_raises_the_same_error_for_models():
+def test_strict_raises_the_same_error_for_every_kind(X):
     zero = nn.Linear(3, 1, bias=False).double()
     with torch.no_grad():
         zero.weight.copy_(torch.tensor([[1.0, -1.0, 0.0]]))

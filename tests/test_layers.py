@@ -775,3 +775,21 @@ def test_a_rule_of_another_layer_is_refused_with_those_it_has(model, rules, know
     X, y = table(rng)
     with pytest.raises(backlight.errors.ArgumentError, match=known):
         backlight.explain(model.fit(X, y), X, rules=rules)
+
+
+@pytest.mark.parametrize("k", [2, 3, 7])
+def test_what_one_cluster_a_row_is_asked_is_worked_out_alone(k, rng):
+    """The short way for one target a row gives what all pairs of centres give, also on centres and for sums."""
+    X, _ = table(rng)
+    model = cluster.KMeans(k, n_init=1, random_state=0).fit(X)
+    Q = np.r_[X, model.cluster_centers_]
+    short, long = backlight.neuralize(model), backlight.neuralize(model)
+    long.layer.flat = False
+
+    assert short.layer.flat
+    for target in (None, k - 1, "all", rng.integers(0, k, len(Q)), rng.normal(size=k)):
+        a, b = backlight.explain(short, Q, target), backlight.explain(long, Q, target)
+        for field in ("values", "output", "base_values"):
+            assert near(np.asarray(getattr(a, field)), np.asarray(getattr(b, field)))
+        assert near(a.ledger.entering, b.ledger.entering)
+        assert a.ledger.layers == b.ledger.layers

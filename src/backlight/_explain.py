@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from backlight.attribution import Method
-from backlight.attribution.requested import read_targets
+from backlight.attribution.requested import Targets, read_targets
 from backlight.classical.frontend.pipeline import ColumnsUnknown
+from backlight.errors import ArgumentError, FileError
 from backlight.explanation import Explanation
 from backlight.models import Model, Query, explained, open_model
 from backlight.models.explained import Progress
+from backlight.models.files import from_bytes, read, to_bytes, write
+from backlight.models.network import NetworkModel
 from backlight.references import Reference
 from backlight.tables import as_frame
 
@@ -88,6 +92,76 @@ class Explainer:
         return explained(
             model, X, self._targets, query, batch_size=batch_size, feature_names=self._names, progress=progress
         )
+
+    @property
+    def plan(self) -> str:
+        """What will run, as lines of text."""
+        model, query = self._opened_already()
+        return model.plan(query)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the model's layers."""
+        return self._opened_already()[0].layers
+
+    def __repr__(self) -> str:
+        if self._ready is None:
+            return f"Explainer of {type(self._given).__name__}, which counts no columns: the first table will say"
+        return f"Explainer of {self.plan}"
+
+    def _opened_already(self) -> tuple[Model, Query]:
+        if self._ready is None:
+            raise ArgumentError("this model counts no columns: explain a table first, or give feature_names=")
+        return self._ready
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write one file that holds no code and no pickle; see `load`.
+
+        The network of a classical model is kept whole, without the model that it was made of: neither scikit-learn nor
+        the estimator is needed to explain by it, and its explanations are the same to the last bit.
+
+        Raises
+        ------
+        UnsupportedModel
+            For what cannot be kept without code: a torch module, a function of yours, a step that only scikit-learn
+            can compute.
+        ExistingFileError
+        """
+        write(self._as_bytes(), Path(path), force=force)
+
+    def _as_bytes(self) -> bytes:
+        model, query = self._opened_already()
+        return to_bytes({"model": model.kept(query), "query": query, "targets": self._targets, "names": self._names})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explainer:
+        """Read what `save` wrote. No code is run from the file.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        found: Explainer = read(Path(path), cls._again)
+        return found
+
+    @classmethod
+    def _again(cls, kept: dict[str, Any]) -> Explainer:
+        explainer = cls.__new__(cls)
+        query, targets = kept["query"], kept["targets"]
+        if not isinstance(query, Query) or not isinstance(targets, Targets):
+            raise FileError("the file does not hold an explainer")
+        explainer._targets, explainer._names = targets, kept["names"]
+        explainer._asked, explainer._given, explainer._score = query, None, None
+        explainer._ready = (NetworkModel.again(kept["model"]), query)
+        return explainer
+
+    def __getstate__(self) -> dict[str, Any]:
+        # what came from a file travels as one
+        return {"file": self._as_bytes()} if self._given is None else dict(vars(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        kept = state.get("file")
+        vars(self).update(state if kept is None else vars(self._again(from_bytes(kept))))
 
 
 def explain(

@@ -16,10 +16,10 @@ from backlight.attribution.requested import Targets, read_targets
 from backlight.classical import trust
 from backlight.classical.frontend.columns import Features, FrontEnd
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
-from backlight.classical.layers.base import Line
+from backlight.classical.layers.base import Account, Line
 from backlight.classical.score_units import PLAIN, ScoreUnit
 from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
@@ -158,6 +158,29 @@ class NeuralizedModel(nn.Module):
         self.to(dtype)
         self._written = self._writes()
 
+    @classmethod
+    def assembled(
+        cls,
+        front: FrontEnd,
+        layer: Layer,
+        score: Score,
+        *,
+        kind: str,
+        threshold: float | None,
+        takes_missing: bool,
+        dtype: torch.dtype,
+    ) -> NeuralizedModel:
+        """A network from its parts, without the model that it was made of."""
+        network = cls.__new__(cls)
+        nn.Module.__init__(network)
+        network.front, network.layer, network.score = front, layer, score
+        network.kind, network.threshold, network.dtype = kind, threshold, dtype
+        network._takes_missing = takes_missing
+        network._estimator = network._whole = network.columns = None
+        network._transform = _no_original
+        network._doubted, network._written = [], 0
+        return network
+
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The table's columns."""
@@ -222,6 +245,8 @@ class NeuralizedModel(nn.Module):
             )
         e = self.front.elements(coded)
         z = self.front.pullback.embed(e)
+        if bool(torch.isfinite(z.detach().square().sum())):
+            return EncodedRows(coded, e, z)
         nothing = torch.isnan(z.detach())
         far = ~torch.isfinite(torch.where(nothing & self._takes_missing, 0.0, z.detach()).square().sum(1))
         if bool(far.any()):
@@ -343,9 +368,8 @@ class NeuralizedModel(nn.Module):
     def _relevance(self, x: EncodedRows, ask: Query, targets: Targets, start: int) -> Attribution:
         if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
             ask = replace(ask, own=self.layer.self_index(x))
-        got = self.layer.run(x, ask)
-        bad = ~torch.isfinite(got.output).all(1)
-        if bool(bad.any()):
+        got = self.layer.run_alone(x, ask)
+        if not bool(torch.isfinite(got.output.sum())) and bool((bad := ~torch.isfinite(got.output).all(1)).any()):
             row = start + int(torch.nonzero(bad)[0])
             raise DataError(
                 f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot "
@@ -356,15 +380,15 @@ class NeuralizedModel(nn.Module):
         ledgers: list[list[Line]] = []
         for one in targets.items:
             c = outputs.coefficients(one, got.output)
-            score, carried = (c * got.output).sum(1), (c * got.carried).sum(1)
-            if got.account is None:
-                R = got.back(c)
-                ledgers.append(self._lines(ask.rule, got, c, score, R))
-            else:
-                R, lines = got.account(c)
-                ledgers.append(lines)
-            found.append((R, score, score - carried))
-        annotations = self._annotations(x, got, targets)
+            score = (c * got.output).sum(1)
+            account = Account.of(got, c) if got.account is None else got.account(c)
+            lines = account.lines
+            if lines is None:
+                lines = self._lines(ask.rule, score, account)
+            ledgers.append(lines)
+            found.append((account.relevance, score, score - account.carried))
+            others = (c * got.others).sum(1)
+        annotations = self._annotations(x, got, targets, others)
         values, output, base = (
             _array(torch.stack(part, -1) if targets.several else part[0]) for part in zip(*found, strict=True)
         )
@@ -378,20 +402,20 @@ class NeuralizedModel(nn.Module):
             facts=got.facts,
         )
 
-    def _lines(self, rule: Any, got: ForwardPass, c: Tensor, score: Tensor, R: Tensor) -> list[Line]:
+    def _lines(self, rule: Any, score: Tensor, account: Account) -> list[Line]:
         """What each layer hands on, as lines of a ledger."""
-        names = (f"score: {self.score.name}", *got.flow)
+        names = (f"score: {self.score.name}", *account.flow)
         rules = (self.score.name, repr(rule), *["shares"] * len(names))
-        flow = [score, *((c * part).sum(1) for part in got.flow.values()), R.sum(1)]
+        flow = [score, *account.flow.values(), account.relevance.sum(1)]
         return [(name, rules[k], flow[k], flow[k + 1], None) for k, name in enumerate(names)]
 
-    def _annotations(self, x: EncodedRows, got: ForwardPass, targets: Targets) -> dict[str, Tensor]:
+    def _annotations(self, x: EncodedRows, got: ForwardPass, targets: Targets, others: Tensor) -> dict[str, Tensor]:
         outputs, first = self.score.outputs, targets.items[0]
         never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
         always = {} if outputs.names else {"self_anchor": never, "no_distance": never}
         annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
         if not targets.several:
-            annotations["score_without_self"] = (outputs.coefficients(first, got.output) * got.others).sum(1)
+            annotations["score_without_self"] = others
             if outputs.names and first.direction is None:
                 annotations["target"] = outputs.index(first, got.output)
         discarded = self.front.discarded(x.e)
@@ -436,6 +460,10 @@ class NeuralizedModel(nn.Module):
             for start in range(0, len(rows), step)
         ]
         return _array(torch.cat(parts).squeeze(1))
+
+
+def _no_original(*_rows: Any) -> Any:
+    raise UnsupportedModel("this network was read from a file, which does not hold the model that it was made of")
 
 
 def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from backlight.attribution.requested import Requested, Targets
 from backlight.errors import ArgumentError, listed
 
-__all__ = ["Outputs"]
+__all__ = ["CHOICES", "Outputs"]
 
 
 def _argmax(outputs: Tensor) -> Tensor:
@@ -22,6 +22,10 @@ def _argmax(outputs: Tensor) -> Tensor:
 
 def _positive(f: Tensor) -> Tensor:
     return (f[:, 0] > 0).long()
+
+
+# ways to choose, by the name that a file has for them
+CHOICES: dict[str, Callable[[Tensor], Tensor]] = {"largest": _argmax, "positive": _positive}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

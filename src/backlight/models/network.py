@@ -6,12 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from backlight.attribution.requested import Targets
 from backlight.classical import NeuralizedModel
 from backlight.classical.frontend.columns import FrontEnd
-from backlight.classical.layers.base import Propagation
+from backlight.classical.layers.base import Layer, Propagation
+from backlight.classical.layers.expansion import Levelled
+from backlight.classical.network import Score
+from backlight.classical.score_units import ScoreUnit
 from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError
+from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution
 from backlight.models.protocol import Query, refuse_output
 from backlight.tables import Frame, as_frame, in_batches
@@ -63,7 +68,7 @@ def dressed(found: Attribution, batch: Table, front: FrontEnd, score: str, outpu
         found,
         names=names,
         target=told,
-        data=batch.frame.matrix(),
+        data=batch.frame.matrix() if batch.frame.whole is None else batch.frame.whole,
         feature_names=batch.frame.names if batch.own_names else front.names,
         labels=batch.frame.labels,
         kind=batch.frame.kind,
@@ -117,3 +122,49 @@ class NetworkModel:
     def facts(self) -> dict[str, Any]:
         """See `Model.facts`."""
         return {}
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Model.layers`."""
+        named = self.network.layer.named_modules()
+        return tuple(f"{name or 'score'} ({type(layer).__name__})" for name, layer in named if isinstance(layer, Layer))
+
+    def plan(self, query: Query) -> str:
+        """See `Model.plan`."""
+        network = self.network
+        steps = [type(step).__name__ for step in network.front.elements]
+        lines = [f"{network.kind}: score {network.score.name!r} by {query.rules!r}"]
+        lines += [f"  columns → {' → '.join(steps)}"] if steps else []
+        return "\n".join([*lines, *(f"  {layer}" for layer in self.layers)])
+
+    def kept(self, query: Query) -> dict[str, Any]:
+        """See `Model.kept`."""
+        network, score = self.network, self.network.score
+        if isinstance(query.reference, float):
+            for layer in network.modules():
+                if isinstance(layer, Levelled):
+                    layer.at(query.reference, torch.zeros(0, dtype=network.dtype))
+        return {
+            "front": network.front, "layer": network.layer, "score": score.name, "outputs": score.outputs,
+            "unit": score.unit, "kind": network.kind, "threshold": network.threshold,
+            "takes_missing": network._takes_missing, "dtype": network.dtype,
+        }  # fmt: skip
+
+    @classmethod
+    def again(cls, kept: dict[str, Any]) -> NetworkModel:
+        """The model of what `kept` gave."""
+        names = ("front", "layer", "score", "outputs", "unit", "kind", "threshold", "takes_missing", "dtype")
+        front, layer, name, outputs, unit, kind, threshold, takes_missing, dtype = (kept[key] for key in names)
+        fits = isinstance(front, FrontEnd) and isinstance(layer, Layer) and isinstance(outputs, Outputs)
+        if not fits or not isinstance(unit, ScoreUnit) or not isinstance(dtype, torch.dtype):
+            raise FileError("the file does not hold a network")
+        score = Score(str(name), _gone, _gone, outputs, unit)
+        return cls(
+            NeuralizedModel.assembled(
+                front, layer, score, kind=str(kind), threshold=threshold, takes_missing=bool(takes_missing), dtype=dtype
+            )
+        )
+
+
+def _gone(*_parts: Any) -> Any:
+    raise UnsupportedModel("this network was read from a file, which does not hold the model that it was made of")

@@ -77,3 +77,19 @@ class Model(Protocol):
 
     def facts(self) -> dict[str, Any]:
         """For the provenance: what the model is."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of its layers."""
+
+    def plan(self, query: Query) -> str:
+        """What will run, by a prepared query, as lines of text."""
+
+    def kept(self, query: Query) -> dict[str, Any]:
+        """All that a file must hold of it, to explain by a prepared query.
+
+        Raises
+        ------
+        UnsupportedModel
+            When it cannot be held without code.
+        """

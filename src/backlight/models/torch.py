@@ -17,7 +17,7 @@ from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import ReferenceMethod, named_method
 from backlight.attribution.requested import Targets
 from backlight.canonical.lift import torch_module
-from backlight.errors import ArgumentError
+from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.models.protocol import Query
 
@@ -75,6 +75,23 @@ class TorchModel:
         """See `Model.facts`."""
         return {}
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """See `Model.layers`."""
+        return tuple(name for name, module in self.module.named_modules() if name and not list(module.children()))
+
+    def plan(self, query: Query) -> str:
+        """See `Model.plan`."""
+        rules = query.rules if query.method == "lrp" else query.method
+        return f"{self.kind} by {rules!r}: backlight.plan(module, X, rules) shows what will run for inputs like X"
+
+    def kept(self, query: Query) -> dict[str, Any]:
+        """See `Model.kept`."""
+        raise UnsupportedModel(
+            "a torch module is code, which a saved explainer does not hold: save it with torch.export.save, or send "
+            "the explainer by pickle"
+        )
+
 
 def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: dict[str, Any]) -> Attribution:
     several = found.seeds.several
@@ -88,7 +105,7 @@ def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: d
     if not names:
         raise ArgumentError("no input of the network received relevance: its output does not depend on them")
     values = [array(found.values[name]) for name in names]
-    data = [found.inputs[name].cpu() for name in names]
+    data = [found.inputs[name].detach().cpu().clone() for name in names]  # the user's tensors may change later
     shown = [(x.float() if x.dtype is torch.bfloat16 else x).numpy() for x in data]
     columns = batch.columns
     if len(names) > 1:

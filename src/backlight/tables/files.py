@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from backlight.errors import ColumnsError, ExistingFileError, FileError, MissingFileError, listed, require
+from backlight.errors import (
+    BacklightError,
+    ColumnsError,
+    ExistingFileError,
+    FileError,
+    MissingFileError,
+    listed,
+    require,
+)
 from backlight.tables.frame import Frame
 from backlight.tables.readers.source import STANDARD_INPUT, located
 
@@ -166,6 +174,8 @@ def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
             raise ExistingFileError(f"{path} exists already: choose another name, or replace it (force)")
         yield temporary
         temporary.replace(path)
+    except BacklightError:
+        raise
     except OSError as error:
         raise FileError(f"{path} cannot be written: {' '.join(str(error).split())[:160]}") from error
     finally:

@@ -41,6 +41,8 @@ class Frame:
         The data frame itself, where it came as one.
     notes : tuple of str
         What was decided while a file was read, in sentences.
+    whole : array of shape (n, d), optional
+        The columns side by side, where they are views of one array of numbers; read only.
     """
 
     names: tuple[str, ...]
@@ -51,6 +53,7 @@ class Frame:
     empty_rows: int = 0
     source: Any = None
     notes: tuple[str, ...] = ()
+    whole: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else self.empty_rows
@@ -69,7 +72,8 @@ class Frame:
         columns = tuple(column[rows] for column in self.columns)
         labels = None if self.labels is None else self.labels[rows]
         count = len(np.empty(self.empty_rows, dtype=np.int8)[rows]) if not columns else 0
-        return Frame(self.names, columns, self.kind, self.named, labels, count, None, self.notes)
+        whole = None if self.whole is None else self.whole[rows]
+        return Frame(self.names, columns, self.kind, self.named, labels, count, None, self.notes, whole)
 
     def matrix(self) -> np.ndarray:
         """All columns side by side, (n, d): float64 if every column is numeric, otherwise object."""
@@ -148,16 +152,17 @@ def _from_array(array: np.ndarray, kind: str, names: Sequence[str] | None) -> Fr
     if names is not None and len(names) != d:
         raise ColumnsError(f"{len(names)} feature names for {d} columns: give one name a column")
     labels = tuple(names) if names is not None else tuple(f"x{j}" for j in range(d))
+    whole = None
     if array.dtype.kind in "fiub":
-        wide = np.asfortranarray(array, dtype=np.float64)
-        columns = tuple(wide[:, j] for j in range(d))
+        whole = np.array(array, dtype=np.float64, order="C")  # the user's array may change while a result is kept
+        columns = tuple(whole.T)
     elif array.dtype.kind in "Mm":
         columns = tuple(array[:, j] for j in range(d))
     elif array.dtype.kind in "OUS":
         columns = tuple(_plain(array[:, j].tolist()) for j in range(d))
     else:
         raise DataError(f"cannot read numbers of type {array.dtype}: convert them to float64")
-    return Frame(labels, columns, kind, names is not None, None, len(array))
+    return Frame(labels, columns, kind, names is not None, None, len(array), whole=whole)
 
 
 def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from backlight.classical.families.gaussians import LOG_2PI, generative
 from backlight.classical.families.linear import against_the_rest
+from backlight.classical.functions import BernoulliTerms, CategoricalTerms, GaussianTerms, WeightedTerms
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Weighted
 from backlight.classical.layers.linear import Additive, Quadratics, tensor
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
-from backlight.errors import DataError, UnsupportedOption
+from backlight.errors import UnsupportedOption
 
 __all__ = ["bernoulli", "categorical", "gaussian", "multinomial"]
 
@@ -40,10 +41,7 @@ def gaussian(estimator: Any) -> ModelSpec:
 
     def units(inputs: Inputs) -> Layer:
         if inputs.pullback.into is None:
-            return Additive(
-                lambda z: 0.5 * (z[:, None, :] - mean.to(z)).square() / var.to(z) + width.to(z),
-                len(mean), inputs.pullback,
-            )  # fmt: skip
+            return Additive(GaussianTerms(mean, var, width), len(mean), inputs.pullback)
         forms = Quadratics(mean, var.rsqrt(), inputs.pullback)
         # behind a projection the variances belong to no column
         return Weighted([forms], torch.ones(1, dtype=torch.float64), width.sum(1))
@@ -69,40 +67,21 @@ def bernoulli(estimator: Any) -> ModelSpec:
     log_p = tensor(estimator.feature_log_prob_)
     log_not = torch.log1p(-log_p.exp())
     constants = -np.asarray(estimator.class_log_prior_)
-    cut = estimator.binarize
-
-    def terms(z: Tensor) -> Tensor:
-        x = z if cut is None else (z > cut).to(z.dtype)
-        return -(x[:, None, :] * log_p.to(z) + (1 - x[:, None, :]) * log_not.to(z))
-
-    return _additive(estimator, terms, constants, "Bernoulli")
+    cut = None if estimator.binarize is None else float(estimator.binarize)
+    return _additive(estimator, BernoulliTerms(log_p, log_not, cut), constants, "Bernoulli")
 
 
 @neuralize.register("sklearn.naive_bayes.CategoricalNB")
 def categorical(estimator: Any) -> ModelSpec:
     """Neuralize `CategoricalNB`: one table of log-probabilities a feature."""
-    tables = [tensor(table) for table in estimator.feature_log_prob_]
+    tables = tuple(tensor(table) for table in estimator.feature_log_prob_)
     constants = -np.asarray(estimator.class_log_prior_)
-
-    def terms(z: Tensor) -> Tensor:
-        codes = z.round().long()
-        most = torch.tensor([table.shape[1] for table in tables])
-        bad = torch.nonzero((codes < 0) | (codes >= most))
-        if len(bad):
-            row, i = bad[0].tolist()
-            raise DataError(
-                f"row {row} has category {codes[row, i].item()} in feature {i}, of which CategoricalNB knows 0 to "
-                f"{most[i].item() - 1}: fit it with min_categories"
-            )
-        return -torch.stack([table.to(z).T[codes[:, i]] for i, table in enumerate(tables)], 2)
-
-    return _additive(estimator, terms, constants, "categorical")
+    return _additive(estimator, CategoricalTerms(tables), constants, "categorical")
 
 
 def _weighted(estimator: Any) -> Callable[[Tensor], Tensor]:
     """Terms −x_i w_ci of a model that is linear in x."""
-    weights = tensor(estimator.feature_log_prob_)
-    return lambda z: -z[:, None, :] * weights.to(z)
+    return WeightedTerms(tensor(estimator.feature_log_prob_))
 
 
 def _additive(estimator: Any, terms: Callable[[Tensor], Tensor], constants: np.ndarray, name: str) -> ModelSpec:

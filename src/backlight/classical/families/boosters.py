@@ -11,6 +11,7 @@ import torch
 from backlight.classical.families.linear import against_the_rest, odds_scores
 from backlight.classical.families.scores import column, plain
 from backlight.classical.families.trees import layer_of
+from backlight.classical.functions import minus_one, negated
 from backlight.classical.layers import Layer
 from backlight.classical.layers.pools import Link, LogOdds
 from backlight.classical.layers.tree_table import TreeTable
@@ -68,7 +69,7 @@ def booster_spec(
             inner = layer(inputs)
             if len(names) == 2:
                 return inner
-            negative = Link(inner, lambda y: -y, lambda y: -torch.ones_like(y))
+            negative = Link(inner, negated, minus_one)
             return LogOdds(negative, torch.zeros(len(names), dtype=torch.float64))
 
         def reference(model: Any, z: Any) -> np.ndarray:

@@ -22,6 +22,7 @@ import torch
 from backlight.classical.families.linear import against_the_rest
 from backlight.classical.families.scores import Reference, plain
 from backlight.classical.families.svm import dense
+from backlight.classical.functions import Scaled
 from backlight.classical.layers import Layer, SoftMinDistance
 from backlight.classical.layers.composition import Stack
 from backlight.classical.layers.contrasts import Contrasts, Nearest
@@ -178,7 +179,7 @@ def _soft(estimator: Any, centers: np.ndarray) -> dict[str, Score]:
     stiffness = len(estimator.labels_) * centers.shape[1] / (2 * float(estimator.inertia_))
 
     def soft(inputs: Inputs) -> Layer:
-        units = Radial(tensor(centers), inputs.pullback, lambda d: stiffness * d)
+        units = Radial(tensor(centers), inputs.pullback, Scaled(stiffness))
         return LogOdds(units, torch.zeros(k, dtype=torch.float64))
 
     def reference(model: Any, z: Any) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from backlight.classical.families.scores import column, plain, sigmoid_slope
+from backlight.classical.families.scores import column, plain
 from backlight.classical.frontend.pipeline import carry, unwrap
+from backlight.classical.functions import Platt, PlattSlope, sigmoid_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Variance, Weighted
 from backlight.classical.layers.linear import tensor
@@ -294,6 +295,6 @@ def _platt(make: Make, slopes: list[tuple[float, float]], pick: bool) -> Make:
         if pick:
             inner = Unit(inner, 1)
         a, b = tensor([s for s, _ in slopes]), tensor([t for _, t in slopes])
-        return Link(inner, lambda f: -(a.to(f) * f + b.to(f)), lambda f: (-a.to(f)).expand_as(f))
+        return Link(inner, Platt(a, b), PlattSlope(a))
 
     return build

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from backlight.classical.families.kernels import Kernel, of_pairwise, pool
 from backlight.classical.families.linear import affine, log_odds
 from backlight.classical.families.scores import plain
 from backlight.classical.families.svm import dense, products, svm_anchors, svm_kernel, svm_products
 from backlight.classical.frontend.pipeline import Collapsed
+from backlight.classical.functions import PairVotes
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Stack
 from backlight.classical.layers.expansion import Levelled, SignedExpansion
@@ -125,22 +125,10 @@ def svc(estimator: Any) -> ModelSpec:
         other.decision_function_shape = "ovo"
         return np.asarray(other.decision_function(z))
 
-    def elect(units: torch.Tensor) -> torch.Tensor:
-        """The class with most won pairs, as libsvm counts them: the first of several, or with break_ties the surest."""
-        votes = units.new_zeros((len(units), len(classes)))
-        for column, (i, j) in enumerate(ends):
-            first = units[:, column] > 0
-            votes[:, i] += first
-            votes[:, j] += ~first
-        if ties:
-            sure = units @ torch.as_tensor(sums).to(units).T
-            votes = votes + sure / (3 * (sure.abs() + 1))
-        return votes.argmax(1)
-
     scores = {
         "pair_sum": plain(
             "pair_sum", pairs, lambda model, z: ovo(model, z) @ sums.T,
-            Outputs(tuple(str(c) for c in classes), sums, elect),
+            Outputs(tuple(str(c) for c in classes), sums, PairVotes(tuple(ends), len(classes), sums if ties else None)),
         ),
         "pairs": plain("pairs", pairs, ovo, Outputs.each(names)),
     }  # fmt: skip

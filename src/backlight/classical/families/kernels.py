@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.classical.functions import Compact, Rational, Scaled, matern_3_2, matern_5_2, root
 from backlight.classical.layers import Layer, Pullback, SoftMinDistance
 from backlight.classical.layers.base import Wrapper
 from backlight.classical.layers.linear import tensor
@@ -101,18 +102,18 @@ class RadialKernel:
 
 def gaussian(gamma: float) -> Kernel:
     """exp(−γ‖x − y‖²)."""
-    return Kernel("RBF", lambda d: gamma * d, gamma=gamma)
+    return Kernel("RBF", Scaled(gamma), gamma=gamma)
 
 
 def laplacian(gamma: float) -> Kernel:
     """exp(−γ‖x − y‖₁)."""
-    return Kernel("Laplacian", lambda d: gamma * d, "cityblock", concave=True)
+    return Kernel("Laplacian", Scaled(gamma), "cityblock", concave=True)
 
 
 def rational_quadratic(alpha: float, length: float) -> Kernel:
     """(1 + d/(2αl²))^{−α}."""
     scale = 2 * alpha * length * length
-    return Kernel("rational quadratic", lambda d: alpha * torch.log1p(d / scale), concave=True)
+    return Kernel("rational quadratic", Rational(alpha, scale), concave=True)
 
 
 def kernel_of(estimator: Any, kernel: Any, gamma: float | None) -> Kernel:
@@ -177,19 +178,7 @@ def at_length(kernel: Kernel, length: float) -> Kernel:
     """The kernel of the distance counted in lengths."""
     square = length * length
     gamma = None if kernel.gamma is None else kernel.gamma / square
-    return replace(kernel, profile=lambda d: kernel.profile(d / square), gamma=gamma)
-
-
-def _matern_3_2(d: Tensor) -> Tensor:
-    """ψ = s − log(1 + s), s = √(3d): of k = (1 + s) e^{−s}."""
-    s = _root(3 * d)
-    return (s - torch.log1p(s)).clamp_min(0)
-
-
-def _matern_5_2(d: Tensor) -> Tensor:
-    """ψ = s − log(1 + s + s²/3), s = √(5d): of k = (1 + s + s²/3) e^{−s}."""
-    s = _root(5 * d)
-    return (s - torch.log1p(s + s.square() / 3)).clamp_min(0)
+    return replace(kernel, profile=Scaled(1.0, kernel.profile, square), gamma=gamma)
 
 
 def of_pairwise(estimator: Any, kernel: Any, gamma: float | None, n_features: int) -> Kernel:
@@ -199,32 +188,17 @@ def of_pairwise(estimator: Any, kernel: Any, gamma: float | None, n_features: in
     return kernel_of(estimator, kernel, 1 / n_features if gamma is None else float(gamma))
 
 
-def _root(d: Tensor) -> Tensor:
-    """√d without an infinite slope at zero."""
-    if not d.requires_grad:
-        return d.sqrt()
-    return torch.where(d > 0, torch.where(d > 0, d, 1.0).sqrt(), 0.0)
-
-
 # The half-integer members of the family (Rasmussen and Williams 2006, eq. 4.17). With s = √(2ν d) the slopes of ψ in d
 # are ν/s for 1/2, 3/(2(1 + s)) and (5/6)(1 + s)/(1 + s + s²/3): all falling, so that ψ is concave.
-_MATERN = {0.5: ("Matérn 1/2", _root), 1.5: ("Matérn 3/2", _matern_3_2), 2.5: ("Matérn 5/2", _matern_5_2)}
+_MATERN = {0.5: ("Matérn 1/2", root), 1.5: ("Matérn 3/2", matern_3_2), 2.5: ("Matérn 5/2", matern_5_2)}
 
 
 def density_kernel(name: str, h: float) -> Kernel | None:
     """The kernels of `KernelDensity` that have a shape, scaled to k(0) = 1."""
-    edge = math.inf
-    inside: dict[str, Callable[[Tensor], Tensor]] = {
-        "exponential": lambda d: _root(d) / h,
-        "epanechnikov": lambda d: torch.where(d < h * h, -torch.log1p(-(d / (h * h)).clamp_max(1)), edge),
-        "linear": lambda d: torch.where(d < h * h, -torch.log1p(-(_root(d) / h).clamp_max(1)), edge),
-        "cosine": lambda d: torch.where(
-            d < h * h, -torch.log(torch.cos(0.5 * math.pi * (_root(d) / h).clamp_max(1))), edge
-        ),
-    }
     if name == "gaussian":
         return gaussian(1 / (2 * h * h))
-    return Kernel(name, inside[name], concave=name == "exponential") if name in inside else None
+    known = name in ("exponential", "epanechnikov", "linear", "cosine")
+    return Kernel(name, Compact(name, h), concave=name == "exponential") if known else None
 
 
 def pool(

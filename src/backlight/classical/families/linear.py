@@ -14,6 +14,7 @@ import torch
 
 from backlight.classical.families.scores import Reference, plain, predicted, probability
 from backlight.classical.families.svm import dense
+from backlight.classical.functions import minus_one, negated
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Signed
 from backlight.classical.layers.linear import Affine, tensor
@@ -138,7 +139,7 @@ def log_odds(make: Callable[[Inputs], Layer], n_classes: int, outputs: Outputs) 
         inner = make(inputs)
         if n_classes == 2:
             return inner
-        negative = Link(inner, lambda y: -y, lambda y: -torch.ones_like(y))
+        negative = Link(inner, negated, minus_one)
         return LogOdds(negative, torch.zeros(n_classes, dtype=torch.float64))
 
     return odds_scores(layer, outputs, decision_log_odds)

@@ -23,6 +23,7 @@ import torch
 
 from backlight.classical.families.scores import minus, plain
 from backlight.classical.families.svm import dense
+from backlight.classical.functions import GateMean
 from backlight.classical.layers import Layer
 from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.neighbors import ClassOrderStatistics, NearestRows, OrderStatistics
@@ -116,7 +117,7 @@ def local_outlier_factor(estimator: Any) -> ModelSpec:
         # 1e-10 is what the library adds to the mean reach, lest it divide by zero
         return OrderStatistics(
             nearest, tensor(np.full(k, 1 / k)), inputs.pullback, floor=reach, extra=1e-10,
-            gate=lambda near: density[near].mean(1).to(inputs.dtype),
+            gate=GateMean(density, inputs.dtype),
         )  # fmt: skip
 
     def factor(model: Any, z: Any) -> np.ndarray:

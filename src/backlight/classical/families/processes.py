@@ -28,6 +28,7 @@ from backlight.classical.families.expansions import expansion, levelled
 from backlight.classical.families.kernels import Kernel, at_length, of_process
 from backlight.classical.families.scores import plain
 from backlight.classical.families.svm import dense
+from backlight.classical.functions import Scaled, Together
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Member, Weighted
 from backlight.classical.layers.energies import Polynomial
@@ -159,7 +160,7 @@ def _product(a: Term, b: Term, kernel: Any, model: str) -> Term:
         raise _no(kernel, model)
     first, second = a.kernel, at_length(b.kernel, float(ratios[0]))
     # a sum of concave functions is one
-    both = Kernel(f"{first.name} · {second.name}", lambda d: first.profile(d) + second.profile(d), concave=True)
+    both = Kernel(f"{first.name} · {second.name}", Together(first.profile, second.profile), concave=True)
     return Term(factor, both, a.lengths)
 
 
@@ -174,7 +175,7 @@ def _power(term: Term, exponent: float, kernel: Any, model: str) -> Term:
     inner = term.kernel
     if inner.gamma is not None:
         return Term(factor, inner, term.lengths / np.sqrt(exponent))
-    raised = Kernel(f"{inner.name}^{exponent:g}", lambda d: exponent * inner.profile(d), concave=True)
+    raised = Kernel(f"{inner.name}^{exponent:g}", Scaled(float(exponent), inner.profile), concave=True)
     return Term(factor, raised, term.lengths)
 
 

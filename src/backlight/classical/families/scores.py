@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from backlight.classical.functions import Rest, Shifted, minus_one, sigmoid_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.pools import Budget, Link
 from backlight.classical.network import Inputs, Score
@@ -41,14 +41,14 @@ def predicted(model: Any, z: Any) -> np.ndarray:
 
 def shifted(name: str, make: Make, constant: float, reference: Reference, unit: ScoreUnit = PLAIN) -> Score:
     """The layer's output and a constant, which is base."""
-    return Score(name, lambda inputs: Link(make(inputs), lambda o: o + constant, torch.ones_like), reference, unit=unit)
+    return Score(name, lambda inputs: Link(make(inputs), Shifted(constant), torch.ones_like), reference, unit=unit)
 
 
 def minus(name: str, make: Make, constant: float, reference: Reference, total: float | None = None) -> Score:
     """A constant less the output, read as what a row leaves of the usual."""
     return Score(
         name,
-        lambda inputs: Budget(make(inputs), lambda o: constant - o, lambda o: -torch.ones_like(o), total),
+        lambda inputs: Budget(make(inputs), Rest(constant), minus_one, total),
         reference,
     )
 
@@ -59,9 +59,3 @@ def probability(name: str, make: Make, reference: Reference, outputs: Outputs) -
     Of two classes the second one's log-odds are the unit, and the first one's probability is one minus it.
     """
     return Score(name, lambda inputs: Link(make(inputs), torch.sigmoid, sigmoid_slope), reference, outputs)
-
-
-def sigmoid_slope(l: Tensor) -> Tensor:  # noqa: E741 - log-odds
-    """(σ(l) − ½)/l = tanh(l/2)/(2l), ¼ at zero."""
-    flat = l.abs() < 1e-8
-    return torch.where(flat, 0.25, torch.tanh(l / 2) / torch.where(flat, 1.0, 2 * l))

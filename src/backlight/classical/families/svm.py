@@ -18,16 +18,17 @@ negative for every row, and every ranking of causes reversed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backlight.classical.families.kernels import Kernel, of_pairwise, pool
 from backlight.classical.families.kernels import kernel_of as radial
 from backlight.classical.families.perceptrons import perceptron_layers
 from backlight.classical.families.scores import minus, plain
+from backlight.classical.functions import Exponential, LogMean, svdd_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.energies import Polynomial
@@ -138,14 +139,17 @@ def one_class_svm(estimator: Any) -> ModelSpec:
     def falling(name: str, offset: float, reference: Any) -> Score:
         return Score(
             name,
-            lambda inputs: Budget(
-                make(inputs), lambda o: total * torch.exp(-o) - offset, lambda o: -_log_mean(o, theta, rho), theta
-            ),
+            lambda inputs: Budget(make(inputs), Exponential(total, -offset), LogMean(theta, rho), theta),
             reference,
         )
 
     alpha = dual / total
-    within = float(alpha @ np.exp(kernel.log(vectors, vectors)) @ alpha)
+
+    @cache
+    def within() -> float:
+        # every vector with every other: only where it is asked for
+        return float(alpha @ np.exp(kernel.log(vectors, vectors)) @ alpha)
+
     scores = {
         "outlierness": plain("outlierness", make, outlierness, unit=NATS),
         "inlierness": minus("inlierness", make, theta, lambda model, z: theta - outlierness(model, z), theta),
@@ -153,19 +157,8 @@ def one_class_svm(estimator: Any) -> ModelSpec:
         "score_samples": falling("score_samples", 0.0, lambda model, z: np.asarray(model.score_samples(z))),
         "svdd_distance": Score(
             "svdd_distance",
-            lambda inputs: Link(make(inputs), lambda o: 1 + within - 2 * torch.exp(-o), _svdd_slope),
-            lambda model, z: 1 + within - 2 * np.asarray(model.score_samples(z)) / total,
+            lambda inputs: Link(make(inputs), Exponential(-2.0, 1 + within()), svdd_slope),
+            lambda model, z: 1 + within() - 2 * np.asarray(model.score_samples(z)) / total,
         ),
     }
     return ModelSpec(f"one-class SVM ({kernel.name} kernel, {len(vectors)} support vectors)", scores, theta)
-
-
-def _svdd_slope(o: Tensor) -> Tensor:
-    """2 (1 − e^{−o})/o, 2 at zero: the distance less its least possible value, per nat."""
-    return torch.where(o > 0, -2 * torch.expm1(-o) / torch.where(o > 0, o, 1.0), 2.0)
-
-
-def _log_mean(o: Tensor, theta: float, rho: float) -> Tensor:
-    """L with S e^(−o) − ρ = L (θ − o): ρ (e^t − 1)/t, and ρ at t = 0."""
-    t = theta - o
-    return rho * torch.where(t == 0, 1.0, torch.expm1(t) / torch.where(t == 0, 1.0, t))

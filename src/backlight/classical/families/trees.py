@@ -23,6 +23,7 @@ from backlight.classical.families.linear import log_odds
 from backlight.classical.families.scores import column, plain, predicted
 from backlight.classical.frontend.columns import Features
 from backlight.classical.frontend.pipeline import carry, unwrap
+from backlight.classical.functions import MinusExp2
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Member, Weighted
 from backlight.classical.layers.links import Secant
@@ -275,10 +276,7 @@ def isolation_forest(estimator: Any) -> ModelSpec:
     offset = float(estimator.offset_)
 
     def link(constant: float) -> Callable[[Inputs], Layer]:
-        def value(o: Tensor) -> Tensor:
-            return -torch.exp2(o / c) - constant
-
-        return lambda inputs: Secant(make(inputs), value)
+        return lambda inputs: Secant(make(inputs), MinusExp2(c, constant))
 
     def minus_path(model: Any, z: Any) -> np.ndarray:
         return np.asarray(c * np.log2(-model.score_samples(z)))

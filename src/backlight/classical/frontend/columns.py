@@ -288,6 +288,9 @@ class FrontEnd(nn.Module):
         A tensor is taken as encoded already.
         """
         frame = self.align(frame)
+        if frame.whole is not None and (not self.vocabulary.codes or frame.kind == "torch"):
+            self._check(frame.whole)
+            return torch.from_numpy(frame.whole)
         out = np.empty((len(frame), len(self.names)))
         for j, column in enumerate(frame.columns):
             if j in self.vocabulary.codes and frame.kind != "torch":
@@ -315,6 +318,8 @@ class FrontEnd(nn.Module):
         )
 
     def _check(self, coded: np.ndarray) -> None:
+        if np.isfinite(coded).all():
+            return
         used = sorted(self.used)
         bad = ~np.isfinite(coded[:, used])
         if not bad.any():
@@ -353,5 +358,7 @@ class FrontEnd(nn.Module):
 
     def missing(self, coded: Tensor) -> Tensor:
         """Which cells hold no value, (n, columns)."""
+        if not self.vocabulary.codes:
+            return torch.isnan(coded)
         nothing = [float(self.vocabulary.codes.get(j, {}).get(None, float("nan"))) for j in range(len(self.names))]
         return torch.isnan(coded) | (coded == torch.tensor(nothing, dtype=coded.dtype))

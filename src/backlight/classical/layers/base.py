@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from backlight.attribution.reference import Method
 
-__all__ = ["EncodedRows", "ForwardPass", "Layer", "Line", "Propagation", "Query", "Wrapper"]
+__all__ = ["Account", "EncodedRows", "ForwardPass", "Layer", "Line", "Propagation", "Query", "Wrapper"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +97,32 @@ Line = tuple[str, str, Tensor, Tensor, Tensor | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Account:
+    """One target's way back.
+
+    Attributes
+    ----------
+    relevance : (n, columns)
+    carried : (n,)
+        What of the target's score features carry.
+    flow : mapping of layer name to (n,)
+    lines : list of Line, optional
+        A ledger, where the layer keeps one.
+    """
+
+    relevance: Tensor
+    carried: Tensor
+    flow: Mapping[str, Tensor]
+    lines: list[Line] | None = None
+
+    @staticmethod
+    def of(got: ForwardPass, c: Tensor) -> Account:
+        """By a pass, for coefficients (n, U)."""
+        flow = {name: (c * part).sum(1) for name, part in got.flow.items()}
+        return Account(got.back(c), (c * got.carried).sum(1), flow)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class ForwardPass:
     """One pass forward, and the way back.
 
@@ -109,8 +135,9 @@ class ForwardPass:
     flow : mapping of layer name to (n, U)
         What each layer hands on, in the units of ``output``, last layer first.
     notes : mapping of str to tensors with leading axis n
-    account : function of coefficients (n, U) to relevance (n, columns) and lines of a ledger, optional
-        The way back of a layer that keeps a ledger of its own.
+    account : function of coefficients (n, U) to an `Account`, optional
+        All of the way back for one target: of a layer that keeps a ledger of its own, or that works out only what the
+        coefficients ask for.
     facts : mapping
         For the provenance.
     """
@@ -121,7 +148,7 @@ class ForwardPass:
     others: Tensor
     flow: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Tensor] = field(default_factory=dict)
-    account: Callable[[Tensor], tuple[Tensor, list[Line]]] | None = None
+    account: Callable[[Tensor], Account] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
@@ -166,11 +193,14 @@ class Layer(nn.Module):
     units : int
     reads : frozenset of str
         Which parts of an `Query` beside the rule it reads: "rows" (``usual``), "level".
+    kept_instead : mapping of attribute to value
+        What a file has in place of caches, and of what only the original library can do.
     """
 
     rules: Mapping[str, Any] = {"exact": "exact"}
     units: int = 1
     reads: frozenset[str] = frozenset()
+    kept_instead: Mapping[str, Any] = {}
 
     @property
     def references(self) -> frozenset[str]:
@@ -199,6 +229,10 @@ class Layer(nn.Module):
     @abstractmethod
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """Outputs, and the way back."""
+
+    def run_alone(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """As `run`, where nothing stands on this layer: of the pass only output, others, notes and account are read."""
+        return self.run(x, ask)
 
     def self_index(self, x: EncodedRows) -> Tensor:
         """Which anchor each row itself is, −1 for none."""

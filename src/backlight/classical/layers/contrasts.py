@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
+from backlight.classical.layers.base import Account, EncodedRows, ForwardPass, Layer, Query, Wrapper
 
 __all__ = ["Contrasts", "Nearest"]
 
@@ -38,6 +38,9 @@ class Contrasts(Wrapper):
         self.rules = {"neon": "neon"}
         self.own = [torch.tensor([a for a, _ in pairs]) for pairs in rivals]
         self.rival = [torch.tensor([b for _, b in pairs]) for pairs in rivals]
+        k = len(rivals)
+        # each centre against all others: one row asks for one of them, and the rest need not be worked out
+        self.flat = [list(pairs) for pairs in rivals] == [[(c, b) for b in range(k) if b != c] for c in range(k)]
 
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
@@ -70,6 +73,33 @@ class Contrasts(Wrapper):
 
         sums = torch.stack(carried, 1)
         return ForwardPass(output, sums, back, output, {"nearest rival": output, "differences of distances": sums})
+
+    def run_alone(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run_alone`."""
+        if not self.flat:
+            return self.run(x, ask)
+        below = self.inner.run(x, ask)
+        d = below.output
+        two, nearest = torch.topk(d, 2, 1, largest=False)
+        output = (two[:, :1] - d).scatter(1, nearest[:, :1], two[:, 1:] - two[:, :1])
+
+        def account(c: Tensor) -> Account:
+            if int((c != 0).sum(1).amax()) > 1:
+                return Account.of(self.run(x, ask), c)
+            t = c.abs().argmax(1, keepdim=True)
+            coefficient, f = c.gather(1, t), output.gather(1, t)
+            h = (d - d.gather(1, t)).scatter(1, t, torch.inf)
+            p = torch.softmax(-self.beta * h, 1)
+            w = coefficient * torch.where(f > 0, p * (f / h), p)
+            apart = (below.carried - below.carried.gather(1, t)).scatter(1, t, 0.0)
+            carried = (w * apart).sum(1)
+            flow = {"nearest rival": (coefficient * f)[:, 0], "differences of distances": carried}
+            return Account(below.back(w.scatter(1, t, -w.sum(1, keepdim=True))), carried, flow)
+
+        def back(c: Tensor) -> Tensor:
+            return account(c).relevance
+
+        return ForwardPass(output, output, back, output, account=account)
 
 
 class Nearest(Wrapper):

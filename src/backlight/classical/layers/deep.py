@@ -13,7 +13,7 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import TARGET_LINE, Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, ReferenceMethod, named_method
 from backlight.attribution.requested import Requested, Targets
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Line, Propagation, Query
+from backlight.classical.layers.base import Account, EncodedRows, ForwardPass, Layer, Line, Propagation, Query
 from backlight.classical.layers.pullback import Pullback
 
 __all__ = ["Deep"]
@@ -63,7 +63,7 @@ class Deep(Layer):
             if REFERENCES[name].differs:
                 base = self.module(torch.zeros_like(x.e[:1]) if start is None else start).expand_as(output)
 
-        def account(c: Tensor) -> tuple[Tensor, list[Line]]:
+        def account(c: Tensor) -> Account:
             def score(y: Tensor) -> Tensor:
                 # captum repeats rows
                 return (y.reshape(len(y), -1) * c.repeat(len(y) // len(c), 1)).sum(1)
@@ -75,9 +75,9 @@ class Deep(Layer):
                 if (name, rule) != TARGET_LINE
             ]
             elements = next(iter(got.values.values()))[0] if got.values else torch.zeros_like(x.e)
-            return self.pullback.columns(elements), lines
+            return Account(self.pullback.columns(elements), (c * (output - base)).sum(1), {}, lines)
 
         return ForwardPass(
-            output, output - base, lambda c: account(c)[0], output, {"hidden units": output - base},
+            output, output - base, lambda c: account(c).relevance, output, {"hidden units": output - base},
             account=account, facts=facts,
         )  # fmt: skip

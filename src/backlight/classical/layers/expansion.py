@@ -3,12 +3,14 @@ r"""Signed kernel expansions: the log-ratio of two soft-min pools, and regressio
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from backlight.classical.functions import fixed_level
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.pullback import Pullback
 from backlight.classical.layers.softmin_distance import SoftMinDistance
@@ -128,6 +130,7 @@ class Levelled(Wrapper):
     """
 
     reads = frozenset({"level"})
+    kept_instead: Mapping[str, Any] = {"make": fixed_level}
 
     def __init__(self, make: Callable[[float], Layer], intercept: float) -> None:
         super().__init__(make(0.0))
@@ -139,14 +142,20 @@ class Levelled(Wrapper):
         f: Tensor = self.inner(x)
         return f + self.intercept
 
+    def at(self, level: float, like: Tensor) -> Layer:
+        """The expansion that counts from a level; the last one is kept."""
+        if level == self.intercept:
+            return self.inner
+        found = self._at.get(level)
+        if found is None:
+            found = self.make(self.intercept - level).to(like)
+            self._at = {level: found}
+        return found
+
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
         level = self.intercept if ask.level is None else float(ask.level)
-        inner = self.inner
-        if level != self.intercept:
-            inner = self._at.get(level) or self.make(self.intercept - level).to(x.z)
-            self._at = {level: inner}
-        got = inner.run(x, ask)
+        got = self.at(level, x.z).run(x, ask)
         output = got.output + level
         return replace(got, output=output, others=output)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,23 @@ _CHUNK_ENTRIES = 1 << 16
 _SPARE = 3
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class BruteForce:
+    """The k nearest of some rows, by all distances; of several at one distance those that come first."""
+
+    rows: np.ndarray
+    city: bool
+
+    def __call__(self, z: np.ndarray, k: int) -> np.ndarray:
+        """Positions (n, k), nearest first."""
+        from scipy.spatial.distance import cdist
+
+        metric = "cityblock" if self.city else "sqeuclidean"
+        blocks = [z[start : start + 256] for start in range(0, max(1, len(z)), 256)]
+        found = [np.argsort(cdist(block, self.rows, metric), axis=1, kind="stable")[:, :k] for block in blocks]
+        return np.concatenate(found)
+
+
 class NearestRows:
     """The k nearest training rows, as the library's own search finds them: which ones is a gate, not a function.
 
@@ -34,6 +53,11 @@ class NearestRows:
 
     def __init__(self, search: Callable[[np.ndarray, int], np.ndarray], rows: Tensor, city: bool = False) -> None:
         self.search, self.rows, self.city = search, rows, city
+
+    @property
+    def kept_instead(self) -> dict[str, Any]:
+        """In a file, where the library's search has no place: `BruteForce`."""
+        return {"search": BruteForce(self.rows.cpu().numpy(), self.city)}
 
     def gradient(self, delta: Tensor) -> Tensor:
         """What makes δ · gradient the city-block distance or the squared Euclidean one."""

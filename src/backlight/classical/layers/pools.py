@@ -10,8 +10,9 @@ r"""Soft-min pools as layers, and the links that turn their output into scores.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -244,6 +245,7 @@ class Budget(Link):
     """
 
     reads = frozenset({"rows"})
+    kept_instead: Mapping[str, Any] = {"_known": {}}
 
     def __init__(self, inner: Layer, value: Function, slope: Function, total: float | None = None) -> None:
         super().__init__(inner, value, slope)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from backlight.classical.functions import same
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
 from backlight.classical.layers.leave_one_out import Selves
 from backlight.classical.layers.pullback import Pullback
@@ -64,7 +65,7 @@ class Radial(Layer):
         self,
         anchors: Tensor,
         pullback: Pullback,
-        profile: Callable[[Tensor], Tensor] = lambda d: d,
+        profile: Callable[[Tensor], Tensor] = same,
         metric: str = "sqeuclidean",
         training: bool = False,
         concave: bool = False,

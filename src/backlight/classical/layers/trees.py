@@ -7,6 +7,7 @@ known at every node, though, and the score less what the roots expect is what th
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ class Trees(Layer):
     """
 
     reads = frozenset({"rows"})
+    kept_instead: Mapping[str, Any] = {"_changes": {}, "_explainers": {}}
 
     def __init__(self, table: TreeTable, bias: np.ndarray, pullback: Pullback) -> None:
         super().__init__()
