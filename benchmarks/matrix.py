@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import backlight
-from backlight.classical.layers.composition import Deep
+from backlight.classical.layers.deep import Deep
 from backlight.classical.trust import METHODS
 
 # Other values of the options that change what a model computes; the first two that a class has are its other settings.

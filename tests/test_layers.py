@@ -20,7 +20,7 @@ from sklearn import (  # fmt: skip
     neural_network,
     svm,
 )
-from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.gaussian_process import kernels as gp
@@ -703,10 +703,8 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
         (cluster.AffinityPropagation(max_iter=1), "has not converged"),
         (cluster.Birch(), "Birch has no network.*KernelClusters"),
         (KernelRidge(kernel="poly", degree=2.5, coef0=99), "degree=2.5"),
-        (ensemble.StackingClassifier([("a", naive_bayes.GaussianNB())]), "final_estimator_ on transform"),
         (ensemble.AdaBoostClassifier(naive_bayes.GaussianNB(), n_estimators=3), "AdaBoostClassifier.*counts votes"),
         (OneVsOneClassifier(svm.LinearSVC()), "OneVsOneClassifier.*counts votes"),
-        (TransformedTargetRegressor(linear_model.Ridge()), "explain its regressor_"),
         (make_pipeline(cluster.FeatureAgglomeration(2, pooling_func=np.max), linear_model.Ridge()), "pooling_func=max"),
         (make_pipeline(PCA(2), naive_bayes.BernoulliNB()), "BernoulliNB after a projection"),
         (make_pipeline(Nystroem(n_components=20), svm.SVC()), "Nystroem followed by SVC"),

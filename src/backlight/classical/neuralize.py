@@ -153,20 +153,10 @@ _NOT_A_NETWORK = {
         "a cluster is many subclusters, which merges have labelled; give its labels to "
         "backlight.classical.KernelClusters(...).fit(X, labels)"
     ),
-    "sklearn.compose.TransformedTargetRegressor": (
-        "its predictions went through a function of their own; explain its regressor_, in the units of its own fit"
-    ),
     "sklearn.decomposition.KernelPCA": (
         "it has coordinates and no score; put Nystroem before a linear model, which is one exact network with it"
     ),
     "sklearn.ensemble.AdaBoostRegressor": "a weighted median of trees is a step function; explain its estimators_",
-    **{
-        f"sklearn.ensemble.{name}": (
-            "its last estimator sees other models' answers, not columns; explain its estimators_, and its "
-            "final_estimator_ on transform(X)"
-        )
-        for name in ("StackingClassifier", "StackingRegressor")
-    },
     **{
         f"sklearn.model_selection.{name}": (
             "it moves the line between the classes and keeps the score; explain its estimator_, and name the class as "

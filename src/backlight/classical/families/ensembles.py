@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backlight.classical.families.scores import column, plain
 from backlight.classical.frontend.pipeline import carry, unwrap
@@ -22,6 +23,7 @@ from backlight.classical.functions import Platt, PlattSlope, sigmoid_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Variance, Weighted
 from backlight.classical.layers.linear import tensor
+from backlight.classical.layers.links import Pair, Secant
 from backlight.classical.layers.pools import Link
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize, spec_of
@@ -248,10 +250,11 @@ def calibrated(estimator: Any) -> ModelSpec:
     "log_odds" is the mean over the folds of the calibrated log-odds −(a f + b) of each class against the rest;
     "probability", for two classes, what predict_proba returns.
     """
+    if estimator.method == "isotonic":
+        return _isotonic(estimator)
     if estimator.method != "sigmoid":
         raise UnsupportedOption(
-            f"CalibratedClassifierCV(method={estimator.method!r}) is not supported: fit it with method='sigmoid', or "
-            "explain the estimator inside"
+            f"CalibratedClassifierCV(method={estimator.method!r}) is not supported: fit it with 'sigmoid' or 'isotonic'"
         )
     classes = estimator.classes_
     binary = len(classes) == 2
@@ -287,6 +290,39 @@ def calibrated(estimator: Any) -> ModelSpec:
         )
     scores["log_odds"] = plain("log_odds", lambda inputs: Mean(layers(inputs)), log_odds, Outputs.classes(classes))
     return ModelSpec(f"calibrated classifier ({len(folds)} folds)", scores)
+
+
+def _isotonic(estimator: Any) -> ModelSpec:
+    """Two classes calibrated by monotone functions, each passed by its secant: "probability"."""
+    classes, folds = estimator.classes_, estimator.calibrated_classifiers_
+    if len(classes) != 2:
+        raise UnsupportedOption(
+            f"CalibratedClassifierCV(method='isotonic') of {len(classes)} classes divides by the sum of their own: fit "
+            "it with method='sigmoid'"
+        )
+    _same_classes(estimator, [fold.estimator for fold in folds])
+    found = []
+    for fold in folds:
+        name = "decision_function" if hasattr(fold.estimator, "decision_function") else "probability"
+        found.append((*member(fold.estimator, [name]), fold.calibrators[0]))
+
+    def one(name: str, make: Make, calibrator: Any) -> Make:
+        def value(f: Tensor) -> Tensor:
+            flat = np.ravel(np.asarray(f.detach().cpu().double()))
+            return torch.as_tensor(np.array(calibrator.predict(flat))).to(f).reshape(f.shape)
+
+        def build(inputs: Inputs) -> Layer:
+            inner = make(inputs)
+            return Pair(Secant(Unit(inner, 1) if name == "probability" else inner, value))
+
+        return build
+
+    layers = _all([one(*each) for each in found])
+    score = plain(
+        "probability", lambda inputs: Mean(layers(inputs)), lambda model, z: np.asarray(model.predict_proba(z)),
+        Outputs.each(classes),
+    )  # fmt: skip
+    return ModelSpec(f"isotonic calibration ({len(folds)} folds)", {"probability": score})
 
 
 def _platt(make: Make, slopes: list[tuple[float, float]], pick: bool) -> Make:

@@ -33,6 +33,7 @@ REGRESSORS = (
     "ARDRegression", "Lars", "LarsCV", "LassoLars", "LassoLarsCV", "LassoLarsIC", "OrthogonalMatchingPursuit",
     "OrthogonalMatchingPursuitCV", "HuberRegressor", "QuantileRegressor", "TheilSenRegressor", "SGDRegressor",
     "PassiveAggressiveRegressor", "MultiTaskLasso", "MultiTaskElasticNet",
+    "MultiTaskLassoCV", "MultiTaskElasticNetCV",
 )  # fmt: skip
 LOG_LINKED = ("PoissonRegressor", "GammaRegressor", "TweedieRegressor")
 CLASSIFIERS = (
@@ -63,7 +64,7 @@ def linear_regressor(estimator: Any) -> ModelSpec:
     return ModelSpec(f"{type(estimator).__name__} ({weight.shape[1]} weights)", {"predict": score})
 
 
-@neuralize.register("sklearn.cross_decomposition.PLSRegression")
+@neuralize.register(*(f"sklearn.cross_decomposition.{name}" for name in ("PLSRegression", "PLSCanonical", "CCA")))
 def partial_least_squares(estimator: Any) -> ModelSpec:
     """Neuralize `PLSRegression`: a linear function of centred columns."""
     weight = np.atleast_2d(np.asarray(estimator.coef_, dtype=float))

@@ -63,6 +63,9 @@ META_ESTIMATORS = {
     "sklearn.semi_supervised.SelfTrainingClassifier": "estimator_",
 }
 
+# Models that choose columns and fit another model to those.
+_SELECTING = ("sklearn.feature_selection.RFE", "sklearn.feature_selection.RFECV")
+
 
 def unwrap_meta(model: Any) -> Any:
     """The model inside a holder; any other model itself."""
@@ -104,6 +107,9 @@ def unwrap(model: Any) -> Parts:
     held = unwrap_meta(model)
     if held is not model:
         return _renamed(model, unwrap(held))
+    if public_name(type(model)) in _SELECTING and hasattr(model, "estimator_"):
+        last = unwrap(model.estimator_)
+        return Parts(model, (model, *last.steps), last.estimator, lambda X: last.transform(model.transform(X)))
     if public_name(type(model)) != "sklearn.pipeline.Pipeline":
         return Parts(model, (), model, lambda X: X)
     *before, (_, last) = model.steps

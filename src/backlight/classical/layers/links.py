@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
+from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.pools import Link
 
-__all__ = ["Secant"]
+__all__ = ["Pair", "Secant"]
 
 Function = Callable[[Tensor], Tensor]
 
@@ -42,6 +42,36 @@ class Secant(Link):
         rise = output - self.value(base)
         slope = torch.where(some, rise / torch.where(some, got.carried, 1.0), 0.0)
         return got.scaled(output, slope, self.value(got.others))
+
+    def accepts(self, rule: object) -> bool:
+        """As the inner layer."""
+        return self.inner.accepts(rule)
+
+
+class Pair(Wrapper):
+    """(1 − p, p) of one unit p: the probabilities of both classes."""
+
+    def __init__(self, inner: Layer) -> None:
+        super().__init__(inner)
+        self.units = 2
+
+    def forward(self, x: EncodedRows) -> Tensor:
+        """Shape (n, 2)."""
+        p = self.inner(x)
+        return torch.cat([1 - p, p], 1)
+
+    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run`."""
+        got = self.inner.run(x, ask)
+        output = torch.cat([1 - got.output, got.output], 1)
+
+        def both(value: Tensor) -> Tensor:
+            return torch.cat([-value, value], 1)
+
+        return ForwardPass(
+            output, both(got.carried), lambda c: got.back(c[:, 1:] - c[:, :1]), output,
+            {name: both(value) for name, value in got.flow.items()}, got.notes,
+        )  # fmt: skip
 
     def accepts(self, rule: object) -> bool:
         """As the inner layer."""
