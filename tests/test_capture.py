@@ -365,3 +365,48 @@ def test_a_signal_that_a_constant_repeats_gets_the_relevance_of_all_copies():
     with torch.no_grad():
         expected = x * (net.w.sum((0, 1)) @ net.h.weight[1])
     np.testing.assert_allclose(ex.values, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [4, (2, 3)])
+@pytest.mark.parametrize(
+    "rule",
+    [backlight.rules.Gamma(0.25), backlight.rules.Flat(), backlight.rules.WSquare(), backlight.rules.Epsilon(0.1)],
+)
+def test_same_padding_of_an_even_kernel_is_a_pad_and_a_convolution(kernel, rule):
+    """One more at the end of an axis than at its beginning, as torch pads."""
+    sides = (kernel, kernel) if isinstance(kernel, int) else kernel
+    net = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(1, 2, kernel, padding="same"), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(50, 2)
+        )
+    )
+    pads = [amount for k in reversed(sides) for amount in ((k - 1) // 2, k // 2)]
+    plain = nn.Sequential(nn.ZeroPad2d(pads), nn.Conv2d(1, 2, kernel), *net[1:]).double().eval()
+    plain[1].load_state_dict(net[0].state_dict())
+    x = torch.randn(2, 1, 5, 5, dtype=D)
+    a, b = (backlight.explain(n, x, 0, rules=rule) for n in (net, plain))
+
+    np.testing.assert_allclose(a.output, b.output, rtol=1e-12)
+    if not isinstance(rule, backlight.rules.Flat | backlight.rules.WSquare):
+        # these count the cells of a pad that is a layer of its own as inputs
+        np.testing.assert_allclose(a.values, b.values, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(a.ledger.absorbed.sum(0), a.residual, rtol=1e-9, atol=1e-12)
+
+
+def test_a_box_that_rows_leave_names_the_cell_and_can_be_allowed():
+    """R_j = (x_j w_j − l_j w_j⁺ − h_j w_j⁻) / Σ … · f, also outside of the box."""
+    net, x = seeded(lambda: nn.Linear(3, 2)), torch.tensor([[0.5, 0.3, 0.2], [0.5, 1.03, 0.2]], dtype=D)
+    high = torch.tensor([2.0, 1.0, 1.0], dtype=D)
+    with pytest.raises(
+        backlight.errors.DataError, match=r"row 1, column 1 is 1\.03, outside its box from 0 to 1:.*outside='allow'"
+    ):
+        backlight.explain(net, x, 0, rules=backlight.rules.Box(torch.zeros(3), high))
+    ex = backlight.explain(net, x, 0, rules=backlight.rules.Box(torch.zeros(3), high, outside="allow"))
+
+    with torch.no_grad():
+        w = net.weight[0]
+        parts = x * w - high * w.clamp(max=0)
+        expected = parts / parts.sum(1, keepdim=True) * net(x)[:, :1]
+    np.testing.assert_allclose(ex.values, expected, rtol=1e-12)
+    with pytest.raises(ArgumentError, match="outside must be"):
+        backlight.rules.Box(0, 1, outside="clip")

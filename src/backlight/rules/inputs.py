@@ -87,15 +87,21 @@ class Box(LinearRule):
         Bounds of the inputs as the layer sees them, that is after normalisation: one number, or anything that
         broadcasts against one row, for instance ``[[[l]], …]`` of shape (channels, 1, 1) for images; a flat sequence
         is one number a channel. Left out: each row's own smallest and largest value.
+    outside : {"raise", "allow"}
+        What happens to an input outside of the box: an error that names it, or the formula as it is, whose
+        contributions may then be negative. Published maps whose bounds are those of the training rows need the latter.
     """
 
     low: Any = None
     high: Any = None
+    outside: str = "raise"
 
     def __post_init__(self) -> None:
         super(Box, self).__post_init__()
         if (self.low is None) != (self.high is None):
             raise ArgumentError("a box needs both low and high, or neither of them")
+        if self.outside not in ("raise", "allow"):
+            raise ArgumentError(f"outside must be 'raise' or 'allow', not {self.outside!r}")
         for name in ("low", "high"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, float | int):
@@ -134,7 +140,9 @@ class _BoundBox(BoundRule):
         total = z - bounds
         if layer.bias is not None:
             total = total - layer.per_unit(layer.bias)
-        s = divide(relevance(z, message), total.clamp_(min=0) + rule.epsilon)
+        # inside of the box rounding alone makes it negative
+        total = total if rule.outside == "allow" else total.clamp_(min=0)
+        s = divide(relevance(z, message), total + rule.epsilon * (total.sign() if rule.outside == "allow" else 1.0))
         outside = low * layer.adjoint(s, self.up, a.shape)
         outside += high * layer.adjoint(s, self.down, a.shape)
         return Message(layer.adjoint(s, layer.weight, a.shape), outside.neg_()), 0.0
@@ -149,11 +157,14 @@ class _BoundBox(BoundRule):
         low, high = (_fit(getattr(self.rule, name), a) for name in ("low", "high"))
         # a pixel of 0 or 255 after normalisation, in another precision than the bounds
         slack = 1e-5 * float((high - low).max())
-        if bool((a < low - slack).any()) or bool((a > high + slack).any()):
+        beyond = (a < low - slack) | (a > high + slack)
+        if self.rule.outside == "raise" and bool(beyond.any()):
+            first, *place = (int(k) for k in beyond.nonzero()[0])
+            where = f"column {place[0]}" if len(place) == 1 else f"position {tuple(place)}"
+            at = (0, *place)
             raise DataError(
-                f"an input lies outside the box: it has {float(a.min()):.6g} to {float(a.max()):.6g}, the box "
-                f"{float(low.min()):.6g} to {float(high.max()):.6g}; give Box(low, high) the range of the inputs "
-                "as the layer sees them, after normalisation"
+                f"row {first}, {where} is {float(a[(first, *place)]):.6g}, outside its box from "
+                f"{float(low[at]):.6g} to {float(high[at]):.6g}: give the range that the layer sees, or Box(low, high, outside='allow')"
             )
         return low.expand(1, *row), high.expand(1, *row)
 

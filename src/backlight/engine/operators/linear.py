@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -70,14 +71,15 @@ def convolution(node: Node, context: Context) -> Site | None:
     if w is None or (isinstance(bias, Ref) and b is None):
         return None
     spatial = w.dim() - 2
+    uneven: tuple[int, ...] = ()
     padding = given.get("padding", 0)
     dilation = _per_axis(given.get("dilation", 1), spatial)
     if isinstance(padding, str):
         sums = [d * (k - 1) for d, k in zip(dilation, w.shape[2:], strict=True)]
-        if padding == "same" and any(amount % 2 for amount in sums):
-            return None
+        uneven = tuple(amount % 2 for amount in sums) if padding == "same" else ()
         padding = [amount // 2 for amount in sums] if padding == "same" else 0
-    layer = Convolution(
+    kind: Callable[..., Convolution] = partial(_Uneven, more=uneven) if any(uneven) else Convolution
+    layer = kind(
         w, b,
         stride=_per_axis(given.get("stride", 1), spatial),
         padding=_per_axis(padding, spatial),
@@ -87,6 +89,38 @@ def convolution(node: Node, context: Context) -> Site | None:
         groups=int(given.get("groups", 1)),
     )  # fmt: skip
     return _site(node, x, layer)
+
+
+@dataclass(frozen=True, eq=False)
+class _Uneven(Convolution):
+    """A convolution whose input is padded by more at the end of its axes than at their beginning.
+
+    Attributes
+    ----------
+    more : tuple of int
+        By how much, for each axis.
+    """
+
+    more: tuple[int, ...] = ()
+
+    def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        pads = [amount for extra in reversed(self.more) for amount in (0, extra)]
+        return super().apply(torch.nn.functional.pad(a, pads), weight, bias)
+
+    def adjoint(self, s: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        wide = torch.Size((*shape[:2], *(size + extra for size, extra in zip(shape[2:], self.more, strict=True))))
+        down = super().adjoint(s, weight, wide)
+        for axis, size in enumerate(shape[2:], start=3):
+            down = down.narrow(axis, 0, size)
+        return down
+
+    def scaled(self, scale: Tensor, shift: Tensor) -> Convolution:
+        made = super().scaled(scale, shift)
+        return replace(self, weight=made.weight, bias=made.bias)
+
+    def preceded(self, scale: Tensor, shift: Tensor) -> None:
+        # padding puts in zeros, not shifts
+        return None
 
 
 def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
