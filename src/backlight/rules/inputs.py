@@ -162,9 +162,10 @@ class _BoundBox(BoundRule):
             first, *place = (int(k) for k in beyond.nonzero()[0])
             where = f"column {place[0]}" if len(place) == 1 else f"position {tuple(place)}"
             at = (0, *place)
+            got, lower, upper = float(a[(first, *place)]), float(low[at]), float(high[at])
             raise DataError(
-                f"row {first}, {where} is {float(a[(first, *place)]):.6g}, outside its box from "
-                f"{float(low[at]):.6g} to {float(high[at]):.6g}: give the range that the layer sees, or Box(low, high, outside='allow')"
+                f"row {first}, {where} is {got:.6g}, outside its box from {lower:.6g} to {upper:.6g}: give the range "
+                "that the layer sees, or Box(low, high, outside='allow')"
             )
         return low.expand(1, *row), high.expand(1, *row)
 
