@@ -1,7 +1,9 @@
 """The documentation: `sphinx-build -W docs site`; opens offline, executes the course, needs no network."""
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
@@ -25,8 +27,20 @@ extensions = [
 ]
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_generate.py", "gallery_source/*", "**/README.rst", "jupyter_execute"]
-suppress_warnings = ["config.cache"]
+exclude_patterns = [
+    "_generate.py",
+    "_supported_words.md",
+    "gallery/*.ipynb",
+    "gallery/*.py",
+    "gallery/*.zip",
+    "gallery/*.json",
+    "**/sg_execution_times.rst",
+    "sg_execution_times.rst",
+    "gallery_source/*",
+    "**/README.rst",
+    "jupyter_execute",
+]
+suppress_warnings = ["config.cache", "myst-nb.lexer"]
 
 # the course is executed when the pages are built; an error in a cell fails the build
 nb_execution_mode = "force"
@@ -48,6 +62,7 @@ sphinx_gallery_conf = {
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = False
+napoleon_use_ivar = True
 
 html_theme = "furo"
 html_static_path = ["_static"]
@@ -60,7 +75,13 @@ copybutton_prompt_is_regexp = True
 mathjax_path = "mathjax/tex-mml-chtml.js"
 
 
-def setup(_: object) -> None:
+def stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Shapes such as (n, *features) hold a star that is no emphasis."""
+    lines[:] = [re.sub(r"(?<![*\\\w`])\*(?=[a-z]+[),` ])", r"\\*", line) for line in lines]
+
+
+def setup(app: Any) -> None:
     """Write the generated pages before the sources are read."""
+    app.connect("autodoc-process-docstring", stars)
     house(HERE / "_static" / "house.svg")
     supported(HERE / "supported.md")
