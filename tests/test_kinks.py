@@ -260,3 +260,12 @@ def test_constants_that_are_put_beside_units_are_counted_once():
 
     assert "dropped" in {step.kind for step in found.log}
     assert torch.allclose(found(x), net(x), rtol=0, atol=1e-12)
+
+
+def test_a_kink_that_was_written_out_beside_another_value():
+    """max(p, q) = p + relu(q − p), with the relu as a clamp: read by a sum of several values."""
+    net, x = Written(lambda a: a[:, :1] + (a[:, 1:] - a[:, :1]).clamp(min=0)), torch.randn(6, 2, dtype=D)
+    found = backlight.canonize(net, x)
+
+    # without parameters the canonical form is in the default precision, which is single
+    assert torch.allclose(found(x), x.amax(1, keepdim=True), rtol=0, atol=1e-6)

@@ -344,3 +344,72 @@ def test_soft_minima_are_within_log_m_over_gamma(count, gamma, seed):
     assert pooling_limit(d, gamma)
     equal = pooling_limit(np.ones((1, count)), gamma)
     assert equal.gap == pytest.approx(equal.bound, abs=1e-9)
+
+
+# -- networks as people write them -------------------------------------------------------------------------------------
+
+
+class _Written(nn.Module):
+    def __init__(self, f):
+        super().__init__()
+        self.f = f
+
+    def forward(self, a):
+        return self.f(a)
+
+
+MINIMA = {
+    "slices": lambda a: torch.relu(torch.relu(a[:, 0:1]) - torch.relu(a[:, 0:1] - a[:, 1:2])),
+    "selects": lambda a: torch.relu(a[:, 0] - torch.relu(a[:, 0] - a[:, 1]))[:, None],
+    "split and cat": lambda a: torch.cat(a.split(1, 1)[::-1], 1).amin(1, keepdim=True),
+    "stack and min": lambda a: torch.stack([a[:, 1], a[:, 0]], 1).min(1, keepdim=True).values,
+    "chunk": lambda a: torch.minimum(*a.chunk(2, 1)),
+    "where": lambda a: a[:, :1] - (lambda d: torch.where(d > 0, d, 0.0))(a[:, :1] - a[:, 1:2]),
+    "clamp": lambda a: a[:, :1] - (a[:, :1] - a[:, 1:2]).clamp(min=0),
+    "sum and abs": lambda a: (a.sum(1, keepdim=True) - (a[:, :1] - a[:, 1:2]).abs()) / 2,
+    "mean": lambda a: a.mean(1, keepdim=True) - (a[:, :1] - a[:, 1:2]).abs() / 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MINIMA)
+def test_networks_as_they_are_written_are_the_minimum(name):
+    assert backlight.equivalent(_Written(MINIMA[name]), ONE, domain="nonnegative")
+
+
+def test_a_function_by_name_and_a_function_of_rows():
+    assert backlight.equivalent(ONE, "min", domain="nonnegative")
+    assert not backlight.equivalent(ONE, "max", domain="nonnegative")
+    assert not backlight.equivalent(ONE, "min")
+    assert backlight.equivalent(
+        lambda a: a.clamp(-1, 2), lambda a: torch.relu(a + 1) - torch.relu(a - 2) - 1, X=[[0.0]]
+    )
+    with pytest.raises(ArgumentError, match="the names are"):
+        backlight.equivalent(ONE, "median")
+
+
+@pytest.mark.parametrize("reduce", [lambda a: a.amax(1, keepdim=True), lambda a: a.max(1, keepdim=True).values])
+def test_ties_of_three_are_shared_as_the_engine_shares_them(reduce):
+    x = np.array([[1.0, 1.0, 1.0], [2.0, 2.0, 1.0], [1.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
+    net = _Written(reduce)
+    found = backlight.derive(net, "zero", X=x[:1], kinks=True)
+    expected = backlight.explain(net.double(), torch.as_tensor(x), rules=Zero()).values
+    got = [list(found.at(a1=a, a2=b, a3=c).relevance.values()) for a, b, c in x.astype(int)]
+
+    assert np.abs(np.array(got, dtype=float) - expected).max() < 1e-12
+
+
+def test_pooling_and_means_have_the_engines_numbers():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(1, 2, 2), nn.MaxPool1d(2, 1), nn.Flatten(), nn.Linear(4, 1)).double()
+    x = torch.rand(6, 1, 4, dtype=torch.float64)
+    found = backlight.derive(net, Gamma(0.25), X=x[:1], assume="nonnegative")
+    output, relevance = found.evaluate(x.flatten(1).numpy())
+
+    assert np.abs(output - net(x)[:, 0].detach().numpy()).max() < 1e-12
+    assert np.abs(relevance - backlight.explain(net, x, 0, rules=Gamma(0.25)).values.reshape(6, -1)).max() < 1e-10
+
+
+def test_the_number_of_inputs_is_told_or_asked_for():
+    assert len(backlight.derive(_Written(MINIMA["slices"]), "gamma").symbols) == 2
+    with pytest.raises(ArgumentError, match="give a few rows"):
+        backlight.derive(_Written(lambda a: a.amin(1, keepdim=True)), "gamma")

@@ -49,6 +49,7 @@ def kinks(form: Form, note: Note) -> bool:
         made = _written(f, root, value.name)
         if _signature(value, root) != _signature(made, root):
             form.replace(value, made)
+            read.of[made] = root, f
             changed = True
     if changed:
         note("recognised", "", "kinks that were written out")

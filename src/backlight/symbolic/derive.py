@@ -256,8 +256,8 @@ def derive(
     Parameters
     ----------
     network : torch.nn.Module
-        Layers with weights, relu, abs, maximum and minimum, of a few inputs. Weights are taken as the exact binary
-        fractions that they are.
+        Layers with weights, relu, leaky relu, abs, maxima, minima, max pooling, slices, joins, sums and means, of a few
+        inputs. Weights are taken as the exact binary fractions that they are.
     rule : str or Rule, default "gamma"
         ``"zero"``, ``"epsilon"`` (relative, see `backlight.rules`), ``"epsilon-absolute"``, ``"gamma"``,
         ``"alphabeta"``, ``"zplus"``, with the parameters left open; or a rule of `backlight.rules` with its numbers.
@@ -273,7 +273,7 @@ def derive(
     limit : int
         Of regions.
     X : array, optional
-        A row, where the shape of the input cannot be told from the first layer.
+        A row, where the shape of the input cannot be told from the network.
 
     Returns
     -------

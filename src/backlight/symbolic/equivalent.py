@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -14,9 +14,9 @@ from torch import nn
 
 from backlight.canonical.lift import torch_module
 from backlight.canonical.precision import double_copy
-from backlight.errors import ArgumentError, UnsupportedModel
+from backlight.errors import ArgumentError, UnsupportedModel, listed
 from backlight.symbolic.domains import domain_cut
-from backlight.symbolic.piecewise import Cut, Instruction, Program, added, pieces, program
+from backlight.symbolic.piecewise import Cut, Program, added, pieces, program
 from backlight.symbolic.polyhedra import Affine, at, interior
 
 __all__ = ["Counterexample", "NotProved", "Proof", "equivalent"]
@@ -107,8 +107,8 @@ class NotProved:
 
 
 def equivalent(
-    first: nn.Module,
-    second: nn.Module,
+    first: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,
+    second: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,
     domain: Any = None,
     *,
     tolerance: float = 0.0,
@@ -124,14 +124,15 @@ def equivalent(
 
     Parameters
     ----------
-    first, second : torch.nn.Module
-        Layers with weights, relu, abs, maximum, minimum.
+    first, second : torch.nn.Module, function of a tensor of rows, or str
+        Piecewise linear: layers with weights, relu, abs, clamp, maxima, minima, pooling, masks, and what moves and adds
+        up. By name ``"min"``, ``"max"``, ``"sum"``, ``"mean"`` of the inputs, ``"relu"``, ``"abs"`` of each.
     domain : "all", "nonnegative", Box(low, high) or (low, high), optional
         Where they are compared; by default everywhere.
     tolerance : float, default 0
         Differences up to tolerance · (1 + ‖x‖₁) count as equal: weights that were rounded.
     X : array, optional
-        A row, where the shape of the input cannot be told from the first layer.
+        A row, where neither network tells the shape of the input.
     limit : int
         Of linear regions; beyond it the answer is `NotProved`, with the largest difference that a search found.
     seed : int
@@ -152,10 +153,13 @@ def equivalent(
     >>> nets = backlight.examples.min_networks()
     >>> backlight.equivalent(nets.i, nets.ii)
     Proof: the same function on all inputs, exactly, in all of 6 linear regions
+    >>> backlight.equivalent(nets.i, "min", domain="nonnegative")
+    Proof: the same function on non-negative inputs, exactly, in all of 2 linear regions
     """
     if not 0 <= tolerance < float("inf"):
         raise ArgumentError(f"tolerance must be zero or positive, not {tolerance!r}")
-    a, b = program(first, X), program(second, X)
+    nets = [_module(net) for net in (first, second)]
+    a, b = _programs(nets, X)
     if a.dimension != b.dimension:
         raise ArgumentError(f"the networks read {a.dimension} and {b.dimension} inputs")
     start = domain_cut(domain, a.dimension)
@@ -184,7 +188,7 @@ def equivalent(
                         return Counterexample(x, found, *values)
                 largest = max(largest, size + piece.slack)
     except UnsupportedModel as error:
-        return _search(first, second, start, a, str(error), seed)
+        return _search(nets, start, a, str(error), seed)
     return Proof(count, tolerance, float(largest), _said(domain))
 
 
@@ -231,10 +235,11 @@ def _joined(a: Program, b: Program) -> tuple[Program, tuple[int, int]]:
         return 0 if place == 0 else place + offset
 
     later = tuple(
-        Instruction(
-            step.kind, step.name,
-            tuple(replace(layer, source=moved(layer.source)) for layer in step.layers),
-            tuple(moved(source) for source in step.sources),
+        replace(
+            step,
+            layers=tuple(replace(layer, source=moved(layer.source)) for layer in step.layers),
+            sources=tuple(moved(source) for source in step.sources),
+            before=None if step.before is None else moved(step.before),
         )
         for step in b.instructions[1:]
     )  # fmt: skip
@@ -243,10 +248,58 @@ def _joined(a: Program, b: Program) -> tuple[Program, tuple[int, int]]:
     return joined, ends
 
 
-def _search(first: nn.Module, second: nn.Module, start: Cut, network: Program, why: str, seed: int) -> NotProved:
+class _Function(nn.Module):
+    """A function of a tensor as a module."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x)
+
+
+_NAMED: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "min": lambda x: x.flatten(1).amin(1, keepdim=True),
+    "max": lambda x: x.flatten(1).amax(1, keepdim=True),
+    "sum": lambda x: x.flatten(1).sum(1, keepdim=True),
+    "mean": lambda x: x.flatten(1).mean(1, keepdim=True),
+    "relu": torch.relu,
+    "abs": torch.abs,
+}
+
+
+def _module(net: Any) -> nn.Module:
+    if isinstance(net, str):
+        if net not in _NAMED:
+            raise ArgumentError(f"{net!r} is no function that is known by name: the names are {listed(_NAMED)}")
+        return _Function(_NAMED[net])
+    if callable(net) and not isinstance(net, nn.Module | torch.export.ExportedProgram):
+        return _Function(net)
+    return torch_module(net)
+
+
+def _programs(nets: Sequence[nn.Module], X: Any) -> list[Program]:
+    """Both networks; what one does not tell of its inputs the other may."""
+    found: dict[int, Program] = {}
+    unknown: ArgumentError | None = None
+    for k, net in enumerate(nets):
+        try:
+            found[k] = program(net, X, function=True)
+        except ArgumentError as error:
+            unknown = error
+    if not found:
+        assert unknown is not None
+        raise unknown
+    shape = next(iter(found.values())).shape
+    rows = torch.zeros(4, *shape, dtype=torch.float64)
+    return [found[k] if k in found else program(net, rows, function=True) for k, net in enumerate(nets)]
+
+
+def _search(nets: Sequence[nn.Module], start: Cut, network: Program, why: str, seed: int) -> NotProved:
     """The largest difference on random inputs of the domain, improved by steps along it."""
     generator = torch.Generator().manual_seed(seed)
-    nets = [double_copy(torch_module(net)) for net in (first, second)]
+    nets = [double_copy(net) for net in nets]
     center = torch.tensor([float(v) for v in start.point], dtype=torch.float64)
     x = center + torch.randn(4096, network.dimension, generator=generator, dtype=torch.float64)
     rows: Sequence[Affine] = start.positive

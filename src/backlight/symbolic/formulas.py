@@ -186,12 +186,30 @@ def relevances(
             on = [signs[k, u] for u in range(len(sent))]
             _give(mail[step.sources[0]], sent, [max(s, 0) if step.kind == "relu" else s for s in on])
         else:
-            half = sympy.Rational(1, 2)
-            larger = [{1: sympy.Integer(1), 0: half, -1: sympy.Integer(0)}[signs[k, u]] for u in range(len(sent))]
-            first = larger if step.kind == "maximum" else [1 - part for part in larger]
+            first = [_share(network, k, u, signs) for u in range(len(sent))]
             for source, parts in zip(step.sources, (first, [1 - part for part in first]), strict=True):
                 _give(mail[source], sent, parts)
     return [c * a for c, a in zip(mail[0], symbols, strict=True)]
+
+
+def _share(network: Program, k: int, unit: int, signs: dict[Any, int]) -> Any:
+    """What the first of the two values of a maximum or minimum has of it: where many are equal, each has its part."""
+    step = network.instructions[k]
+    sign = signs[k, unit] if step.kind == "maximum" else -signs[k, unit]
+    if sign:
+        return sympy.Integer(max(sign, 0))
+    if step.first:
+        return sympy.Integer(1)
+    # the first value is itself one of so many that are equal
+    equal, before = 1, step.before
+    while before is not None:
+        earlier = network.instructions[before]
+        tie = signs[before, unit] if earlier.kind == "maximum" else -signs[before, unit]
+        equal += tie == 0
+        if tie < 0:
+            break
+        before = earlier.before
+    return sympy.Rational(equal, equal + 1)
 
 
 def _give(into: list[Any], sent: Sequence[Any], parts: Sequence[Any]) -> None:
