@@ -19,10 +19,11 @@ import numpy as np
 
 __all__ = ["Tail", "fit_tail"]
 
-# Few rows say little of a shape: without evidence the tail is that of an exponential, ξ = 0.
-_USUAL_SHAPE = 0.2
+# Few rows say little of a shape: without evidence it is a little thinner than an exponential's, as sums of several
+# measures are.
+_USUAL_SHAPE, _SHAPE_SPREAD = -0.1, 0.2
 _BODY, _CENSORED = 0.80, 0.95
-_SHAPES = np.array([1e-9, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
+_SHAPES = np.array([-0.3, -0.25, -0.2, -0.15, -0.1, -0.05, 1e-9, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5])
 _SCALES = np.exp(np.linspace(-2.5, 2.0, 46))
 
 
@@ -54,7 +55,9 @@ class Tail:
         below = np.searchsorted(self.scores, scores, side="left")
         counted = np.maximum((c - below + 0.5) / (c + 1), self.share)
         above = np.maximum(scores - self.start, 0.0)
-        fitted = np.exp(np.log(self.share) - np.log1p(self.shape * above / self.scale) / self.shape)
+        fitted = np.exp(
+            np.log(self.share) - np.log1p(np.maximum(self.shape * above / self.scale, 1e-12 - 1)) / self.shape
+        )
         return np.where(scores > self.start, np.maximum(fitted, 1e-300), counted)
 
     def bits(self, scores: np.ndarray) -> np.ndarray:
@@ -75,11 +78,11 @@ class Tail:
         return float(low), float(high)
 
 
-def fit_tail(scores: np.ndarray, least_shape: float = 0.0) -> Tail:
+def fit_tail(scores: np.ndarray, least_shape: float = -1.0) -> Tail:
     """Fit a `Tail` to the scores of at least ten rows, (c,).
 
-    ``least_shape`` is the least ξ. Where bits are to be counted far beyond all rows it is not zero: no table's tail is
-    known to stay as thin as an exponential there, and an absurd value is some dozens of bits, not thousands.
+    ``least_shape`` is the least ξ. Where bits are to be counted far beyond all rows it is above zero: no
+    table's tail is known to stay thin there, and an absurd value is some dozens of bits, not thousands.
     """
     shapes = _SHAPES[least_shape <= _SHAPES]
     scores = np.sort(scores)
@@ -93,9 +96,12 @@ def fit_tail(scores: np.ndarray, least_shape: float = 0.0) -> Tail:
     beyond = len(above) - len(seen)
     sigma = (_SCALES * max(float(seen.mean()), 1e-300))[:, None]
     xi = shapes[None, :]
-    log_odds = np.log1p(xi * seen[:, None, None] / sigma).sum(0)
+    # a tail with ξ < 0 ends: scales for which it would end before the last score that is seen are impossible
+    floor = -1 + 1e-9
+    log_odds = np.log1p(np.maximum(xi * seen[:, None, None] / sigma, floor)).sum(0)
     likelihood = -len(seen) * np.log(sigma) - (1 + 1 / xi) * log_odds
-    likelihood -= beyond / xi * np.log1p(xi * (last - start) / sigma)
-    likelihood -= xi / _USUAL_SHAPE
+    likelihood -= beyond / xi * np.log1p(np.maximum(xi * (last - start) / sigma, floor))
+    likelihood -= np.abs(xi - _USUAL_SHAPE) / _SHAPE_SPREAD
+    likelihood[xi * (last - start) / sigma <= floor] = -np.inf
     i, k = np.unravel_index(int(np.argmax(likelihood)), likelihood.shape)
     return Tail(scores, start, len(above) / len(scores), float(sigma[i, 0]), float(shapes[k]))
