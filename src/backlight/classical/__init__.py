@@ -29,13 +29,15 @@ from backlight.classical.families import (
     perceptrons,
     processes,
     pyod,
+    skorch,
     stacking,
+    statsmodels,
     svm,
     trees,
     xgboost,
 )
 from backlight.classical.families.kernels import RadialKernel
-from backlight.classical.frontend import transformers
+from backlight.classical.frontend import column_maps, transformers
 from backlight.classical.network import Inputs, ModelSpec, NeuralizedModel, Score
 from backlight.classical.neuralize import neuralize
 
@@ -53,6 +55,7 @@ __all__ = [
     "boltzmann",
     "catboost",
     "cluster",
+    "column_maps",
     "density",
     "ensembles",
     "expansions",
@@ -64,7 +67,9 @@ __all__ = [
     "perceptrons",
     "processes",
     "pyod",
+    "skorch",
     "stacking",
+    "statsmodels",
     "svm",
     "transformers",
     "trees",

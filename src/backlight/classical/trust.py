@@ -35,7 +35,10 @@ def own_method(model: Any, score: str, X: Any) -> np.ndarray | None:
     method = getattr(model, METHODS.get(score, ""), None)
     if method is None:
         return None
-    found = method(X)
+    try:
+        found = method(X)
+    except Exception:  # a method of anybody's, which may want another kind of table than its last step
+        return None
     return np.asarray(found) if isinstance(found, np.ndarray) and found.dtype.kind in "fiu" else None
 
 

@@ -63,6 +63,7 @@ META_ESTIMATORS = {
     "sklearn.semi_supervised.SelfTrainingClassifier": "estimator_",
 }
 
+_PIPELINES = ("sklearn.pipeline.Pipeline", "imblearn.pipeline.Pipeline")
 # Models that choose columns and fit another model to those.
 _SELECTING = ("sklearn.feature_selection.RFE", "sklearn.feature_selection.RFECV")
 
@@ -99,6 +100,11 @@ def _first(parts: Parts) -> Any:
     return first.kernel_map if isinstance(first, Collapsed) else first
 
 
+def _samples(step: Any) -> bool:
+    """Whether a step draws rows when a model is fitted, and does nothing when it predicts."""
+    return hasattr(step, "fit_resample") and not hasattr(step, "transform")
+
+
 def unwrap(model: Any) -> Parts:
     """Split a pipeline into its transformers and its last estimator; a lone estimator has no transformers.
 
@@ -110,10 +116,10 @@ def unwrap(model: Any) -> Parts:
     if public_name(type(model)) in _SELECTING and hasattr(model, "estimator_"):
         last = unwrap(model.estimator_)
         return Parts(model, (model, *last.steps), last.estimator, lambda X: last.transform(model.transform(X)))
-    if public_name(type(model)) != "sklearn.pipeline.Pipeline":
+    if public_name(type(model)) not in _PIPELINES:
         return Parts(model, (), model, lambda X: X)
     *before, (_, last) = model.steps
-    steps = tuple(step for _, step in before if step is not None and step != "passthrough")
+    steps = tuple(step for _, step in before if step is not None and step != "passthrough" and not _samples(step))
     inner = unwrap(last)
     if steps and not inner.steps and public_name(type(steps[-1])) == "sklearn.kernel_approximation.Nystroem":
         inner = Parts(model, (), Collapsed(steps[-1], inner.estimator), lambda X: X)
@@ -185,7 +191,7 @@ def front_features(
 
 def carry(step: Any, features: Features) -> Features:
     """Carry features through one fitted transformer."""
-    if step is None or (isinstance(step, str) and step == "passthrough"):
+    if step is None or (isinstance(step, str) and step == "passthrough") or _samples(step):
         return features
     function = transformers.find(step)
     if function is None:
