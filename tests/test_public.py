@@ -59,7 +59,7 @@ def test_every_error_is_a_backlight_error_and_the_tree_names_it():
 def test_the_signature_is_the_contract():
     parameters = list(inspect.signature(backlight.explain).parameters)
     assert parameters == ["model", "X", "target", "method", "rules", "score", "reference", "layers", "canonical", "strict",
-                          "batch_size", "device", "feature_names", "seed", "output", "progress"]  # fmt: skip
+                          "rows", "batch_size", "device", "feature_names", "seed", "output", "progress"]  # fmt: skip
     parameters = list(inspect.signature(backlight.prototype).parameters)
     assert parameters == ["model", "target", "prior", "data", "strength", "space", "bounds", "constraints", "init",
                           "restarts", "optimizer", "exact", "seed", "progress", "steps"]  # fmt: skip

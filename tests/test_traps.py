@@ -605,7 +605,8 @@ def test_the_states_and_biases_of_a_recurrent_layer_are_no_loss():
         def forward(self, x):
             return self.o(self.r(x)[0][:, -1])
 
-    ex = backlight.explain(seeded(Recurrent()), torch.randn(3, 6, 4).double(), 0)
+    ex = backlight.explain(seeded(Recurrent()), torch.randn(3, 6, 4).double(), 0, rules=Zero(), strict=True)
+    np.testing.assert_allclose(ex.ledger.absorbed, ex.ledger.bias, atol=1e-12)
     np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
 
 

@@ -61,11 +61,12 @@ class Explainer:
         feature_names: Sequence[str] | None = None,
         output: Any = None,
         seed: int = 0,
+        rows: str = "separate",
     ) -> None:
         self._targets = read_targets(target)
         self._names = None if feature_names is None else tuple(feature_names)
         said = repr(reference) if isinstance(reference, Reference) else None
-        self._asked = Query(method, rules, reference, layers, canonical, strict, device, output, seed, said)
+        self._asked = Query(method, rules, reference, layers, canonical, strict, device, output, seed, said, rows)
         self._given, self._score = model, score
         try:
             self._ready: tuple[Model, Query] | None = self._opened(self._names)
@@ -176,6 +177,7 @@ def explain(
     layers: Any = None,
     canonical: bool = False,
     strict: bool = False,
+    rows: str = "separate",
     batch_size: int | str = "auto",
     device: Any = None,
     feature_names: Sequence[str] | None = None,
@@ -223,6 +225,12 @@ def explain(
     strict : bool, default False
         Raise where relevance is lost or an operator has no rule, instead of a warning. For detectors: where more than
         1e-9 of a score and its parts is left unexplained.
+    rows : {"separate", "joint"}
+        Where a module's output for a row depends on other rows (graph layers, centring by the batch, a similarity of
+        all pairs), "separate" warns, or raises if strict, since each row of ``values`` is then what it does for all
+        scores together. "joint" tells them apart: ``values`` have shape (n, n, *features), and ``values[i, j]`` is what
+        the score of row i owes to the inputs of row j; ``output[i]`` is their sum over j and the features, with
+        ``base_values[i]`` and the ledger. It takes n ways back, and one batch.
     batch_size : int or "auto"
         Rows at once.
     device : optional
@@ -265,6 +273,6 @@ def explain(
     """
     explainer = Explainer(
         model, target, score=score, rules=rules, reference=reference, method=method, layers=layers, canonical=canonical,
-        strict=strict, device=device, feature_names=feature_names, seed=seed, output=output,
+        strict=strict, device=device, feature_names=feature_names, seed=seed, output=output, rows=rows,
     )  # fmt: skip
     return explainer(X, batch_size, progress)

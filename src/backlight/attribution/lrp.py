@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +16,14 @@ from torch.utils import _pytree as pytree
 from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
+from backlight.engine.checks import leak_of, rows_are_apart, slack_of
+from backlight.engine.copies import Inputs
 from backlight.engine.network import Network
 from backlight.engine.outputs import Layout, Outputs
 from backlight.engine.plan import Plan
-from backlight.engine.run import finish, forward
-from backlight.errors import ArgumentError, listed
+from backlight.engine.run import Pass, finish, forward
+from backlight.engine.steps import LedgerRecorder
+from backlight.errors import ArgumentError, BacklightWarning, ConservationError, UnsupportedModel, listed
 from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
@@ -54,6 +59,47 @@ class Attributed:
     ledger: list[tuple[str, str, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
 
+Line = tuple[str, str, Tensor, Tensor, Tensor]
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """What arrived for some of the targets; ``arriving`` is what was sent in, (targets, n)."""
+
+    values: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    ledger: list[Line]
+    arriving: Tensor
+
+    def missing(self) -> Tensor:
+        """What was sent in, less what arrived and less what the ledger holds, (targets, n)."""
+        rest = self.arriving - sum(row_sums(value) for value in self.values.values())
+        for _, _, entering, leaving, _ in self.ledger:
+            rest = rest - (entering - leaving)
+        return rest
+
+    def flow(self) -> float:
+        """The size of all that was summed up, for one row and target at most."""
+        amounts = [self.arriving, *(row_sums(value.abs()) for value in self.values.values())]
+        amounts += [amount for line in self.ledger for amount in (line[2], line[3])]
+        return sum(float(amount.abs().max()) for amount in amounts if amount.numel())
+
+
+def _require_closed(plan: Plan, given: dict[str, Any], gradient: Tensor, chunks: list[_Chunk], *, by_row: bool) -> None:
+    """All relevance of a first batch arrives or stands in the ledger, row by row or in the sum over the rows."""
+    for chunk in chunks:
+        rest, flow = chunk.missing(), chunk.flow()
+        if not by_row:
+            # rows that see each other exchange relevance
+            rest, flow = rest.sum(-1), flow * rest.shape[-1]
+        if math.isfinite(flow) and rest.numel() and float(rest.abs().max()) > slack_of(rest.dtype) * flow:
+            raise ConservationError(
+                f"{leak_of(plan, given, gradient) or 'the plan'} neither hands on nor books "
+                f"{float(rest.abs().max()):.3g} of the relevance: this is a fault of the rule or the operator there"
+            )
+    plan.proved = True
+
+
 @dataclass(slots=True)
 class LayerwiseRelevance:
     """Explains batches of one model by one plan for each shape of input."""
@@ -65,6 +111,7 @@ class LayerwiseRelevance:
     reference: Any
     layers: Sequence[str]
     output: Any = None
+    rows: str = "separate"
 
     def plan(self, batch: Batch, targets: Targets | None = None) -> Plan:
         """What will run for such a batch."""
@@ -80,53 +127,100 @@ class LayerwiseRelevance:
         return {"method": title, "plan": plan.text, "weights": Network.of(self.model).fingerprint()}
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
+        inputs = (batch.args, batch.kwargs)
         plan = self.plan(batch, targets)
-        leaves = pytree.tree_leaves((batch.args, batch.kwargs))
+        leaves = pytree.tree_leaves(inputs)
         given = dict(zip(plan.inputs, leaves, strict=True))
         places = self._places(plan)
         run = forward(plan, given, list(places.values()))
+        joint = self.rows == "joint"
         answer = whole_of(plan.graph.layout, targets, lambda out: finish(plan, out))
-        seeds = resolve(targets, run.output, answer)
-        values: dict[str, list[Tensor]] = {}
-        kept: dict[str, list[Tensor]] = {name: [] for name in places}
-        ledger: list[list[tuple[str, str, Tensor, Tensor, Tensor]]] = []
+        seeds = resolve(targets, run.output, answer, joint=joint)
+        if not joint:
+            self._require_separate_rows(plan, inputs, seeds)
+        # joint: every row's score is one to be sent back through all rows
+        gradient = seeds.gradient.flatten(0, 1) if joint else seeds.gradient
+        chunks: list[_Chunk] = []
         size = sum(leaf.numel() for leaf in leaves if isinstance(leaf, Tensor))
         step = max(1, min(64, _TOGETHER // max(size, 1)))
-        for first in range(0, len(seeds.gradient), step):
-            last = first + step >= len(seeds.gradient)
-            found, book = run.relevance(seeds.gradient[first : first + step], last=last)
-            entries = [(s.node.name, s.rule, entering, leaving, bias) for s, entering, leaving, bias in book.entries]
-            if seeds.functions:
-                part = slice(first, first + step)
-                arriving = dot(seeds.gradient[part], run.output)
-                entries.insert(0, (*TARGET_LINE, seeds.scores[part], arriving, torch.zeros_like(arriving)))
-            for name, index in plan.inputs.items():
-                if index in found:
-                    x = given[name]
-                    point = point_of(self.reference, name, x, len(plan.inputs))
-                    values.setdefault(name, []).append(relevance(x if point is None else x - point, found[index]))
-                    if point is not None and found[index].gradient is not None:
-                        through = Message(found[index].gradient)
-                        entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
-                        # what stays at the reference is named by it, as what a bias keeps is named by the bias
-                        entries.append((f"input {name}", "reference", entering, leaving, entering - leaving))
-            for place, index in places.items():
-                if index in found:
-                    kept[place].append(relevance(run.kept[index], found[index]))
-            ledger.append(entries)
+        for first in range(0, len(gradient), step):
+            part = gradient[first : first + step]
+            found, book = run.relevance(part, last=first + step >= len(gradient))
+            chunks.append(self._chunk(run, part, found, book, places))
+        if not plan.proved:
+            _require_closed(plan, given, gradient, chunks, by_row=not joint and plan.apart is True)
+
+        def joined(parts: list[Tensor]) -> Tensor:
+            whole = torch.cat(parts)
+            return whole.reshape(*seeds.scores.shape, *whole.shape[1:]) if joint else whole
+
+        names = list(chunks[0].values)
+        ledger: list[Line] = [
+            (name, rule, *(joined([chunk.ledger[k][column] for chunk in chunks]) for column in (2, 3, 4)))  # type: ignore[misc]
+            for k, (name, rule, *_) in enumerate(chunks[0].ledger)
+        ]
+        if joint:
+            ledger = [(name, rule, *(column.sum(-1) for column in columns)) for name, rule, *columns in ledger]  # type: ignore[misc]
+        if seeds.functions:
+            arriving = dot(gradient, run.output)
+            arriving = arriving.reshape(*seeds.scores.shape, -1).sum(-1) if joint else arriving
+            ledger.insert(0, (*TARGET_LINE, seeds.scores, arriving, torch.zeros_like(arriving)))
         return Attributed(
-            {name: given[name] for name in values},
-            {name: torch.cat(parts) for name, parts in values.items()},
+            {
+                name: given[name][None].expand(batch.rows, *given[name].shape) if joint else given[name]
+                for name in names
+            },
+            {name: joined([chunk.values[name] for chunk in chunks]) for name in names},
             seeds,
             torch.zeros_like(seeds.scores),
-            {name: torch.cat(parts) for name, parts in kept.items() if parts},
-            ledger[0]
-            if len(ledger) == 1
-            else [
-                (name, rule, *(torch.cat([part[k][column] for part in ledger]) for column in (2, 3, 4)))  # type: ignore[misc]
-                for k, (name, rule, *_) in enumerate(ledger[0])
-            ],
+            {name: joined([chunk.kept[name] for chunk in chunks]) for name in chunks[0].kept},
+            ledger,
         )
+
+    def _chunk(
+        self, run: Pass, seed: Tensor, found: dict[int, Message], book: LedgerRecorder, places: dict[str, int]
+    ) -> _Chunk:
+        """What arrived of some of the targets, and what the ledger says of it."""
+        plan = run.plan
+        entries: list[Line] = [(s.node.name, s.rule, *amounts) for s, *amounts in book.entries]  # type: ignore[misc]
+        values: dict[str, Tensor] = {}
+        for name, index in plan.inputs.items():
+            if index not in found:
+                continue
+            x = run.inputs[name]
+            point = point_of(self.reference, name, x, len(plan.inputs))
+            values[name] = relevance(x if point is None else x - point, found[index])
+            if point is not None and found[index].gradient is not None:
+                through = Message(found[index].gradient)
+                entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
+                # what stays at the reference is named by it, as what a bias keeps is named by the bias
+                entries.append((f"input {name}", "reference", entering, leaving, entering - leaving))
+        kept = {place: relevance(run.kept[index], found[index]) for place, index in places.items() if index in found}
+        chunk = _Chunk(values, kept, entries, dot(seed, run.output))
+        unknown = [k for k, (s, *_) in enumerate(book.entries) if s.rows is None or None in s.sources]
+        if unknown and self.rows == "separate" and plan.apart:
+            # the sum over the rows is known there, and what each row lacks: these lines share it
+            share = chunk.missing() / len(unknown)
+            share = share - share.mean(-1, keepdim=True)
+            for k in unknown:
+                name, rule, entering, leaving, bias = entries[k]
+                entries[k] = (name, rule, entering, leaving - share, bias + share)
+        return chunk
+
+    def _require_separate_rows(self, plan: Plan, inputs: Inputs, seeds: Seeds) -> None:
+        if seeds.mixing:
+            said = "the target function gives a row a score that depends on other rows' outputs"
+        elif not rows_are_apart(plan, self.model, inputs):
+            said = f"the rows of a batch see each other at {plan.mixing}"
+        else:
+            return
+        said += (
+            ": values of a row are what it does for the scores of all rows together; rows='joint' tells them apart, "
+            "batch_size=1 explains each row alone"
+        )
+        if self.strict:
+            raise UnsupportedModel(said)
+        warnings.warn(said, BacklightWarning, stacklevel=7)
 
     def _places(self, plan: Plan) -> dict[str, int]:
         found: dict[str, int] = {}

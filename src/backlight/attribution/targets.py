@@ -21,14 +21,17 @@ class Seeds:
 
     Attributes
     ----------
-    gradient : Tensor of shape (targets, n, *outputs)
-        Of each score with respect to the explained output.
+    gradient : Tensor of shape (targets, n, *outputs); joint: (targets, n, n, *outputs)
+        Of each score with respect to the explained output: of a row's score to that row's output; joint: of each row's
+        score to the outputs of all rows.
     scores : Tensor of shape (targets, n)
     names : tuple of str
     several : bool
         Whether ``values`` get an axis for targets.
     functions : bool
         Whether a target is a function, which may be anything but linear in the output.
+    mixing : bool
+        Whether a target function's score of a row depends on the outputs of other rows.
     """
 
     gradient: Tensor
@@ -36,9 +39,17 @@ class Seeds:
     names: tuple[str, ...]
     several: bool
     functions: bool = False
+    mixing: bool = False
 
 
-def resolve(targets: Targets, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str] = ()) -> Seeds:
+def resolve(
+    targets: Targets,
+    output: Tensor,
+    finish: Callable[[Tensor], Any],
+    names: Sequence[str] = (),
+    *,
+    joint: bool = False,
+) -> Seeds:
     """Seeds for a batch.
 
     Parameters
@@ -51,15 +62,53 @@ def resolve(targets: Targets, output: Tensor, finish: Callable[[Tensor], Any], n
         From that to what the model returns; a target that is a function sees this.
     names : sequence of str
         Of the outputs, where they have some.
+    joint : bool
+        Every row's score is explained by all rows.
     """
     if not targets.items and output.dim() > 2:
         raise ArgumentError(f"target='all' needs one axis of outputs, not outputs of shape {tuple(output.shape[1:])}")
     outputs = output.shape[1] if output.dim() > 1 else 1
-    made = [_one(item, output, finish, names) for item in targets.each(outputs)]
+    items = targets.each(outputs)
+    made = [_one(item, output, finish, names) for item in items]
+    seeds = [seed for seed, _, _ in made]
+    functions = [(item.function, seed) for item, seed in zip(items, seeds, strict=True) if item.function is not None]
+    mixing = not joint and len(output) > 1 and any(_mixes(one, output, finish, seed) for one, seed in functions)
+    if joint:
+        seeds = [
+            _diagonal(seed) if item.function is None else _jacobian(item.function, output, finish)
+            for item, seed in zip(items, seeds, strict=True)
+        ]
     return Seeds(
-        torch.stack([seed for seed, _, _ in made]), torch.stack([score for _, score, _ in made]),
-        tuple(name for _, _, name in made), targets.several, any(item.function is not None for item in targets.items),
+        torch.stack(seeds), torch.stack([score for _, score, _ in made]), tuple(name for _, _, name in made),
+        targets.several, bool(functions), mixing,
     )  # fmt: skip
+
+
+def _mixes(target: Callable[..., Any], output: Tensor, finish: Callable[[Tensor], Any], seed: Tensor) -> bool:
+    """Whether a row's score depends on other rows' outputs: weights of the rows do not come out of the sum then."""
+    weights = 1 + torch.arange(len(output), dtype=output.dtype, device=output.device).mul(0.6180339887498949).frac()
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = output.detach().clone().requires_grad_()
+        (weighted,) = torch.autograd.grad((target(finish(leaf)) * weights).sum(), leaf)
+    apart = seed * weights.view(-1, *(1,) * (seed.dim() - 1))
+    slack = 1e4 * torch.finfo(output.dtype).eps * float(apart.abs().max())
+    return bool(((weighted - apart).abs() > slack).any())
+
+
+def _jacobian(target: Callable[..., Any], output: Tensor, finish: Callable[[Tensor], Any]) -> Tensor:
+    """Gradients of every row's score with respect to the outputs of all rows, (n, n, *outputs)."""
+    with torch.inference_mode(False), torch.enable_grad():
+        leaf = output.detach().clone().requires_grad_()
+        scores = target(finish(leaf))
+        return torch.stack([torch.autograd.grad(score, leaf, retain_graph=True)[0] for score in scores])
+
+
+def _diagonal(seed: Tensor) -> Tensor:
+    """(n, *outputs) to (n, n, *outputs): a row's score reads that row's output alone."""
+    whole = seed.new_zeros(len(seed), *seed.shape)
+    places = torch.arange(len(seed), device=seed.device)
+    whole[places, places] = seed
+    return whole
 
 
 def _one(

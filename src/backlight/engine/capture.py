@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
-from backlight.engine.graph import Graph, Node, Ref
+from backlight.engine.graph import PRIME, Graph, Node, Ref
 from backlight.engine.outputs import Layout, Outputs
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 
@@ -245,6 +245,7 @@ class _Builder:
         value = node.meta.get("val", node.meta.get("tensor_meta"))
         shape = getattr(value, "shape", None)
         rows = None if shape is None else self._rows_axis(op, shape)
+        whole = None if shape is None else _whole(shape)
         if shape is not None:
             shape = [_size(size) for axis, size in enumerate(shape) if axis != (rows or 0)]
         self.graph.nodes.append(
@@ -258,6 +259,7 @@ class _Builder:
                 shape=None if shape is None else tuple(shape),
                 dtype=getattr(value, "dtype", None),
                 rows=rows,
+                sizes=whole,
             )
         )
         self._index[node] = index
@@ -316,6 +318,20 @@ def _module_path(node: Any) -> str:
     last = str(paths[-1]) if paths else ""
     # a module that is called a second time carries "@1" behind its path
     return last.split("@")[0] if not last.startswith("_empty") else ""
+
+
+def _whole(shape: Any) -> tuple[int, ...] | None:
+    """Sizes for `PRIME` rows; ``None`` where one depends on the data."""
+    found = []
+    for size in shape:
+        if isinstance(size, int) or not hasattr(size, "node"):
+            found.append(int(size))
+            continue
+        symbols = size.node.expr.free_symbols
+        if any(str(symbol).startswith("u") for symbol in symbols):
+            return None
+        found.append(int(size.node.expr.subs(dict.fromkeys(symbols, PRIME))))
+    return tuple(found)
 
 
 def _size(size: Any) -> int:

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from backlight.engine.outputs import Layout
 
-__all__ = ["Graph", "Node", "Ref", "by_name", "named", "references"]
+__all__ = ["PRIME", "Graph", "Node", "Ref", "by_name", "named", "references"]
+
+# a number of rows that no other size is by chance
+PRIME = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Node:
         Of one row of its value at capture.
     rows : int, optional
         The axis that counts the rows; ``None`` where rows and other axes were merged, or there are none.
+    sizes : tuple of int, optional
+        Of its whole value, for `PRIME` rows where any number of rows may come.
     """
 
     index: int
@@ -81,6 +86,7 @@ class Node:
     shape: tuple[int, ...] | None = None
     dtype: torch.dtype | None = None
     rows: int | None = None
+    sizes: tuple[int, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: by_name(getattr(self, one.name)) for one in fields(self)}

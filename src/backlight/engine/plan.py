@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from backlight.engine.folding import fold
 from backlight.engine.graph import Graph, Node
 from backlight.engine.operators import find
 from backlight.engine.presets import composite
+from backlight.engine.rows import RowsFound, follow_rows
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
 from backlight.rules import Epsilon, Facts, Rule
+from backlight.rules.maps import FIRST, Rows
 from backlight.tables import frame_like
 
 __all__ = ["Plan", "make_plan"]
@@ -63,6 +65,12 @@ class Plan:
         The composite, and why where it was chosen automatically.
     notes : list of str
         What is worth knowing beside the table.
+    apart : bool or None
+        Whether the output of a row depends on that row alone; ``None`` while that is not known.
+    mixing : str
+        The first operator that acts along the rows, or may do so.
+    proved : bool
+        Whether a first batch has shown that all relevance is accounted for.
     """
 
     graph: Graph
@@ -74,6 +82,9 @@ class Plan:
     places: dict[str, int]
     title: str
     notes: list[str]
+    apart: bool | None = None
+    mixing: str = ""
+    proved: bool = False
     _text: str = ""
 
     @property
@@ -181,13 +192,16 @@ class _Planner:
         off = switched_off(self.graph, sites, readers, direct, output)
         known = nonnegative_nodes(self.graph, self.constants)
         steps: dict[int, Step] = {}
+        where = follow_rows(self.graph, output, needed)
         for index in order:
             site = sites[index]
             facts = Facts(known[site.carriers[0]], off[index])
+            rows = self._rows(where, index)
+            if isinstance(site, LinearSite) and rows is not None and rows != FIRST:
+                site.layer = replace(site.layer, rows=rows)
             step = site.bind(chosen[index], facts)
-            step.out = index
-            step.rows = self.graph.nodes[index].rows
-            step.sources = tuple(self.graph.nodes[carrier].rows for carrier in site.carriers)
+            step.out, step.rows = index, rows
+            step.sources = tuple(self._rows(where, carrier) for carrier in site.carriers)
             step.why = step.why or why.get(index, "")
             steps[index] = step
         self._rectify(steps, sites, direct, output, needed)
@@ -205,8 +219,15 @@ class _Planner:
         for inner, outer in self._fused.items():
             places.setdefault(self.graph.nodes[inner].name, outer)
         return Plan(
-            self.graph, running, self._frees(running, output), self.template, output, tail, places, title, self.notes
-        )
+            self.graph, running, self._frees(running, output), self.template, output, tail, places, title, self.notes,
+            True if where.apart else None, where.mixing,
+        )  # fmt: skip
+
+    def _rows(self, where: RowsFound, index: int) -> Rows | None:
+        """Where the rows of a value are; by its size alone where nothing else is known, which is a symbol's there."""
+        node = self.graph.nodes[index]
+        guessed = Rows(node.rows) if node.rows is not None and self.graph.how == "exported" else None
+        return where.rows[index] or guessed
 
     def _words_on_inputs(self) -> list[str]:
         """Which output is explained where that was a choice, and which inputs steer the network only."""

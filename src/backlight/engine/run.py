@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from backlight.engine.steps import LedgerRecorder, Parts, Step
 from backlight.rules import Message
 
 __all__ = ["Pass", "forward"]
+
+Watch = Callable[[int, Any, Any, LedgerRecorder, int], None]
 
 
 @dataclass(slots=True)
@@ -38,7 +40,9 @@ class Pass:
     output: Tensor
     kept: dict[int, Tensor]
 
-    def relevance(self, seed: Tensor, *, last: bool = False) -> tuple[dict[int, Message], LedgerRecorder]:
+    def relevance(
+        self, seed: Tensor, *, last: bool = False, watch: Watch | None = None
+    ) -> tuple[dict[int, Message], LedgerRecorder]:
         """Send relevance back from the output.
 
         Parameters
@@ -47,6 +51,8 @@ class Pass:
             The modified gradient at the output: relevance is output · seed there. For output unit k: one at k.
         last : bool
             Nothing else will be explained: what the steps keep is let go on the way.
+        watch : callable, optional
+            Called behind each step with its position, what it received and sent, and the ledger before it.
 
         Returns
         -------
@@ -67,7 +73,10 @@ class Pass:
                 message = _typed(message, plan.graph.nodes[step.out].dtype)
                 if step.out in wanted:
                     found[step.out] = message
+                before = len(book.entries)
                 sent = step.pull(self.records[position], message, book)
+                if watch is not None:
+                    watch(position, message, sent, book, before)
                 if last:
                     self.records[position] = None
                 for carrier, part in zip(step.carriers, sent, strict=True):

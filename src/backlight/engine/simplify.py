@@ -72,7 +72,7 @@ def simplify(graph: Graph) -> Graph:
                 instead[node.index] = instead[given.index]
             elif origin.op in FIRST_OF_TUPLE:
                 instead[node.index] = given.index
-                origin.shape, origin.dtype, origin.rows = node.shape, node.dtype, node.rows
+                origin.shape, origin.dtype, origin.rows, origin.sizes = node.shape, node.dtype, node.rows, node.sizes
                 if origin.target is not None and not isinstance(origin.target, _First):
                     origin.target = _First(origin.target)
     return replace(graph, nodes=nodes, output=_swap(graph.output, instead))

@@ -36,6 +36,7 @@ from backlight.rules import (
     relevance,
     row_sums,
 )
+from backlight.rules.maps import FIRST, Rows, by_row
 
 __all__ = ["LedgerRecorder", "LinearSite", "Parts", "Site", "Step", "Transposed", "fill", "total"]
 
@@ -62,9 +63,9 @@ def fill(tree: Any, values: Values) -> Any:
     return tree
 
 
-def total(value: Tensor, message: Message, rows: int | None = 0) -> Tensor:
+def total(value: Tensor, message: Message, rows: Rows | None = FIRST) -> Tensor:
     """Σ of the relevance in a message, (targets, n); where rows cannot be told apart, (targets, 1)."""
-    if rows == 0:
+    if rows == FIRST:
         amount: Tensor | float = 0.0
         if message.gradient is not None:
             amount = dot(message.gradient, value)
@@ -73,9 +74,7 @@ def total(value: Tensor, message: Message, rows: int | None = 0) -> Tensor:
         assert isinstance(amount, Tensor)
         return amount
     flow = relevance(value, message)
-    if rows is None:
-        return flow.flatten(1).sum(1, keepdim=True)
-    return row_sums(flow.movedim(rows + 1, 1))
+    return flow.flatten(1).sum(1, keepdim=True) if rows is None else by_row(flow, rows)
 
 
 @dataclass(slots=True)
@@ -86,7 +85,7 @@ class LedgerRecorder:
     ----------
     rows : int
     entries : list of (step, entering, leaving, kept by the bias), each (targets, n)
-        Where an operator merges the rows with other axes, each row has an equal part of the sum.
+        Where it is not known what belongs to which row, each row has an equal part of the sum.
     """
 
     rows: int
@@ -95,7 +94,7 @@ class LedgerRecorder:
     def enter(self, step: Step, entering: Tensor, leaving: Tensor, bias: Tensor | float = 0.0) -> None:
         """Relevance that entered a step and left it, and what its bias kept."""
         kept = bias if isinstance(bias, Tensor) else torch.zeros_like(entering)
-        if step.rows != 0 or kept.shape[-1] != self.rows:
+        if step.rows is None or kept.shape[-1] != self.rows:
             kept = kept.flatten(1).sum(1, keepdim=True)
         self.entries.append((step, self._by_row(entering), self._by_row(leaving), self._by_row(kept)))
 
@@ -120,8 +119,8 @@ class Step(ABC):
         The node whose value it computes: a later one where a neighbour was fused into it.
     rule, why, cost : str
         For the table of the plan.
-    rows, sources : int or None
-        Which axis counts the rows: in the output, and in each carrier.
+    rows, sources : Rows or None
+        Where the rows are in the output, and in each carrier; ``None`` where that is not known.
     """
 
     node: Node
@@ -130,8 +129,8 @@ class Step(ABC):
     rule: str
     why: str = field(default="", kw_only=True)
     cost: str = field(default="", kw_only=True)
-    rows: int | None = field(default=0, kw_only=True)
-    sources: tuple[int | None, ...] = field(default=(), kw_only=True)
+    rows: Rows | None = field(default=FIRST, kw_only=True)
+    sources: tuple[Rows | None, ...] = field(default=(), kw_only=True)
 
     @abstractmethod
     def forward(self, values: Values) -> tuple[Any, Any]:

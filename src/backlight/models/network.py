@@ -18,7 +18,7 @@ from backlight.classical.score_units import ScoreUnit
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution
-from backlight.models.protocol import Query, refuse_output
+from backlight.models.protocol import Query, refuse_output, refuse_rows
 from backlight.tables import Frame, as_frame, in_batches
 
 __all__ = ["NetworkModel", "Table", "dressed", "tables"]
@@ -86,6 +86,7 @@ class NetworkModel:
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
         refuse_output(query, self.kind)
+        refuse_rows(query, self.kind)
         if str(query.device) not in ("None", "cpu"):
             raise ArgumentError(
                 f"device={query.device!r} does not apply to a neuralized model in this version: leave it out"

@@ -11,7 +11,7 @@ from backlight.attribution.requested import Targets
 from backlight.errors import ArgumentError
 from backlight.explanation import Attribution
 
-__all__ = ["Batch", "Model", "Query", "refuse_output"]
+__all__ = ["Batch", "Model", "Query", "refuse_output", "refuse_rows"]
 
 
 class Batch(Protocol):
@@ -39,12 +39,19 @@ class Query:
     output: Any = None
     seed: int = 0
     counted_from: str | None = None
+    rows: str = "separate"
 
 
 def refuse_output(query: Query, kind: str) -> None:
     """Refuse the choice of an output for a model that has one."""
     if query.output is not None:
         raise ArgumentError(f"output={query.output!r} does not apply to a {kind}: leave it out, or give target=")
+
+
+def refuse_rows(query: Query, kind: str) -> None:
+    """Refuse joint rows for a model that scores every row by itself."""
+    if query.rows != "separate":
+        raise ArgumentError(f"rows={query.rows!r} does not apply to a {kind}, which scores every row by itself")
 
 
 class Model(Protocol):

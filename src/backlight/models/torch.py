@@ -38,6 +38,10 @@ class TorchModel:
         name, _ = named_method(query.method)
         if query.layers is not None and name != "lrp":
             raise ArgumentError(f"layers= is for relevance propagation: method={name!r} explains the inputs alone")
+        if query.rows not in ("separate", "joint"):
+            raise ArgumentError(f"rows must be 'separate' or 'joint', not {query.rows!r}")
+        if query.rows == "joint" and name != "lrp":
+            raise ArgumentError(f"rows='joint' is for relevance propagation, not for method={name!r}")
         here = home(self.module)
         if name != "lrp" and query.device is not None and home(self.module, query.device).device != here.device:
             raise ArgumentError(f"device={query.device!r}: method={name!r} runs where the model is, on {here.device}")
@@ -47,7 +51,9 @@ class TorchModel:
         self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
     ) -> tuple[int | None, Iterator[Batch]]:
         """See `Model.batches`."""
-        rows, stream = batches(X, home(self.module, query.device), size)
+        rows, stream = batches(X, home(self.module, query.device), size if query.rows == "separate" else 2**62)
+        if query.rows == "joint":
+            stream = _only(stream)
         columns = () if names is None else tuple(names)
         return rows, (replace(batch, columns=columns) for batch in stream) if columns else stream
 
@@ -62,14 +68,28 @@ class TorchModel:
         if name == "lrp":
             elsewhere = None if query.device is None else home(model, query.device).device
             attribute = way = LayerwiseRelevance(
-                model, query.rules, query.strict, elsewhere, query.reference, query.layers, query.output
+                model,
+                query.rules,
+                query.strict,
+                elsewhere,
+                query.reference,
+                query.layers,
+                query.output,
+                query.rows,
             )
             facts = {**way.facts(batch, targets), **facts}
         else:
             attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output)
         found = attribute(batch, targets)
+        if query.rows == "joint" and len(found.inputs) > 1:
+            raise ArgumentError("rows='joint' is for networks of one input: give a module that takes them as one")
         method = str(facts.pop("method", name))
-        return _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
+        made = _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
+        return (
+            made
+            if query.rows == "separate"
+            else replace(made, dims=("row", "input row", *_dims(made.data.ndim - 1)[1:]))
+        )
 
     def facts(self) -> dict[str, Any]:
         """See `Model.facts`."""
@@ -91,6 +111,13 @@ class TorchModel:
             "a torch module is code, which a saved explainer does not hold: save it with torch.export.save, or send "
             "the explainer by pickle"
         )
+
+
+def _only(stream: Iterator[Batch]) -> Iterator[Batch]:
+    for number, batch in enumerate(stream):
+        if number:
+            raise ArgumentError("rows='joint' explains all rows together: give one batch, not several")
+        yield batch
 
 
 def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: dict[str, Any]) -> Attribution:

@@ -8,11 +8,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Convolution", "Dense", "Elementwise", "LinearMap"]
+__all__ = ["FIRST", "Convolution", "Dense", "Elementwise", "LinearMap", "Rows", "by_row"]
+
+
+class Rows(NamedTuple):
+    """Where the rows of a value are: what is at position i of ``axis`` belongs to row (i // inner) mod n.
+
+    The axis has outer · n · inner positions.
+    """
+
+    axis: int
+    outer: int = 1
+    inner: int = 1
+
+
+FIRST = Rows(0)
+
+
+def by_row(x: Tensor, rows: Rows) -> Tensor:
+    """Σ over all that belongs to a row: (targets, *units) to (targets, n)."""
+    x = x.unflatten(rows.axis + 1, (rows.outer, -1, rows.inner)).movedim(rows.axis + 2, 1)
+    return x.flatten(2).sum(2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,10 +44,13 @@ class LinearMap(ABC):
     ----------
     weight : Tensor
     bias : Tensor or None
+    rows : Rows
+        Where the rows are in what comes out.
     """
 
     weight: Tensor
     bias: Tensor | None
+    rows: Rows = field(default=FIRST, kw_only=True)
 
     @abstractmethod
     def apply(self, a: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -67,7 +91,9 @@ class LinearMap(ABC):
 
     def bias_share(self, s: Tensor, bias: Tensor | None) -> Tensor | float:
         """Σ_k s_k b_k for each target and row: what a bias b takes of the relevance."""
-        return 0.0 if bias is None else self.against_units(s, bias)
+        if bias is None:
+            return 0.0
+        return self.against_units(s, bias) if self.rows == FIRST else by_row(s * self.per_unit(bias), self.rows)
 
     @abstractmethod
     def against_units(self, s: Tensor, parameter: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from backlight.engine.operators.registry import Context, operator
 from backlight.engine.operators.routing import MOVES
 from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, Values, fill, total
 from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient, row_sums
+from backlight.rules.maps import by_row
 
 __all__ = ["product"]
 
@@ -291,7 +292,8 @@ class _NormStep(Step):
         down = Message(flat.reshape(c.shape))
         bias = self._shaped(self.bias, x)
         if bias is not None:
-            kept = row_sums(gradient * bias)
+            shared = gradient * bias
+            kept = row_sums(shared) if self.rows is None else by_row(shared, self.rows)
             book.enter(self, total(y, message, self.rows), total(x, down, self.sources[0]), kept)
         return (down,)
 

@@ -1,0 +1,229 @@
+"""Rows that see each other are named, rows that do not raise no alarm, and joint explanations tell them apart."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import backlight
+from backlight.engine import Network
+from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel
+from backlight.rules import Epsilon, Gamma, Zero
+from tests.networks import MAKERS, made
+
+N = 6
+A = torch.softmax(torch.randn(N, N, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), 1)
+SHIFTED = torch.eye(N, dtype=torch.float64).roll(2, 0)
+
+
+class Mixer(nn.Module):
+    """A layer, something along the rows, a layer."""
+
+    def __init__(self, mix):
+        super().__init__()
+        self.a, self.b, self.mix = nn.Linear(4, 4), nn.Linear(4, 2), mix
+
+    def forward(self, x):
+        return self.b(self.mix(torch.relu(self.a(x))))
+
+
+MIXERS = {
+    "centred": lambda h: h - h.mean(0),
+    "standardised": lambda h: h / (h.std(0) + 1),
+    "graph": lambda h: A @ h,
+    "graph of single edges": lambda h: SHIFTED @ h,
+    "graph by einsum": lambda h: torch.einsum("ij,jk->ik", A, h),
+    "sorted": lambda h: h.sort(0).values,
+    "cumulated": lambda h: h.cumsum(0),
+    "softmax over rows": lambda h: h * h.softmax(0),
+    "largest of all": lambda h: h - h.amax(),
+    "first row": lambda h: h - h[:1],
+    "last row": lambda h: h - h[-1:],
+    "turned": lambda h: h.flip(0),
+    "rolled": lambda h: h.roll(2, 0),
+    "attention over rows": lambda h: F.scaled_dot_product_attention(h[None], h[None], h[None])[0],
+    "similarity": lambda h: (h @ h.T) @ h,
+    "pairs": lambda h: h.view(-1, 2, 4).flip(1).reshape(-1, 4),
+    "along the transposed": lambda h: F.avg_pool1d(h.T[None], 3, 1, 1)[0].T,
+    "batch statistics": lambda h: F.batch_norm(h, None, None, training=True),
+    "shares of the whole": lambda h: h / h.sum(),
+}  # fmt: skip
+
+APART = {
+    "every second feature": lambda h: h[:, ::2].repeat(1, 2),
+    "features sorted": lambda h: h.sort(1).values,
+    "transposed and back": lambda h: h.T.cumsum(0).T,
+    "outer products": lambda h: (h[:, :, None] * h[:, None, :]).mean(2),
+    "merged with positions": lambda h: torch.tanh(h.view(-1, 2, 2).reshape(-1, 2)).view(-1, 4),
+    "positions first": lambda h: h.view(-1, 2, 2).transpose(0, 1).reshape(-1, 2).view(2, -1, 2).transpose(0, 1).flatten(1),
+    "norm of the row": lambda h: h / (h.norm(dim=1, keepdim=True) + 1),
+    "row numbers": lambda h: h[torch.arange(len(h))],
+    "whole of a batched product": lambda h: torch.bmm(h[:, None], h[:, :, None])[:, 0] * h,
+    "cat and split": lambda h: sum(torch.cat([h, h * 2], 1).split(4, 1)),
+    "with itself stacked": lambda h: torch.stack([h, h], 0).mean(0),
+}  # fmt: skip
+
+
+def mixer(mix, seed=0):
+    torch.manual_seed(seed)
+    return Mixer(mix).double().eval()
+
+
+def batch(rows=N):
+    return torch.randn(rows, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("mix", MIXERS)
+def test_rows_that_see_each_other_are_said(mix):
+    net, x = mixer(MIXERS[mix]), batch()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        backlight.explain(net, x, 0)
+    assert sum("rows of a batch see each other at" in str(one.message) for one in seen) == 1
+    with pytest.raises(backlight.BacklightError):
+        backlight.explain(net, x, 0, strict=True)
+
+
+@pytest.mark.parametrize("mix", APART)
+def test_rows_that_keep_to_themselves_raise_no_alarm(mix):
+    net, x = mixer(APART[mix]), batch()
+    ex = backlight.explain(net, x, 0, rules=Zero())
+    alone = np.concatenate([backlight.explain(net, x[i : i + 1], 0, rules=Zero()).values for i in range(N)])
+    np.testing.assert_allclose(ex.values, alone, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("rows", [2, 5, 12])
+def test_known_networks_are_proved_apart_without_a_run(name, rows):
+    net, x = made(name, rows)
+    backlight.explain(net, x, 0, rules="epsilon")
+    (plan,) = Network.of(net)._plans.values()
+    assert plan.apart is True
+    assert not plan.mixing
+
+
+class Recurrent(nn.Module):
+    """Sequences with the time first inside, as recurrent layers have it by default."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.r, self.o = kind(4, 5, num_layers=2), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.o(self.r(x.transpose(0, 1))[0][-1])
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_booked_row_by_row(kind):
+    torch.manual_seed(0)
+    net, x = Recurrent(kind).double().eval(), torch.randn(4, 6, 4, dtype=torch.float64)
+    ex = backlight.explain(net, x, 0, rules=Zero(), strict=True)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+    for row in range(4):
+        one = backlight.explain(net, x[row : row + 1], 0, rules=Zero())
+        np.testing.assert_allclose(ex.ledger.absorbed[:, row], one.ledger.absorbed[:, 0], rtol=1e-8, atol=1e-12)
+
+
+def test_as_many_rows_as_features_confuse_nothing():
+    class Square(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.o = nn.Linear(4, 4), nn.Linear(4, 2)
+            self.register_buffer("w", torch.randn(4, 4))
+
+        def forward(self, x):
+            return self.o(torch.relu(self.a(x).T.flip(0).T @ self.w + 0.3))
+
+    torch.manual_seed(0)
+    net, x = Square().double().eval(), batch(4)
+    ex = backlight.explain(net, x, 0, rules=Zero())
+    for row in range(4):
+        one = backlight.explain(net, x[row : row + 1], 0, rules=Zero())
+        np.testing.assert_allclose(ex.ledger.absorbed[:, row], one.ledger.absorbed[:, 0], rtol=1e-9, atol=1e-12)
+
+
+def test_tokens_that_see_each_other_are_said_too():
+    class Bags(nn.Module):
+        def __init__(self, mean):
+            super().__init__()
+            self.e, self.o, self.mean = nn.Embedding(9, 4), nn.Linear(4, 2), mean
+
+        def forward(self, ids):
+            h = self.e(ids).mean(1)
+            return self.o(torch.relu(h - h.mean(0) if self.mean else h))
+
+    torch.manual_seed(0)
+    ids = torch.randint(0, 9, (5, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backlight.explain(Bags(False).double().eval(), ids, 0)
+    with pytest.warns(BacklightWarning, match="see each other"):
+        backlight.explain(Bags(True).double().eval(), ids, 0)
+
+
+def test_a_target_function_that_mixes_rows_is_said():
+    net, x = mixer(lambda h: h), batch()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        backlight.explain(net, x, lambda y: y[:, 0] - y[:, 0].mean(), rules=Zero())
+    assert any("target function gives a row a score that depends on other rows" in str(one.message) for one in seen)
+    with pytest.raises(UnsupportedModel, match="target function"):
+        backlight.explain(net, x, lambda y: y[:, 0] - y[:, 0].mean(), strict=True)
+
+
+# -- joint -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mix", ["centred", "graph", "first row", "turned", "pairs", "cumulated"])
+def test_joint_rows_are_the_gradient_times_input_of_each_rows_score(mix):
+    """LRP-0 of a network that is linear but for ReLUs is gradient × input, for every pair of a score and a row."""
+    net, x = mixer(MIXERS[mix]), batch()
+    ex = backlight.explain(net, x, 1, rules=Zero(), rows="joint")
+    slopes = torch.autograd.functional.jacobian(lambda z: net(z)[:, 1], x)
+    assert ex.values.shape == (N, N, 4)
+    assert ex.dims == ("row", "input row", "feature")
+    np.testing.assert_allclose(ex.values, (slopes * x).numpy(), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ex.output, net(x)[:, 1].detach(), rtol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(ex[2].values, ex.values[2:3] if ex[2].values.ndim == 3 else ex.values[2])
+
+
+@pytest.mark.parametrize("rule", [Epsilon(), Gamma(0.25)])
+@pytest.mark.parametrize(
+    "target", [None, [0, 1], "all", lambda y: y.softmax(1)[:, 0], lambda y: (y @ y.T).diagonal() - y[:, 0].mean()],
+    ids=["none", "list", "all", "softmax", "all rows"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
+def test_joint_rows_add_up_to_the_score_and_to_the_mixture(rule, target):
+    net, x = mixer(MIXERS["graph"]), batch()
+    ex = backlight.explain(net, x, target, rules=rule, rows="joint")
+    mixed = backlight.explain(net, x, target, rules=rule)
+    tail = ex.values.shape[3:]
+    assert ex.values.shape[:3] == (N, N, 4)
+    assert tail == mixed.values.shape[2:]
+    np.testing.assert_allclose(ex.output, mixed.output, rtol=1e-12)
+    np.testing.assert_allclose(ex.values.sum(0), mixed.values, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-8, atol=1e-11)
+
+
+def test_joint_rows_of_rows_that_are_apart_are_the_separate_ones_on_the_diagonal():
+    net, x = made("convolutional")
+    joint, plain = (backlight.explain(net, x, 1, rules=Gamma(0.25), rows=how) for how in ("joint", "separate"))
+    for i in range(len(x)):
+        np.testing.assert_allclose(joint.values[i, i], plain.values[i], rtol=1e-9, atol=1e-12)
+        assert not np.delete(joint.values[i], i, 0).any()
+    np.testing.assert_allclose(joint.ledger.absorbed, plain.ledger.absorbed, rtol=1e-8, atol=1e-12)
+
+
+def test_joint_rows_need_one_batch_and_relevance_propagation():
+    net, x = mixer(MIXERS["graph"]), batch()
+    with pytest.raises(ArgumentError, match="not for method='gradient'"):
+        backlight.explain(net, x, 0, rows="joint", method="gradient")
+    with pytest.raises(ArgumentError, match="give one batch"):
+        backlight.explain(net, iter([x, x]), 0, rows="joint")
+    with pytest.raises(ArgumentError, match="'separate' or 'joint'"):
+        backlight.explain(net, x, 0, rows="alone")
