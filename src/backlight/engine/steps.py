@@ -98,6 +98,15 @@ class LedgerRecorder:
             kept = kept.flatten(1).sum(1, keepdim=True)
         self.entries.append((step, self._by_row(entering), self._by_row(leaving), self._by_row(kept)))
 
+    def undefined(self, step: Step, value: Tensor, message: Message) -> None:
+        """Relevance that came outright to units of value zero, of which a step can hand on nothing: 0/0 is 0."""
+        if message.direct is None:
+            return
+        zeros = message.direct.where(value == 0, 0.0)
+        if bool(zeros.any()):
+            entering = total(value, message, step.rows)
+            self.enter(step, entering, entering - total(value, Message(direct=zeros), step.rows))
+
     def _by_row(self, amount: Tensor) -> Tensor:
         return (
             amount
@@ -313,6 +322,7 @@ class TransposedStep(Step):
             mails = list(message.values())
         else:
             outs, mails = [out], [message]
+        leaks = self.leaks or (not self.moves and any(mail.direct is not None for mail in mails))
         gradients: list[Tensor | None] = []
         directs: list[Tensor | None] = []
         for value, mail in zip(outs, mails, strict=True):
@@ -327,7 +337,7 @@ class TransposedStep(Step):
         down = self._transpose(outs, leaves, gradients)
         straight = self._transpose(outs, leaves, directs)
         sent = [Message(c, r) if c is not None or r is not None else None for c, r in zip(down, straight, strict=True)]
-        if self.leaks:
+        if leaks:
             axes = dict(zip(self.carriers, self.sources, strict=True)).values()
             entering = sum(total(value.detach(), mail, self.rows) for value, mail in zip(outs, mails, strict=True))
             leaving = [

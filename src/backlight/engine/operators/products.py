@@ -20,7 +20,7 @@ from torch import Tensor
 from backlight.engine.graph import Node, Ref
 from backlight.engine.operators.registry import Context, operator
 from backlight.engine.operators.routing import MOVES
-from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, Values, fill, total
+from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, TransposedStep, Values, fill, total
 from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient, row_sums
 from backlight.rules.maps import by_row
 
@@ -90,6 +90,9 @@ class _Linear(Transposed):
     def bind(self, rule: Rule | None, facts: Facts) -> Step:
         step = super(_Linear, self).bind(None, facts)
         step.rule, step.why = "Zero()", "linear in its only input"
+        assert isinstance(step, TransposedStep)
+        # what comes outright is not scaled
+        step.moves = False
         return step
 
 
@@ -124,6 +127,7 @@ class _ProductStep(Step):
     def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         leaves, out = record
         gradient = as_gradient(out.detach(), message)
+        book.undefined(self, out.detach(), message)
         columns = [
             torch.autograd.grad(out, leaves, gradient[k].expand_as(out), retain_graph=True)
             for k in range(gradient.shape[0])
@@ -295,6 +299,8 @@ class _NormStep(Step):
             shared = gradient * bias
             kept = row_sums(shared) if self.rows is None else by_row(shared, self.rows)
             book.enter(self, total(y, message, self.rows), total(x, down, self.sources[0]), kept)
+        else:
+            book.undefined(self, y, message)
         return (down,)
 
     def _rows(self, x: Tensor) -> Tensor:

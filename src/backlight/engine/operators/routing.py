@@ -188,6 +188,7 @@ class _AdditionStep(Step):
         return out, out
 
     def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
+        book.undefined(self, record, message)
         sent = Message(as_gradient(record, message))
         return (sent, sent)
 
