@@ -170,6 +170,21 @@ def test_what_was_not_changed_is_not_captured_again():
     assert next(iter(backlight.engine.Network.of(net)._plans.values())) is plan
 
 
+def test_another_precision_is_noticed_where_the_inputs_have_none():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e, self.o = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, ids):
+            h = self.e(ids)
+            return self.o((h * torch.full((4,), 0.5, dtype=h.dtype)).mean(1))
+
+    net, ids = Words().double().eval(), torch.randint(0, 9, (3, 5))
+    backlight.explain(net, ids, 0)
+    np.testing.assert_allclose(backlight.explain(net.float(), ids, 0).output, net(ids)[:, 0].detach(), rtol=1e-5)
+
+
 def test_training_mode_is_noticed():
     net, x = reader(), torch.randn(3, 3, dtype=torch.float64)
     backlight.explain(net, x, 0)

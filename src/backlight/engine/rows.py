@@ -49,6 +49,11 @@ class RowsFound:
 
 def follow_rows(graph: Graph, output: int, needed: set[int]) -> RowsFound:
     """Follow the rows from the inputs to every node that the output is computed from."""
+    given = [graph.nodes[index].sizes for index in graph.inputs.values()]
+    if all(sizes is None or not sizes or sizes[0] == 1 for sizes in given):
+        # all there is belongs to the one row
+        ones = [Rows(0, node.sizes[0]) if node.sizes and node.sizes[0] else None for node in graph.nodes]
+        return RowsFound(list(ones), True, "")
     walk = _Walk(graph)
     mixing = ""
     for node in graph.nodes:

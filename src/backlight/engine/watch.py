@@ -147,7 +147,9 @@ class _Look:
         if isinstance(value, nn.Module):
             return self._module(value)
         if isinstance(value, Tensor):
-            return "registered" if id(value) in self._registered else checksum(value)
+            # a graph holds for these sizes and this precision, whatever the values are
+            kept = (tuple(value.shape), value.dtype, value.device, value.layout)
+            return kept if id(value) in self._registered else checksum(value)
         if isinstance(value, np.ndarray):
             return self._array(value)
         if isinstance(value, Mapping):

@@ -81,15 +81,12 @@ class TorchModel:
         else:
             attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output)
         found = attribute(batch, targets)
-        if query.rows == "joint" and len(found.inputs) > 1:
+        joint = query.rows == "joint"
+        if joint and len(found.inputs) > 1:
             raise ArgumentError("rows='joint' is for networks of one input: give a module that takes them as one")
         method = str(facts.pop("method", name))
         made = _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
-        return (
-            made
-            if query.rows == "separate"
-            else replace(made, dims=("row", "input row", *_dims(made.data.ndim - 1)[1:]))
-        )
+        return replace(made, dims=(made.dims[0], "input row", *_dims(len(made.dims) - 1)[1:])) if joint else made
 
     def facts(self) -> dict[str, Any]:
         """See `Model.facts`."""

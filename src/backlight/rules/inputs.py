@@ -149,10 +149,15 @@ class _BoundBox(BoundRule):
 
     def _bounds(self, a: Tensor) -> tuple[Tensor, Tensor]:
         if self.rule.low is None:
-            rows = a.flatten(1)
-            shape = (-1, *(1,) * (a.dim() - 1))
-            low, high = rows.amin(1).view(shape), rows.amax(1).view(shape)
-            return low.expand_as(a), high.expand_as(a)
+            # what comes in has its rows where they are in what goes out
+            axis, outer, inner = self.layer.rows
+            apart = a.unflatten(axis, (outer, -1, inner))
+            others = [k for k in range(apart.dim()) if k != axis + 1]
+            low, high = (
+                bound.expand_as(apart).flatten(axis, axis + 2)
+                for bound in (apart.amin(others, True), apart.amax(others, True))
+            )
+            return low, high
         row = a.shape[1:]
         low, high = (_fit(getattr(self.rule, name), a) for name in ("low", "high"))
         # a pixel of 0 or 255 after normalisation, in another precision than the bounds
