@@ -269,3 +269,14 @@ def test_a_kink_that_was_written_out_beside_another_value():
 
     # without parameters the canonical form is in the default precision, which is single
     assert torch.allclose(found(x), x.amax(1, keepdim=True), rtol=0, atol=1e-6)
+
+
+def test_an_audit_that_finds_no_place_for_any_rewrite_claims_nothing():
+    net = nn.Sequential(nn.Linear(6, 3), nn.ReLU()).eval()
+    found = backlight.audit(net, torch.randn(8, 6), rewrites=["rescale units"], methods=["lrp:zero"])
+
+    assert found.rewrites == ()
+    assert np.isnan(found.ssi["lrp:zero"])
+    assert "No rewrite was tried" in repr(found)
+    assert "not tried" in found.left_out["rescale units"]
+    assert len(found.to_frame()["rewrite"]) == 0

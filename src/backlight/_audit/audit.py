@@ -106,6 +106,8 @@ class Audit:
     @property
     def ssi(self) -> dict[str, float]:
         """Structure sensitivity index: the mean change of each method over rewrites and inputs."""
+        if not self.rewrites:
+            return dict.fromkeys(self.methods, float("nan"))
         return {method: float(self.change[:, k].mean()) for k, method in enumerate(self.methods)}
 
     @property
@@ -129,8 +131,12 @@ class Audit:
     def advice(self) -> list[str]:
         """What to do, in words."""
         said = []
-        worst = {m: float(self.change[:, k].mean(1).max()) for k, m in enumerate(self.methods)}
-        steady = [method for method in self.methods if worst[method] < 1e-6]
+        worst = {m: float(self.change[:, k].mean(1).max(initial=0.0)) for k, m in enumerate(self.methods)}
+        if not self.rewrites:
+            said.append(
+                "No rewrite was tried, so that nothing is known of how much these explanations depend on wiring."
+            )
+        steady = [method for method in self.methods if worst[method] < 1e-6 and self.rewrites]
         moved = [method for method in self.methods if worst[method] >= 1e-6]
         if steady:
             said.append(f"{_and(steady)}: no rewrite moves these explanations.")
@@ -351,13 +357,11 @@ def audit(
                 if canonical:
                     after.append(_after(new, simple, ways, data, fixed, seed))
         report(done + 1, len(chosen))
-    if not kept:
-        raise UnsupportedModel(
-            "no rewrite applies to this network: " + "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        )
-    moved, rank, top = (np.stack([cell[k] for cell in cells]) for k in range(3))
+    none = np.zeros((0, len(ways), len(output)))
+    moved, rank, top = (np.stack([cell[k] for cell in cells]) if cells else none for k in range(3))
     return Audit(
-        tuple(ways), tuple(kept), left_out, moved, rank, top.astype(bool), np.stack(after) if canonical else None,
+        tuple(ways), tuple(kept), left_out, moved, rank, top.astype(bool),
+        (np.stack(after) if after else none) if canonical else None,
         np.array(changes), np.array([between(values, classes, generator) for values in base.values()]), own.log,
         own.planted, own.unsearched, base, type(model).__name__, len(output), seed, tuple(feature_names or ()),
     )  # fmt: skip
