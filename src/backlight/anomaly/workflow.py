@@ -15,7 +15,7 @@ from backlight.anomaly.detectors.network import UserNetwork
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.fitting import Fitted, fit_detector
 from backlight.anomaly.groups import Groups, Level
-from backlight.anomaly.prepared import prepare
+from backlight.anomaly.prepared import Prepared, prepare
 from backlight.anomaly.selfcheck import check_reasons
 from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, Study, Table, Threshold, study
 from backlight.anomaly.tail import fit_tail
@@ -118,74 +118,105 @@ def find_anomalies(
     if detector not in DETECTORS:
         raise ArgumentError(f"detector {detector!r} is not known: choose from {', '.join(DETECTORS)}")
     data, reference = prepare(frame, overrides, normal, time)
-    source = data if reference is None else reference
-    own_table = reference is None
-    order = np.random.default_rng(seed).permutation(len(source.coded))
-    chosen = np.sort(order[: DETECTORS[detector].most_rows])
     progress("fitting", 0, 1)
-    fitted = fit_detector(source.coded[chosen], data, detector, trim=own_table)
+    learnt = _learn(data, reference, detector, seed)
     progress("fitting", 1, 1)
-
-    own_source = np.full(len(source.coded), -1)
-    own_source[chosen] = fitted.own(len(chosen))
-    calibrated = order[:_MOST_CALIBRATION]
-    scores = fitted.detector.score(source.coded[calibrated], own_source[calibrated])
-    rate = alarm_rate if alarm_rate is not None else 0.01 if len(scores) >= _LEAST_ROWS else 0.05
-    who = "this table's rows" if own_table else "normal rows"
-    threshold = _threshold(scores, rate, who, seed)
     labels = row_labels(data.columns, len(frame))
-    source_labels = labels if reference is None else row_labels(reference.columns, len(source.coded))
-    calm = chosen[fitted.usual]
-    position = np.full(len(data.coded), -1)
-    if own_table:
-        position[calibrated] = np.arange(len(calibrated))
-    checks = check_reasons(source.coded, data, detector, trim=own_table, seed=seed, progress=progress) if check else []
+    source_labels = labels if reference is None else row_labels(reference.columns, len(reference.coded))
+    checks = (
+        check_reasons(learnt.rows, data, detector, trim=learnt.from_itself, seed=seed, progress=progress)
+        if check
+        else []
+    )
     found = study(
-        fitted.detector,
-        Table(
-            data.used, data.levels, data.coded, Written.of(data.columns, data.used),
-            own_source if own_table else np.full(len(data.coded), -1),
-        ),
-        NormalRows(source.coded[calm], source_labels[calm], fitted.encoder),
-        threshold,
-        Calibration(source.coded[calibrated], own_source[calibrated], position),
+        learnt.fitted.detector,
+        learnt.table(data),
+        learnt.normal(source_labels),
+        learnt.threshold(alarm_rate, seed),
+        learnt.calibration(len(data.coded)),
         Options(top, seed),
         checks,
         progress,
-    )  # fmt: skip
-    return Findings(
-        found, data.columns, fitted.detector, transforms_of(data.used, fitted.encoder), labels,
-        (
-            *_notes(fitted, len(chosen), len(source.coded), own_table),
-            *frame.notes,
-            *(said for column in data.columns for said in column.notes),
-        ),
-        () if groups is None else groups.for_columns(data.used),
-        time_axis(data.columns, time),
-    )  # fmt: skip
-
-
-def _threshold(scores: np.ndarray, rate: float, who: str, seed: int) -> Threshold:
-    tail = fit_tail(scores)
-    low, high = tail.interval(rate, seed)
-    value = tail.quantile(rate)
-    note = f"exceeded by about {100 * rate:g} % of {who}; from the tail of {len(scores)} scores"
-    return Threshold(value, note, min(low, value), max(high, value))
-
-
-def _notes(fitted: Fitted, m: int, n: int, own_table: bool) -> tuple[str, ...]:
-    sampled = "" if m == n else f" (a sample of {m:,} was learnt from)"
-    if own_table:
-        aside = m - len(fitted.usual)
-        return (
-            f"No table of normal rows was given, so this table is its own reference{sampled}: the {aside} most unusual "
-            f"rows were set aside, and each of the others is judged "
-            "as if it had not been learnt from.",
-        )
-    return (
-        f"Learnt from {m:,} normal rows{'' if m == n else f' of {n:,}'}; each of them is judged as if it had not been, "
-        "which calibrates the threshold and the p-values.",
     )
+    said = (*learnt.notes, *frame.notes, *(note for column in data.columns for note in column.notes))
+    levels = () if groups is None else groups.for_columns(data.used)
+    transforms = transforms_of(data.used, learnt.fitted.encoder)
+    axis = time_axis(data.columns, time)
+    return Findings(found, data.columns, learnt.fitted.detector, transforms, labels, said, levels, axis)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Learnt:
+    """A detector fitted on a table's own rows or on normal ones, and what follows for both tables.
+
+    Attributes
+    ----------
+    rows : array of shape (s, d)
+        The table itself, or the normal rows.
+    from_itself : bool
+    chosen : array of int of shape (m,)
+        The rows that were offered to the detector.
+    own : array of int of shape (s,)
+        Which reference row each row became, −1 for none.
+    calibrated : array of int
+        The rows whose scores the threshold and the p-values come from.
+    """
+
+    fitted: Fitted
+    rows: np.ndarray
+    from_itself: bool
+    chosen: np.ndarray
+    own: np.ndarray
+    calibrated: np.ndarray
+
+    def table(self, data: Prepared) -> Table:
+        own = self.own if self.from_itself else np.full(len(data.coded), -1)
+        return Table(data.used, data.levels, data.coded, Written.of(data.columns, data.used), own)
+
+    def normal(self, labels: np.ndarray) -> NormalRows:
+        calm = self.chosen[self.fitted.usual]
+        return NormalRows(self.rows[calm], labels[calm], self.fitted.encoder)
+
+    def calibration(self, n: int) -> Calibration:
+        position = np.full(n, -1)
+        if self.from_itself:
+            position[self.calibrated] = np.arange(len(self.calibrated))
+        return Calibration(self.rows[self.calibrated], self.own[self.calibrated], position)
+
+    def threshold(self, rate: float | None, seed: int) -> Threshold:
+        scores = self.fitted.detector.score(self.rows[self.calibrated], self.own[self.calibrated])
+        rate = rate if rate is not None else 0.01 if len(scores) >= _LEAST_ROWS else 0.05
+        tail = fit_tail(scores)
+        low, high = tail.interval(rate, seed)
+        value = tail.quantile(rate)
+        who = "this table's rows" if self.from_itself else "normal rows"
+        note = f"exceeded by about {100 * rate:g} % of {who}; from the tail of {len(scores)} scores"
+        return Threshold(value, note, min(low, value), max(high, value))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        m, n = len(self.chosen), len(self.rows)
+        if self.from_itself:
+            sampled = "" if m == n else f" (a sample of {m:,} was learnt from)"
+            return (
+                f"No table of normal rows was given, so this table is its own reference{sampled}: the "
+                f"{m - len(self.fitted.usual)} most unusual rows were set aside, and each of the others is judged "
+                "as if it had not been learnt from.",
+            )
+        return (
+            f"Learnt from {m:,} normal rows{'' if m == n else f' of {n:,}'}; each of them is judged as if it had not "
+            "been, which calibrates the threshold and the p-values.",
+        )
+
+
+def _learn(data: Prepared, reference: Prepared | None, detector: str, seed: int) -> _Learnt:
+    rows = data.coded if reference is None else reference.coded
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = np.sort(order[: DETECTORS[detector].most_rows])
+    fitted = fit_detector(rows[chosen], data, detector, trim=reference is None)
+    own = np.full(len(rows), -1)
+    own[chosen] = fitted.own(len(chosen))
+    return _Learnt(fitted, rows, reference is None, chosen, own, order[:_MOST_CALIBRATION])
 
 
 def transforms_of(names: tuple[str, ...], encoder: Encoder) -> dict[str, str]:
