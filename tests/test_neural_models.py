@@ -330,3 +330,27 @@ def test_root_causes_of_a_chemical_plant_are_among_the_first_three(fault):
         model = make_pipeline(StandardScaler(), estimator).fit(z["x_train_normal"].astype(float))
         mean = backlight.explain(model, X).values.mean(0)
         assert truth["columns"][0] in np.argsort(-mean)[:3]
+
+
+def test_the_distance_that_a_machine_and_a_density_measure(rng):
+    """−(1/γ) log Σ α_i exp(−γ‖x − u_i‖²), written out, and its relevance in squared distance."""
+    from scipy.special import logsumexp
+
+    X = standardised("wine")
+    Q = np.r_[X[:20], 3 * rng.normal(size=(20, 13))]
+    machine, density = OneClassSVM(nu=0.2, gamma=0.05).fit(X), KernelDensity(bandwidth=0.8).fit(X)
+    cases = (
+        (machine, machine.support_vectors_, np.log(machine.dual_coef_[0]), 0.05),
+        (density, X, np.full(len(X), -np.log(len(X))), 1 / (2 * 0.8**2)),
+    )
+    for model, anchors, log_weights, gamma in cases:
+        distances = ((Q[:, None] - anchors[None]) ** 2).sum(2)
+        expected = -logsumexp(log_weights - gamma * distances, axis=1) / gamma
+        net = backlight.neuralize(model, score="log_distance")
+        np.testing.assert_allclose(net(Q).numpy(), expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+        np.testing.assert_allclose(net.reference_score(Q), expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+        ex = backlight.explain(net, Q)
+        assert np.abs(ex.residual).max() <= 1e-9 * np.abs(expected).max()
+        # the same shares as on the scale of nats, in another unit
+        nats = backlight.explain(model, Q)
+        np.testing.assert_allclose(ex.values, nats.values / gamma, rtol=1e-9, atol=1e-12)

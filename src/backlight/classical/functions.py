@@ -22,6 +22,7 @@ __all__ = [
     "BernoulliTerms",
     "CategoricalTerms",
     "Compact",
+    "Everywhere",
     "Exponential",
     "GateMean",
     "GaussianTerms",
@@ -35,6 +36,7 @@ __all__ = [
     "Rest",
     "Scaled",
     "Shifted",
+    "Straight",
     "Together",
     "WeightedTerms",
     "fixed_level",
@@ -108,6 +110,29 @@ class Shifted:
     def __call__(self, y: Tensor) -> Tensor:
         """The function."""
         return y + self.constant
+
+
+@dataclass(frozen=True, slots=True)
+class Straight:
+    """slope · y + constant."""
+
+    slope: float
+    constant: float
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """The function."""
+        return self.slope * y + self.constant
+
+
+@dataclass(frozen=True, slots=True)
+class Everywhere:
+    """The same value for every y."""
+
+    value: float
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """The function."""
+        return torch.full_like(y, self.value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import numpy as np
 
 from backlight.classical.families.kernels import density_kernel, pool
 from backlight.classical.families.neighbors import metric_of
-from backlight.classical.families.scores import minus, plain, shifted
+from backlight.classical.families.scores import log_distance, minus, plain, shifted
 from backlight.classical.layers import Layer
 from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.neighbors import NearestRows, OrderStatistics
@@ -94,6 +94,10 @@ def kernel_density(estimator: Any) -> ModelSpec:
                 inputs.pullback,
             ),
             lambda model, z: np.asarray(model.tree_.query(np.asarray(z, dtype=float), k=1)[0])[:, 0] / h,
+        )
+    if kernel.gamma is not None:
+        scores["log_distance"] = log_distance(
+            make, kernel.gamma, 0.0, lambda model, z: -log_density(model, z) - constant
         )
     detail = "Gaussian" if kernel.gamma is not None else kernel.name
     return ModelSpec(f"kernel density ({detail}, bandwidth {h:.4g}, {len(anchors)} rows)", scores)

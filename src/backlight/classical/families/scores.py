@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from backlight.classical.functions import Rest, Shifted, minus_one, sigmoid_slope
+from backlight.classical.functions import Everywhere, Rest, Shifted, Straight, minus_one, sigmoid_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.pools import Budget, Link
 from backlight.classical.network import Inputs, Score
-from backlight.classical.score_units import PLAIN, ScoreUnit
+from backlight.classical.score_units import PLAIN, SQUARED, ScoreUnit
 from backlight.classical.targets import Outputs
 
 __all__ = ["Reference", "column", "minus", "plain", "predicted", "probability", "shifted"]
@@ -42,6 +42,19 @@ def predicted(model: Any, z: Any) -> np.ndarray:
 def shifted(name: str, make: Make, constant: float, reference: Reference, unit: ScoreUnit = PLAIN) -> Score:
     """The layer's output and a constant, which is base."""
     return Score(name, lambda inputs: Link(make(inputs), Shifted(constant), torch.ones_like), reference, unit=unit)
+
+
+def log_distance(make: Make, gamma: float, log_total: float, outlierness: Reference) -> Score:
+    r"""−(1/γ) log Σ_i α_i exp(−γ‖x − u_i‖²) = softmin_i(‖x − u_i‖² − (1/γ) log α_i), in squared distance.
+
+    It is (outlierness − log Σ α)/γ, with outlierness that of weights that sum to one.
+    """
+    return Score(
+        "log_distance",
+        lambda inputs: Link(make(inputs), Straight(1 / gamma, -log_total / gamma), Everywhere(1 / gamma)),
+        lambda model, z: (outlierness(model, z) - log_total) / gamma,
+        unit=SQUARED,
+    )
 
 
 def minus(name: str, make: Make, constant: float, reference: Reference, total: float | None = None) -> Score:

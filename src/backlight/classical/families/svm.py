@@ -27,7 +27,7 @@ from torch import nn
 from backlight.classical.families.kernels import Kernel, of_pairwise, pool
 from backlight.classical.families.kernels import kernel_of as radial
 from backlight.classical.families.perceptrons import perceptron_layers
-from backlight.classical.families.scores import minus, plain
+from backlight.classical.families.scores import log_distance, minus, plain
 from backlight.classical.functions import Exponential, LogMean, svdd_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.deep import Deep
@@ -161,4 +161,6 @@ def one_class_svm(estimator: Any) -> ModelSpec:
             lambda model, z: 1 + within() - 2 * np.asarray(model.score_samples(z)) / total,
         ),
     }
+    if kernel.gamma is not None:
+        scores["log_distance"] = log_distance(make, kernel.gamma, float(np.log(total)), outlierness)
     return ModelSpec(f"one-class SVM ({kernel.name} kernel, {len(vectors)} support vectors)", scores, theta)
