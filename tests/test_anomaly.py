@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
-from sklearn.neighbors import KernelDensity
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 
 from backlight.anomaly.bands import bands_of, standard_scores
 from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference
@@ -124,6 +124,31 @@ def test_a_member_judges_a_reference_row_as_if_it_had_not_learnt_from_it(member)
             assert np.isfinite(whole.score(row, nobody)).all()
 
 
+def test_the_local_member_is_the_local_outlier_factor_of_scikit_learn():
+    rng = np.random.default_rng(2)
+    reference = reference_of(rng.normal(size=(80, 3)))
+    rows = rng.normal(size=(25, 3)) * 2
+    theirs = LocalOutlierFactor(n_neighbors=20, novelty=True).fit(reference.z)
+    member = MEMBERS["local"].fit(reference)
+
+    assert np.allclose(member.score(rows, np.full(25, -1)), -theirs.score_samples(rows), rtol=1e-7)
+    evidence = member.evidence(rows, np.full(25, -1))
+    lof = neuralize(theirs, score="outlierness")
+    relevance = lof.relevance(torch.as_tensor(rows), lof.rule("auto"), own=np.full(25, -1)).values
+    assert np.allclose(evidence / evidence.sum(1, keepdims=True), relevance / relevance.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_evidence_is_never_negative_and_points_at_the_only_odd_column(member):
+    rng = np.random.default_rng(2)
+    reference = reference_of(rng.normal(size=(80, 4)))
+    row = np.array([[0.1, 0.0, 9.0, -0.1]])
+    evidence = MEMBERS[member].fit(reference).evidence(row, np.array([-1]))
+
+    assert (evidence >= 0).all()
+    assert evidence[0].argmax() == 2
+
+
 def test_surprise_is_counted_below_and_fitted_above():
     """An exponential tail: the quantiles are known."""
     scores = np.random.default_rng(0).exponential(size=4000)
@@ -160,7 +185,7 @@ def test_one_glaring_row_is_above_the_threshold_for_every_seed(n, detector):
         assert study.excess[20] > 0
 
 
-# components with 90 % of the variance are all of them where columns are independent: nothing is left to reconstruct
+# one component is left out where columns are independent: it sees one direction, not the faulty column
 @pytest.mark.parametrize("detector", sorted(set(DETECTORS) - {"pca"}))
 def test_two_similar_anomalies_do_not_vouch_for_each_other(detector):
     X = np.random.default_rng(0).normal(size=(600, 6))
