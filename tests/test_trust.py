@@ -196,3 +196,19 @@ def test_refusals_are_one_sentence_that_names_the_obstacle_and_the_next_step(rng
             backlight.explain(thing, X[:2])
         assert len(str(raised.value)) <= 200
         assert str(raised.value).count("\n") == 0
+
+
+def test_a_target_as_people_write_it(rng):
+    X, y = table(rng)
+    names = np.array(["Bern", "Oslo", "Rome"])
+    model = LogisticRegression().fit(X, names[y])
+    index = np.searchsorted(names, names[y][:6])
+    wanted = backlight.explain(model, X[:6], target=index).values
+    given = names[y][:6]
+    for target in (given, given.astype(object), list(given), tuple(given), list(index), [str(name) for name in given]):
+        got = backlight.explain(model, X[:6], target=target).values
+        assert got.shape == wanted.shape
+        assert np.allclose(got, wanted, rtol=1e-12)
+    assert backlight.explain(model, X[:2], target=["Bern", "Rome"]).values.shape == (2, 5, 2)  # several targets
+    with pytest.raises(backlight.errors.ArgumentError, match="one index a row"):
+        backlight.explain(model, X[:4], target=["Bern", "Bern"])

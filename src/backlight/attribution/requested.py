@@ -108,8 +108,16 @@ def read_targets(target: Any) -> Targets:
     if isinstance(target, list):
         if not target:
             raise ArgumentError("the list of targets is empty")
+        if _names_rows(target):
+            return Targets((_one(tuple(target)),), False)
         return Targets(tuple(_one(item) for item in target), True)
     return Targets((_one(target),), False)
+
+
+def _names_rows(target: list[Any]) -> bool:
+    """Whether a list names one output a row, as ``y`` does, and not several targets: some output comes twice."""
+    plain = all(isinstance(item, str | int | np.integer) and not isinstance(item, bool) for item in target)
+    return plain and len(set(target)) < len(target)
 
 
 def _one(target: Any) -> Requested:
