@@ -115,14 +115,16 @@ def _data(name: str, tags: Any, rng: np.random.Generator) -> tuple[np.ndarray, A
 _SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
 
-def sklearn_models() -> Iterator[tuple[str, Any, np.ndarray]]:
+def sklearn_models(part: str = "") -> Iterator[tuple[str, Any, np.ndarray]]:
     """Fitted estimators that score rows, with the rows."""
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
     from sklearn.utils import all_estimators
 
     for name, cls in all_estimators():
         scores = ("predict", "decision_function", "score_samples", "kneighbors", "fit_predict")
-        if not any(hasattr(cls, method) for method in scores) or name in ("Pipeline",):
+        if not any(hasattr(cls, method) for method in scores) or name == "Pipeline":
+            continue
+        if part not in name:
             continue
         for setting, arguments in _settings(cls, name):
             try:
@@ -141,13 +143,119 @@ def sklearn_models() -> Iterator[tuple[str, Any, np.ndarray]]:
             yield f"{name}({setting})", model, X
 
 
-def verdict(model: Any, X: Any) -> tuple[str, str]:
+def other_models() -> Iterator[tuple[str, Any, Any]]:
+    """Fitted models of other libraries, with rows; those that are not installed are left out and said."""
+    import pandas as pd
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.pipeline import make_pipeline
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 150)
+    X = rng.normal(size=(150, 5)) + 2.5 * rng.normal(size=(3, 5))[y]
+    two, number = (y > 0).astype(int), np.abs(X[:, 0] + X[:, 1]) + 0.1
+    frame = pd.DataFrame({"a": X[:, 0] + 9, "city": np.array(["x", "y", "z"])[y], "b": X[:, 1] + 9})
+
+    def fitted(name: str, make: Any, rows: Any, *target: Any) -> Iterator[tuple[str, Any, Any]]:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield name, make().fit(rows, *target), rows
+        except Exception as error:  # not installed, or not fitted by the library itself
+            print(f"{'not fitted':10} {name}: {' '.join(str(error).split())[:100]}")
+
+    boosters = {
+        "xgboost.XGBClassifier": (two, {}), "xgboost.XGBClassifier ": (y, {}), "xgboost.XGBRegressor": (number, {}),
+        "xgboost.XGBRFClassifier": (two, {}), "xgboost.XGBRFRegressor": (number, {}),
+        "xgboost.XGBRegressor ": (number, {"booster": "dart"}), "xgboost.XGBRegressor  ": (number, {"objective": "count:poisson"}),
+        "lightgbm.LGBMClassifier": (two, {"verbose": -1}), "lightgbm.LGBMClassifier ": (y, {"verbose": -1}),
+        "lightgbm.LGBMRegressor": (number, {"verbose": -1}), "lightgbm.LGBMRegressor ": (number, {"verbose": -1, "objective": "poisson"}),
+        "catboost.CatBoostClassifier": (y, {"verbose": 0, "allow_writing_files": False}),
+        "catboost.CatBoostRegressor": (number, {"verbose": 0, "allow_writing_files": False}),
+    }  # fmt: skip
+    for name, (target, options) in boosters.items():
+        yield from fitted(name, lambda name=name, o=options: _named(name.strip())(n_estimators=8, **o), X, target)
+    for name in PYOD:
+        yield from fitted(f"pyod.{name}", lambda name=name: _named(f"pyod.models.{name}")(), X)
+    for name in (
+        "BalancedRandomForestClassifier",
+        "BalancedBaggingClassifier",
+        "EasyEnsembleClassifier",
+        "RUSBoostClassifier",
+    ):
+        yield from fitted(
+            f"imblearn.{name}", lambda name=name: _named(f"imblearn.ensemble.{name}")(n_estimators=3), X, two
+        )
+    for name in ENCODERS:
+        yield from fitted(
+            name, lambda name=name: make_pipeline(_named(f"category_encoders.{name}")(), Ridge()), frame, number
+        )
+    for name in ENGINE:
+        rows = frame if name.startswith("encoding") else frame[["a", "b"]]
+        yield from fitted(
+            f"feature_engine.{name}",
+            lambda name=name: make_pipeline(_named(f"feature_engine.{name}")(), Ridge()),
+            rows,
+            number,
+        )
+    yield from fitted("imblearn.pipeline", lambda: _named("imblearn.pipeline.make_pipeline")(
+        _named("imblearn.over_sampling.RandomOverSampler")(), LogisticRegression()), X, two)  # fmt: skip
+    for name, target in (("OLS", number), ("Logit", two), ("GLM", number)):
+        yield from fitted(f"statsmodels.{name}", lambda name=name, t=target: _Late(name, t), np.c_[np.ones(150), X])
+    yield from fitted("skorch.NeuralNetRegressor", lambda: _skorch(), X.astype("f4"), number.astype("f4")[:, None])
+
+
+PYOD = [
+    "abod.ABOD", "cblof.CBLOF", "cd.CD", "cof.COF", "copod.COPOD", "ecod.ECOD", "gmm.GMM", "hbos.HBOS", "iforest.IForest", "inne.INNE",
+    "kde.KDE", "knn.KNN", "kpca.KPCA", "lmdd.LMDD", "loda.LODA", "lof.LOF", "mcd.MCD", "ocsvm.OCSVM", "pca.PCA", "qmcd.QMCD",
+    "sampling.Sampling", "sod.SOD", "sos.SOS",
+]  # fmt: skip
+ENCODERS = [
+    "BinaryEncoder", "CatBoostEncoder", "CountEncoder", "HelmertEncoder", "JamesSteinEncoder", "LeaveOneOutEncoder", "OneHotEncoder",
+    "OrdinalEncoder", "SumEncoder", "TargetEncoder",
+]  # fmt: skip
+ENGINE = [
+    "encoding.MeanEncoder", "encoding.OneHotEncoder", "transformation.LogTransformer", "outliers.Winsorizer",
+    "discretisation.EqualWidthDiscretiser",
+]  # fmt: skip
+SINGLE = ("xgboost", "skorch")  # libraries that compute in single precision
+
+
+class _Late:
+    """Results of statsmodels, whose models take their data when they are made."""
+
+    def __init__(self, name: str, y: Any) -> None:
+        self.name, self.y = name, y
+
+    def fit(self, X: Any) -> Any:
+        model = getattr(_named("statsmodels.api"), self.name)(self.y, X)
+        return model.fit(disp=0) if self.name == "Logit" else model.fit()
+
+
+def _named(name: str) -> Any:
+    """A thing by its full name."""
+    import importlib
+
+    room, _, last = name.rpartition(".")
+    return importlib.import_module(name) if name == "statsmodels.api" else getattr(importlib.import_module(room), last)
+
+
+def _skorch() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
+    return _named("skorch.NeuralNetRegressor")(net, max_epochs=2, verbose=0)
+
+
+def verdict(model: Any, X: Any, exactly: float = 1e-10) -> tuple[str, str]:
     """What becomes of one model: works, refused, wrong or crash, and why."""
     rows = X[:20]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            net = backlight.neuralize(model, columns=[f"x{j}" for j in range(rows.shape[1])])
+            net = backlight.neuralize(
+                model, columns=list(getattr(rows, "columns", [f"x{j}" for j in range(rows.shape[1])]))
+            )
             wanted = net.reference_score(rows)
             ex = backlight.explain(net, rows, "all" if net.score.outputs.names else None)
         except backlight.BacklightError as error:
@@ -157,14 +265,13 @@ def verdict(model: Any, X: Any) -> tuple[str, str]:
             return "crash", f"{type(error).__name__}: {error}"
     output = np.asarray(ex.output)
     given = output[:, 1] if output.ndim == 2 and wanted.ndim == 1 else output
-    tolerance = getattr(net, "tolerance", 1e-10)
-    if np.abs(given - wanted).max() > tolerance * max(1, np.abs(wanted).max()):
+    if np.abs(given - wanted).max() > exactly * max(1, np.abs(wanted).max()):
         return "wrong", f"score {net.score.name} off by {np.abs(given - wanted).max():.2g}"
     method = getattr(model, METHODS.get(net.score.name, ""), None)
     own = method(rows) if method is not None else None
     if isinstance(own, np.ndarray) and own.size == wanted.size and own.dtype.kind == "f":
         off = np.abs(own.reshape(wanted.shape) - wanted).max()
-        if off > max(tolerance, 1e-9) * max(1, np.abs(wanted).max()):
+        if off > max(exactly, 1e-9) * max(1, np.abs(wanted).max()):
             return "wrong", f"{net.score.name} is not the model's: {off:.2g}"
     terms = np.abs(output) + np.abs(ex.base_values) + np.abs(ex.values).sum(1)
     left = np.abs(ex.residual) / np.maximum(terms, 1e-300)
@@ -178,7 +285,7 @@ def run(models: Iterator[tuple[str, Any, Any]], part: str = "") -> Counter[str]:
     counts: Counter[str] = Counter()
     for name, model, X in models:
         if part in name:
-            found, why = verdict(model, X)
+            found, why = verdict(model, X, 1e-5 if name.startswith(SINGLE) else 1e-10)
             counts[found] += 1
             print(f"{found:10} {name}: {why[:150]}", flush=True)
     return counts
@@ -187,5 +294,8 @@ def run(models: Iterator[tuple[str, Any, Any]], part: str = "") -> Counter[str]:
 if __name__ == "__main__":
     words = [word for word in sys.argv[1:] if not word.startswith("--")]
     if "--others" not in sys.argv:
-        found = run(sklearn_models(), *words)
+        found = run(sklearn_models(*words))
         print(f"scikit-learn: {dict(found)} of {sum(found.values())}")
+    if "--sklearn" not in sys.argv:
+        found = run(other_models(), *words)
+        print(f"other libraries: {dict(found)} of {sum(found.values())}")
