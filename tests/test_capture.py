@@ -118,7 +118,7 @@ def test_a_forward_of_any_number_of_arguments():
             super().__init__()
             self.lstm, self.head = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
 
-        def forward(self, *inputs, **options):  # noqa: ARG002
+        def forward(self, *inputs, **options):
             return self.head(self.lstm(inputs[0])[0][:, -1])
 
     net = seeded(Net)

@@ -39,7 +39,7 @@ def test_public_names_are_pinned():
         "Method", "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
         "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
         "explain", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype", "references", "rules",
-        "spaces", "symbolic", "targets",
+        "spaces", "symbolic", "targets", "testing",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

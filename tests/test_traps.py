@@ -515,7 +515,7 @@ def test_after_an_exception_the_model_is_as_before():
             super().__init__()
             self.a = nn.Linear(3, 2)
 
-        def forward(self, x):  # noqa: ARG002
+        def forward(self, x):
             raise ZeroDivisionError("the user's own mistake")
 
     net = Fails()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from backlight import spaces as spaces
     from backlight import symbolic as symbolic
     from backlight import targets as targets
+    from backlight import testing as testing
     from backlight._audit import Audit as Audit
     from backlight._audit import Rewrite as Rewrite
     from backlight._audit import audit as audit
@@ -89,6 +90,7 @@ __all__ = [
     "spaces",
     "symbolic",
     "targets",
+    "testing",
 ]
 
 _HOME = {
@@ -121,7 +123,7 @@ _HOME = {
 }
 _ROOMS = (
     "classical", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",
-    "symbolic", "targets",
+    "symbolic", "targets", "testing",
 )  # fmt: skip
 
 

@@ -9,5 +9,8 @@ A new rewrite is one function with ``@rewrite("its name", …)`` in the file whe
 from backlight._audit import attacks, layers, operators, units
 from backlight._audit.audit import Audit, audit
 from backlight._audit.rewrite import REWRITES, Rewrite
+from backlight._rooms import open_room
 
 __all__ = ["REWRITES", "Audit", "Rewrite", "attacks", "audit", "layers", "operators", "units"]
+
+open_room(__name__, __path__, later=("plots",))

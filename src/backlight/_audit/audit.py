@@ -28,7 +28,7 @@ from backlight.canonical.precision import double_copy
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
-from backlight.rules import AlphaBeta, Epsilon, Gamma, Rule, Zero, ZPlus
+from backlight.rules.base import AUDITED, NAMED_RULES
 from backlight.tables import frame_like
 
 if TYPE_CHECKING:
@@ -38,12 +38,8 @@ __all__ = ["METHODS", "Audit", "audit"]
 
 METHODS = ("gradient_x_input", "lrp:epsilon", "lrp:gamma")
 
-_RULES: dict[str, Rule] = {
-    "zero": Zero(), "epsilon": Epsilon(0.1), "gamma": Gamma(0.25), "zplus": ZPlus(), "alphabeta": AlphaBeta(2.0, 1.0),
-}  # fmt: skip
-
 # where the function has a derivative, they see nothing else
-_BY_THE_FUNCTION = ("gradient", "gradient_x_input", "integrated_gradients", "lrp:zero")
+_BY_THE_FUNCTION = ("gradient", "gradient_x_input", "integrated_gradients")
 
 # more is no rewrite of this network: of the largest output
 _SAME = 1e-9
@@ -153,7 +149,7 @@ class Audit:
                 f"{self.rewrites[r].name!r} by {_number(worst[method])}; another feature comes first in "
                 f"{self.top[:, k].mean():.1%} of cases."
             )
-            if method in _BY_THE_FUNCTION:
+            if method in _BY_THE_FUNCTION or _named(method, function_alone=True):
                 said.append(
                     f"{method} depends on the function alone, except at its kinks: where two values of a maximum are "
                     "equal, or a unit is exactly zero, its derivative depends on how it is written."
@@ -439,6 +435,11 @@ def _explained(module: nn.Module, data: Any, target: Any, way: tuple[str, Any], 
     return ex.values
 
 
+def _named(method: str, *, function_alone: bool) -> bool:
+    rule = NAMED_RULES.get(method.removeprefix("lrp:")) if method.startswith("lrp:") else None
+    return rule is not None and rule.function_alone is function_alone
+
+
 def _methods(methods: Any) -> dict[str, tuple[Any, Any]]:
     """By name: (method, rules)."""
     if isinstance(methods, str):
@@ -453,13 +454,13 @@ def _methods(methods: Any) -> dict[str, tuple[Any, Any]]:
             found[name] = ("lrp", way)
         elif way == "lrp":
             found[name] = ("lrp", "auto")
-        elif way.startswith("lrp:") and (way[4:] in _RULES or way[4:] in presets):
+        elif way.startswith("lrp:") and (way[4:] in AUDITED or way[4:] in presets):
             # a preset of a single rule has the rule's name; with one place to look for it, the rule is meant
-            found[name] = ("lrp", _RULES.get(way[4:], way[4:]))
+            found[name] = ("lrp", NAMED_RULES[way[4:]] if way[4:] in AUDITED else way[4:])
         elif way in REFERENCES:
             found[name] = (way, "auto")
         else:
-            known = [*REFERENCES, "lrp", *(f"lrp:{rule}" for rule in (*_RULES, *presets))]
+            known = [*REFERENCES, "lrp", *(f"lrp:{rule}" for rule in (*AUDITED, *presets))]
             raise ArgumentError(f"method {way!r} is not known: the methods are {listed(dict.fromkeys(known), 30)}")
     if not found:
         raise ArgumentError("there is no method to audit: the list is empty")

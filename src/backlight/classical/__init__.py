@@ -14,6 +14,8 @@ Imports ``rules``, ``tables``, ``errors``.
 
 from typing import TYPE_CHECKING, Any
 
+from backlight._rooms import open_room
+from backlight.classical import families
 from backlight.classical.families import (
     bayes,
     boltzmann,
@@ -75,6 +77,9 @@ __all__ = [
     "trees",
     "xgboost",
 ]
+
+# an estimator of scikit-learn's kind is imported only when it is wanted
+open_room(families.__name__, families.__path__, later=("kernelclusters",))
 
 
 def __getattr__(name: str) -> Any:

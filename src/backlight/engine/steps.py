@@ -20,7 +20,6 @@ from backlight.errors import ArgumentError, UnsupportedOperator
 from backlight.rules import (
     BoundRule,
     Elementwise,
-    Epsilon,
     Facts,
     LinearMap,
     LinearRule,
@@ -199,10 +198,7 @@ class LinearSite(Site):
         return "linear" in rule.fits
 
     def emits_direct(self, rule: Rule | None) -> bool:
-        if isinstance(rule, Epsilon):
-            return rule.bias == "distribute" and self.layer.bias is not None
-        # rules outside of this package may do either
-        return not (isinstance(rule, LinearRule) and type(rule).__name__ in _PROPORTIONAL)
+        return not isinstance(rule, LinearRule) or rule.emits_direct(self.layer)
 
     def bind(self, rule: Rule | None, facts: Facts) -> Step:
         if isinstance(rule, Pass):
@@ -210,9 +206,6 @@ class LinearSite(Site):
         assert isinstance(rule, LinearRule)
         bound = rule.prepare(self.layer, facts)
         return LinearStep(self.node, self.carriers, self.node.index, repr(rule), self.layer, bound, cost=bound.cost)
-
-
-_PROPORTIONAL = frozenset({"Zero", "Gamma", "AlphaBeta", "ZPlus"})
 
 
 @dataclass(slots=True)

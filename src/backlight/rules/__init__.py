@@ -4,12 +4,15 @@ For layers with weights: ``epsilon`` (LRP-0, ε), ``gamma`` (γ for inputs of an
 ``inputs`` (flat, w², box). For operators without: ``routing``. For classical models: ``softmin``. ``maps`` is what a
 rule sees of a layer, ``base`` what rules have in common.
 
-Imports nothing but torch. A new rule for layers is a subclass of `LinearRule` beside its siblings, with its slow twin
-in ``tests/oracles/lrp.py``; a new one for distances is a subclass of `SoftMinRule` and an entry of `SOFTMIN_RULES`.
+Imports nothing but torch. A new rule for layers is a subclass of `LinearRule` in a file of its own here, with
+``@named("its-name")``; a slow twin in ``tests/oracles/lrp.py`` is compared with it. A new one for distances is a
+subclass of `SoftMinRule` and an entry of `SOFTMIN_RULES`.
 """
 
+from backlight._rooms import open_room
 from backlight.rules.alphabeta import AlphaBeta, ZPlus
 from backlight.rules.base import (
+    NAMED_RULES,
     BoundRule,
     Facts,
     LinearRule,
@@ -18,6 +21,7 @@ from backlight.rules.base import (
     as_gradient,
     divide,
     dot,
+    named,
     relevance,
     row_sums,
 )
@@ -40,6 +44,7 @@ from backlight.rules.trees import TREE_RULES, TreePath, TreeShapley
 
 __all__ = [
     "EXPANSION_RULES",
+    "NAMED_RULES",
     "QUADRATIC_RULES",
     "SOFTMIN_RULES",
     "TREE_RULES",
@@ -85,6 +90,9 @@ __all__ = [
     "as_gradient",
     "divide",
     "dot",
+    "named",
     "relevance",
     "row_sums",
 ]
+
+open_room(__name__, __path__)  # a file in this room is all that a new rule needs

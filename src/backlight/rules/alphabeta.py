@@ -13,16 +13,28 @@ nonlinear classification decisions with deep Taylor decomposition", Pattern Reco
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from backlight.errors import ArgumentError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, Symbolic, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["AlphaBeta", "ZPlus"]
 
 
+def _share(unit: Any, alpha: Any, beta: Any) -> list[Any]:
+    up, total_up = unit.part(True)
+    down, total_down = unit.part(False)
+    # a sum without a part is zero, and 0/0 is 0
+    first = alpha * unit.z / total_up if total_up != 0 else unit.zero
+    second = beta * unit.z / total_down if total_down != 0 else unit.zero
+    return [first * u - second * d for u, d in zip(up, down, strict=True)]
+
+
+@named("alphabeta")
 @dataclass(frozen=True, slots=True, repr=False)
 class AlphaBeta(LinearRule):
     r"""LRP-αβ: :math:`R_j = \sum_k (\alpha (a_jw_{jk})^+/P_k - \beta (a_jw_{jk})^-/N_k) R_k`.
@@ -43,6 +55,15 @@ class AlphaBeta(LinearRule):
         if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-12:
             raise ArgumentError(f"alpha − beta must be 1 with beta ≥ 0, not alpha={self.alpha!r}, beta={self.beta!r}")
 
+    def emits_direct(self, layer: LinearMap) -> bool:
+        return False
+
+    def symbolic(self) -> Symbolic | None:
+        if self.epsilon:
+            return None
+        parameters = {"alpha": self.alpha, "beta": self.beta}
+        return Symbolic("LRP-αβ (α = {alpha}, β = {beta})", parameters, True, _share)
+
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         w, b = layer.weight, layer.bias
         both = self.beta != 0
@@ -55,12 +76,16 @@ class AlphaBeta(LinearRule):
         )  # fmt: skip
 
 
+@named("zplus")
 @dataclass(frozen=True, slots=True, repr=False)
 class ZPlus(AlphaBeta):
     r"""z⁺: :math:`R_j = \sum_k (a_j w_{jk})^+ / \sum_{0,j'} (a_{j'} w_{j'k})^+ \, R_k`, αβ with α = 1, β = 0."""
 
     alpha: float = 1.0
     beta: float = 0.0
+
+    def symbolic(self) -> Symbolic | None:
+        return None if self.epsilon else Symbolic("LRP-z⁺", {}, True, partial(_share, alpha=1, beta=0))
 
 
 @dataclass(frozen=True, slots=True)

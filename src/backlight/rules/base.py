@@ -7,13 +7,17 @@ give relevance to units with :math:`a_j = 0` too.
 
 A rule is frozen and compares by value. `LinearRule.bind` is called once, when a network is planned: it prepares
 modified weights and chooses the cheapest exact form for what is known of the layer.
+
+All that is known of a rule stands on it: what it fits, what messages it sends, what it costs, its formula in symbols.
+`named` registers it, and every law of the tests, `derive` and `audit` find it by itself.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,15 +26,19 @@ from backlight.errors import ArgumentError
 from backlight.rules.maps import LinearMap
 
 __all__ = [
+    "AUDITED",
+    "NAMED_RULES",
     "BoundRule",
     "Facts",
     "LinearRule",
     "Message",
     "Norms",
     "Rule",
+    "Symbolic",
     "as_gradient",
     "divide",
     "dot",
+    "named",
     "relevance",
     "row_sums",
 ]
@@ -74,6 +82,28 @@ class Rule(ABC):
     def __repr__(self) -> str:
         told = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(told)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Symbolic:
+    """A rule in symbols, on one linear region: a unit hands its modified gradient on with a factor for each input.
+
+    Attributes
+    ----------
+    title : str
+        With ``{name}`` for each parameter.
+    parameters : mapping of str to float
+    signs : bool
+        Whether the signs of contributions and sums have to be known.
+    share : function of a unit and the parameters by name to a factor for each input
+        The unit has ``weights``, ``inputs``, ``bias``, ``z``, ``sign`` (of z), ``own`` (which inputs reach it),
+        ``part(positive)`` (the weights of the contributions of one sign, and their sum), ``zero`` and ``root``.
+    """
+
+    title: str
+    parameters: Mapping[str, float]
+    signs: bool
+    share: Callable[..., list[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +157,19 @@ class LinearRule(Rule):
         if self.bias not in self.biases:
             raise ArgumentError(f"bias must be one of {', '.join(self.biases)}, not {self.bias!r}")
 
+    # the share of relevance that it may lose besides what biases and stabilisers keep
+    leak: ClassVar[float] = 0.0
+    # whether an explanation by it says nothing but what the function says where it has a derivative
+    function_alone: ClassVar[bool] = False
+
+    def emits_direct(self, layer: LinearMap) -> bool:
+        """Whether it may send relevance outright, and not as a modified gradient in proportion to the input."""
+        return True
+
+    def symbolic(self) -> Symbolic | None:
+        """The rule in symbols; None where it has no such formula. A subclass with another formula has another one."""
+        return None
+
     @property
     def biases(self) -> tuple[str, ...]:
         """The conventions that the rule knows for a bias."""
@@ -173,6 +216,58 @@ class _WithoutBias(BoundRule):
         assert self.layer.bias is not None
         incoming = Message(direct=relevance(z, message))
         return self.inner.pull(a, z - self.layer.per_unit(self.layer.bias), incoming)
+
+
+class NamedRules(Mapping[str, "LinearRule"]):
+    """Rules by name, made when they are first asked for."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[type[LinearRule], dict[str, Any]]] = {}
+
+    def __getitem__(self, name: str) -> LinearRule:
+        cls, options = self._kept[name]
+        return cls(**options)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kept)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def add(self, name: str, cls: type[LinearRule], options: dict[str, Any]) -> None:
+        """A rule and its options."""
+        self._kept[name] = cls, options
+
+    def remove(self, name: str) -> None:
+        """Forget a rule."""
+        del self._kept[name]
+
+
+NAMED_RULES = NamedRules()
+AUDITED: list[str] = []
+
+C = TypeVar("C", bound=type[LinearRule])
+
+
+def named(name: str, *, audits: bool = True, **options: Any) -> Callable[[C], C]:
+    """Register a rule, with options, under a name: the laws run over it, and `derive` and `audit` know it.
+
+    Parameters
+    ----------
+    name : str
+    audits : bool
+        Whether ``audit(methods=["lrp:name"])`` may use it for all layers.
+    **options
+        Of the rule that is meant by the name.
+    """
+
+    def register(cls: C) -> C:
+        NAMED_RULES.add(name, cls, options)
+        if audits:
+            AUDITED.append(name)
+        return cls
+
+    return register
 
 
 def relevance(z: Tensor, message: Message) -> Tensor:

@@ -9,16 +9,20 @@ decisions by layer-wise relevance propagation", PLoS ONE 10(7), 2015, equations 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, Symbolic, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Epsilon", "Zero"]
 
 
+@named("epsilon", epsilon=0.1)
+@named("epsilon-absolute", audits=False, epsilon=0.1, absolute=True)
 @dataclass(frozen=True, slots=True, repr=False)
 class Epsilon(LinearRule):
     r"""LRP-ε: :math:`R_j = a_j \sum_k w_{jk} R_k / (z_k + \epsilon_k \mathrm{sign}(z_k))`; ε = 0 is LRP-0.
@@ -42,16 +46,41 @@ class Epsilon(LinearRule):
     def biases(self) -> tuple[str, ...]:
         return ("absorb", "distribute", "exclude")
 
+    def emits_direct(self, layer: LinearMap) -> bool:
+        return self.bias == "distribute" and layer.bias is not None
+
+    def symbolic(self) -> Symbolic | None:
+        if self.epsilon == 0:
+            return Symbolic("LRP-0", {}, False, _weights)
+        kind = "absolute" if self.absolute else "relative"
+        return Symbolic(
+            f"LRP-ε ({kind} ε = {{epsilon}})", {"epsilon": self.epsilon}, True, partial(_share, self.absolute)
+        )
+
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         spread = self.bias == "distribute" and layer.bias is not None
         return _BoundEpsilon(layer, "F + B" + (" + box filter" if spread else ""), self, self.norms(layer), facts.gated)
 
 
+@named("zero")
 @dataclass(frozen=True, slots=True, repr=False)
 class Zero(Epsilon):
     """LRP-0: `Epsilon` with ε = 0, the plain gradient of the layer in modified-gradient form."""
 
     epsilon: float = 0.0
+    function_alone: ClassVar[bool] = True
+
+
+def _share(absolute: bool, unit: Any, epsilon: Any) -> list[Any]:
+    size = epsilon
+    if not absolute:
+        own = [a for a, reached in zip(unit.inputs, unit.own, strict=True) if reached]
+        size = epsilon * unit.root(sum(w * w for w in unit.weights) * sum(a * a for a in own) + unit.bias**2)
+    return [w * unit.z / (unit.z + size * (1 if unit.sign >= 0 else -1)) for w in unit.weights]
+
+
+def _weights(unit: Any) -> list[Any]:
+    return list(unit.weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,17 +22,28 @@ domain invariant representations by joint Wasserstein distance minimization", 20
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, Norms, Symbolic, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Gamma"]
 
 
+def _share(unit: Any, gamma: Any) -> list[Any]:
+    favoured, total = unit.part(unit.sign >= 0)
+    denominator = unit.z + gamma * total
+    return [
+        (w + gamma * f) * unit.z / denominator if denominator != 0 else unit.zero
+        for w, f in zip(unit.weights, favoured, strict=True)
+    ]
+
+
+@named("gamma")
 @dataclass(frozen=True, slots=True, repr=False)
 class Gamma(LinearRule):
     r"""LRP-γ: :math:`R_j = \sum_k a_j (w_{jk}+\gamma w_{jk}^+) / \sum_{0,j'} a_{j'}(w_{j'k}+\gamma w_{j'k}^+) R_k`.
@@ -53,6 +64,14 @@ class Gamma(LinearRule):
         super(Gamma, self).__post_init__()
         if not 0 <= self.gamma < float("inf"):
             raise ArgumentError(f"gamma must be zero or positive and finite, not {self.gamma!r}; ZPlus is its limit")
+
+    def emits_direct(self, layer: LinearMap) -> bool:
+        return False
+
+    def symbolic(self) -> Symbolic | None:
+        if self.epsilon:
+            return None
+        return Symbolic("LRP-γ (γ = {gamma})", {"gamma": self.gamma}, True, _share)
 
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         w, b, norms = layer.weight, layer.bias, self.norms(layer)

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, relevance
+from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
 __all__ = ["Box", "Flat", "WSquare"]
 
 
+@named("flat", audits=False)
 @dataclass(frozen=True, slots=True, repr=False)
 class Flat(LinearRule):
     r"""Equal parts: :math:`R_j = \sum_k R_k / N_k`, N_k the number of inputs of unit k.
@@ -45,6 +46,7 @@ class _BoundFlat(BoundRule):
         return Message(direct=layer.spread(s, a.shape)), 0.0
 
 
+@named("wsquare", audits=False)
 @dataclass(frozen=True, slots=True, repr=False)
 class WSquare(LinearRule):
     r"""w²: :math:`R_j = \sum_k w_{jk}^2 / (\sum_{j'} w_{j'k}^2 + b_k^2) R_k` (padding does not count)."""
@@ -73,6 +75,7 @@ class _BoundWSquare(BoundRule):
         return Message(direct=layer.adjoint(s, self.squares, a.shape)), layer.bias_share(s, self.squared_bias)
 
 
+@named("box", audits=False, low=-6.0, high=6.0)
 @dataclass(frozen=True, slots=True, repr=False)
 class Box(LinearRule):
     r"""z^B, for inputs in a box l ≤ x ≤ h.

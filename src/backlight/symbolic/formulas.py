@@ -20,11 +20,12 @@ from typing import Any
 import sympy
 
 from backlight.errors import ArgumentError, listed
-from backlight.rules import AlphaBeta, Epsilon, Gamma, Rule, Zero, ZPlus
+from backlight.rules import NAMED_RULES, LinearRule, Rule
+from backlight.rules.base import Symbolic
 from backlight.symbolic.piecewise import Layer, Program
 from backlight.symbolic.polyhedra import Affine
 
-__all__ = ["RULES", "Formula", "expression_of", "formula", "relevances"]
+__all__ = ["Formula", "expression_of", "formula", "relevances"]
 
 # a factor for each input of a unit, from: contributions' weights, signs, z, its sign
 Share = Callable[["Unit"], list[Any]]
@@ -41,6 +42,16 @@ class Unit:
     z: Any
     sign: int
     own: Sequence[bool]
+
+    @property
+    def zero(self) -> Any:
+        """0."""
+        return sympy.Integer(0)
+
+    @staticmethod
+    def root(value: Any) -> Any:
+        """The square root."""
+        return sympy.sqrt(value)
 
     def part(self, positive: bool) -> tuple[list[Any], Any]:
         """The weights of the contributions of one sign, zero elsewhere, and the sum of these with the bias's part."""
@@ -73,93 +84,28 @@ class Formula:
     share: Share
 
 
-def _positive(name: str) -> sympy.Symbol:
-    return sympy.Symbol(name, positive=True)
-
-
-def _zero() -> Formula:
-    return Formula("LRP-0", (), False, _zero_share)
-
-
-def _zero_share(unit: Unit) -> list[Any]:
-    return list(unit.weights)
-
-
-def _epsilon_share(epsilon: Any, absolute: bool, unit: Unit) -> list[Any]:
-    size = epsilon
-    if not absolute:
-        own = [a for a, reached in zip(unit.inputs, unit.own, strict=True) if reached]
-        squares = sum(w * w for w in unit.weights) * sum(a * a for a in own) + unit.bias**2
-        size = epsilon * sympy.sqrt(squares)
-    return [w * unit.z / (unit.z + size * (1 if unit.sign >= 0 else -1)) for w in unit.weights]
-
-
-def _epsilon(value: Any, absolute: bool) -> Formula:
-    epsilon = _positive("epsilon") if value is None else _number(value)
-    share = partial(_epsilon_share, epsilon, absolute)
-    kind = "absolute" if absolute else "relative"
-    return Formula(f"LRP-ε ({kind} ε = {epsilon})", _open(epsilon), True, share)
-
-
-def _gamma_share(gamma: Any, unit: Unit) -> list[Any]:
-    favoured, total = unit.part(unit.sign >= 0)
-    denominator = unit.z + gamma * total
-    return [
-        (w + gamma * f) * unit.z / denominator if denominator != 0 else sympy.Integer(0)
-        for w, f in zip(unit.weights, favoured, strict=True)
-    ]
-
-
-def _gamma(value: Any) -> Formula:
-    gamma = _positive("gamma") if value is None else _number(value)
-    return Formula(f"LRP-γ (γ = {gamma})", _open(gamma), True, partial(_gamma_share, gamma))
-
-
-def _alphabeta_share(alpha: Any, beta: Any, unit: Unit) -> list[Any]:
-    up, total_up = unit.part(True)
-    down, total_down = unit.part(False)
-    # a sum without a part is zero, and 0/0 is 0
-    first = alpha * unit.z / total_up if total_up != 0 else sympy.Integer(0)
-    second = beta * unit.z / total_down if total_down != 0 else sympy.Integer(0)
-    return [first * u - second * d for u, d in zip(up, down, strict=True)]
-
-
-def _alphabeta(alpha: Any, beta: Any, title: str) -> Formula:
-    alpha, beta = (_positive(n) if v is None else _number(v) for n, v in (("alpha", alpha), ("beta", beta)))
-    share = partial(_alphabeta_share, alpha, beta)
-    return Formula(title or f"LRP-αβ (α = {alpha}, β = {beta})", _open(alpha, beta), True, share)
-
-
-RULES: dict[str, Callable[[], Formula]] = {
-    "zero": _zero,
-    "epsilon": lambda: _epsilon(None, False),
-    "epsilon-absolute": lambda: _epsilon(None, True),
-    "gamma": lambda: _gamma(None),
-    "alphabeta": lambda: _alphabeta(None, None, ""),
-    "zplus": lambda: _alphabeta(1, 0, "LRP-z⁺"),
-}
-
-
 def formula(rule: str | Rule) -> Formula:
     """A rule in symbols: by name with open parameters, or as given with its numbers."""
+    known = [name for name, one in NAMED_RULES.items() if one.symbolic() is not None]
     if isinstance(rule, str):
-        if rule not in RULES:
+        made = NAMED_RULES[rule].symbolic() if rule in NAMED_RULES else None
+        if made is None:
             raise ArgumentError(
-                f"rule={rule!r} has no formula: the rules are {listed(RULES, 12)}, or one of backlight.rules"
+                f"rule={rule!r} has no formula: the rules are {listed(known, 12)}, or one of backlight.rules"
             )
-        return RULES[rule]()
+        return _filled(made, {name: sympy.Symbol(name, positive=True) for name in made.parameters})
     if getattr(rule, "bias", "absorb") != "absorb":
         raise ArgumentError(f"{rule!r} has no formula here: formulas are for the default bias='absorb'")
-    if isinstance(rule, Zero) or (isinstance(rule, Epsilon) and rule.epsilon == 0):
-        return _zero()
-    if type(rule) is Epsilon:
-        return _epsilon(rule.epsilon, rule.absolute)
-    if getattr(rule, "epsilon", 0.0) == 0.0:
-        if type(rule) is Gamma:
-            return _gamma(rule.gamma)
-        if isinstance(rule, AlphaBeta) and type(rule) in (AlphaBeta, ZPlus):
-            return _alphabeta(rule.alpha, rule.beta, "LRP-z⁺" if type(rule) is ZPlus else "")
-    raise ArgumentError(f"{rule!r} has no formula: formulas are for Zero, Epsilon, Gamma, AlphaBeta and ZPlus")
+    made = rule.symbolic() if isinstance(rule, LinearRule) else None
+    if made is None:
+        classes = dict.fromkeys(type(NAMED_RULES[name]).__name__ for name in known)
+        raise ArgumentError(f"{rule!r} has no formula: formulas are for {listed(classes, 12)}")
+    return _filled(made, {name: _number(value) for name, value in made.parameters.items()})
+
+
+def _filled(made: Symbolic, values: dict[str, Any]) -> Formula:
+    symbols = tuple(value for value in values.values() if isinstance(value, sympy.Symbol))
+    return Formula(made.title.format(**values), symbols, made.signs, partial(made.share, **values))
 
 
 def relevances(
@@ -243,10 +189,6 @@ def _through(
         for j, factor in enumerate(factors):
             if factor != 0:
                 into[j] = into[j] + factor * c
-
-
-def _open(*values: Any) -> tuple[sympy.Symbol, ...]:
-    return tuple(value for value in values if isinstance(value, sympy.Symbol))
 
 
 def _number(value: Any) -> Any:

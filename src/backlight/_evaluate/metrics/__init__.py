@@ -15,6 +15,7 @@ from backlight._evaluate.metrics import (
     stability,
 )
 from backlight._evaluate.metrics.base import METRICS, Candidate, Judge, Metric, metric
+from backlight._rooms import open_room
 
 __all__ = [
     "METRICS",
@@ -32,3 +33,5 @@ __all__ = [
     "sensitivity_n",
     "stability",
 ]
+
+open_room(__name__, __path__)

@@ -5,9 +5,12 @@ gates, normalisations, attention · ``whole`` numbers on the way to a table. A n
 ``@operator("its_name")`` in the file where its siblings are.
 """
 
+from backlight._rooms import open_room
 from backlight.engine.operators import activations, linear, products, routing, whole
 from backlight.engine.operators.registry import ALIASES, FIRST_OF_TUPLE, Context, find, operator
 
 __all__ = [
     "ALIASES", "FIRST_OF_TUPLE", "Context", "activations", "find", "linear", "operator", "products", "routing", "whole",
 ]  # fmt: skip
+
+open_room(__name__, __path__)
