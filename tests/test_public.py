@@ -38,8 +38,8 @@ def test_public_names_are_pinned():
         "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explainer", "Explanation", "Ledger",
         "Method", "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
         "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
-        "explain", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype", "references", "rules",
-        "spaces", "symbolic", "targets", "testing",
+        "explain", "explain_batches", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype",
+        "references", "rules", "spaces", "symbolic", "targets", "testing",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from backlight._prototype.prototype import prototype as prototype
     from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
+    from backlight.batches import explain_batches as explain_batches
     from backlight.canonical import Canonical as Canonical
     from backlight.canonical import canonize as canonize
     from backlight.classical import NeuralizedModel as NeuralizedModel
@@ -78,6 +79,7 @@ __all__ = [
     "evaluate",
     "examples",
     "explain",
+    "explain_batches",
     "first",
     "metrics",
     "neuralize",
@@ -114,6 +116,7 @@ _HOME = {
     "equivalent": "backlight.symbolic",
     "evaluate": "backlight._evaluate",
     "explain": "backlight._explain",
+    "explain_batches": "backlight.batches",
     "first": "backlight.engine",
     "metrics": "backlight._evaluate",
     "neuralize": "backlight.classical",

@@ -19,7 +19,7 @@ from backlight.errors import BacklightWarning, ConservationError, DataError
 from backlight.explanation import Attribution, Explanation
 from backlight.models.protocol import Model, Query
 
-__all__ = ["Progress", "explained", "versions"]
+__all__ = ["Progress", "explained", "reporter", "versions"]
 
 Progress = Callable[[int, int], None]
 
@@ -45,7 +45,7 @@ def explained(
     ------
     ArgumentError, DataError, ConservationError
     """
-    report = _reporter(progress)
+    report = reporter(progress)
     rows, stream = model.batches(X, batch_size, feature_names, query)
     targets.check_rows(rows)
     parts: list[Attribution] = []
@@ -156,7 +156,8 @@ def _lost_in_a_layer(ex: Explanation) -> str | None:
     )
 
 
-def _reporter(progress: bool | Progress | None) -> Progress:
+def reporter(progress: bool | Progress | None) -> Progress:
+    """What is called with rows done and rows in all."""
     if callable(progress):
         return progress
     if progress:

@@ -7,6 +7,7 @@ them. That is what makes the way back exact: see `backlight.classical.layers.pul
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -351,6 +352,10 @@ class FrontEnd(nn.Module):
         aligned = self.align(frame)
         if not (self.named and frame.named):
             return aligned.matrix()
+        if frame.kind == "pyarrow" and self.vocabulary.knows_nan:
+            # scikit-learn would read a null as None, another category than the NaN that it was fitted on
+            cells = [np.where(c == np.array(None), math.nan, c) if c.dtype == object else c for c in aligned.columns]
+            return frame_like(dict(zip(aligned.names, cells, strict=True)), "pandas")
         if frame.source is None:
             return frame_like(dict(zip(aligned.names, aligned.columns, strict=True)), frame.kind)
         ordered = frame.source.select(list(aligned.names))

@@ -1,0 +1,17 @@
+"""Tables larger than memory: explained batch by batch, streamed as Arrow or written as shards of Parquet.
+
+``sources``       rows that are read in batches: of a stream of Arrow, of frames in turn
+``parquet``, ``delimited``, ``files``   files; those of Parquet can be entered anywhere
+``opening``       from anything to a source, one function a class, registered by its name
+``layout``        the columns that come out, known before the first row is read
+``fingerprint``   what an explainer and its rows are, as a digest
+``shards``        a folder of shards, each whole or not there, and the run that goes on where it was killed
+``explain``       the verb
+
+Imports `backlight.Explainer` and what is below it. No scheduler: an engine that people run already calls the explainer.
+"""
+
+from backlight.batches.explain import explain_batches
+from backlight.batches.shards import Written
+
+__all__ = ["Written", "explain_batches"]
