@@ -255,3 +255,21 @@ def test_changes_respect_what_a_column_holds():
             assert change.cells[0] == round(change.cells[0])
         if row == 9 and study.excess[9] > 0:
             assert study.bands[1].text(study.changes[i].cells[0]) in ("large", "small")
+
+
+def test_a_cell_that_turns_out_not_to_matter_is_left_as_it_was():
+    """Column a is the best first choice, but b and c are enough without it."""
+    scores = {"": 10, "a": 6, "b": 7, "c": 7, "ab": 3, "ac": 3, "bc": -1, "abc": -2}
+
+    def propose(row, columns):
+        out = np.repeat(row[None], 2, axis=0)
+        out[:, list(columns)] = 0.0
+        return out
+
+    def excess(rows):
+        return np.array([scores["".join(n for n, cell in zip("abc", row, strict=True) if cell == 0)] for row in rows])
+
+    change = fewest_changes(np.ones(3), np.array([3.0, 2.0, 1.0]), propose, excess)
+
+    assert sorted(change.columns) == [1, 2]
+    assert change.excess_after == -1
