@@ -306,7 +306,7 @@ def backwards(X):
 @pytest.mark.parametrize(
     ("step", "said"),
     [
-        (KernelPCA(2), r"sklearn\.decomposition\.KernelPCA.*StandardScaler"),
+        (KernelPCA(2), r"sklearn\.decomposition\.KernelPCA: apply it to the table"),
         (FunctionTransformer(backwards), "FunctionTransformer.*backwards"),
         (SimpleImputer(missing_values="x", strategy="constant", fill_value="y"), "missing_values='x'"),
     ],
