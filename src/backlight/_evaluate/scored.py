@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.requested import Targets, read_targets
 from backlight.attribution.targets import resolve
+from backlight.attribution.tokens import last_tokens
 from backlight.canonical.lift import torch_module
 from backlight.classical import NeuralizedModel, neuralize
 from backlight.errors import ArgumentError, DataError
@@ -82,6 +83,8 @@ class _Seeded:
     names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
     kind: str = ""
+    # whether the target names positions of its own
+    spread: bool = False
 
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
         raise NotImplementedError
@@ -92,6 +95,8 @@ class _Seeded:
         if targets.items[0].function is not None:
             self.function = targets.items[0].function
             return
+        linear = targets.items[0].linear
+        self.spread = linear is not None and not linear.at_last
         parts = []
         for rows in torch.split(torch.arange(len(x)), 256):
             out = self.outputs(x[rows], rows)
@@ -157,12 +162,17 @@ class _Module(_Seeded):
 
         with torch.no_grad():
             if self.key is None:
-                return _single(self.module(x))
+                return self._at_last({"X": x}, _single(self.module(x)))
             n = max((len(v) for v in self.others.values() if isinstance(v, Tensor) and v.dim()), default=0)
             rest = {
                 k: v[rows] if isinstance(v, Tensor) and v.dim() and len(v) == n else v for k, v in self.others.items()
             }
-            return _single(self.module(**{self.key: x, **rest}))
+            return self._at_last({self.key: x, **rest}, _single(self.module(**{self.key: x, **rest})))
+
+    def _at_last(self, given: dict[str, Any], out: Tensor) -> Tensor:
+        """Of outputs over tokens those at each text's last one, unless the target looks at all of them."""
+        last = None if self.function is not None or self.spread else last_tokens(given, out)
+        return out if last is None else out[torch.arange(len(out), device=out.device), last]
 
 
 class _Network(_Seeded):

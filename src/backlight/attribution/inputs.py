@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from backlight.attribution.tokens import tokens_of
 from backlight.engine.capture import run_once
 from backlight.engine.network import Network
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
@@ -34,13 +35,14 @@ class Home:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Inputs of some rows: positional and by keyword, with the names of columns where they have some."""
+    """Inputs of some rows: positional and by keyword, with the names of columns and tokens where they have some."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     columns: tuple[str, ...] = ()
     kind: str = "numpy"
     labels: np.ndarray | None = None
+    annotations: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -66,6 +68,7 @@ class Batch:
         return Batch(
             tuple(cut(value) for value in self.args), {name: cut(value) for name, value in self.kwargs.items()},
             self.columns, self.kind, None if self.labels is None else self.labels[start:stop],
+            {name: value[start:stop] for name, value in self.annotations.items()},
         )  # fmt: skip
 
 
@@ -152,7 +155,8 @@ def _runs(batch: Batch, where: Home, cast: Sequence[int]) -> bool:
 
 def _batch(X: Any, where: Home) -> Batch:
     if isinstance(X, Mapping):
-        return Batch((), {str(name): _tensor(value, where, str(name)) for name, value in X.items()})
+        given = {str(name): _tensor(value, where, str(name)) for name, value in X.items()}
+        return Batch((), given, annotations=tokens_of(X, given))
     if isinstance(X, tuple):
         return Batch(tuple(_tensor(value, where, f"input {k}") for k, value in enumerate(X)), {})
     if isinstance(X, Tensor | np.ndarray):

@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
+from backlight.attribution.tokens import last_tokens
 from backlight.engine.checks import leak_of, rows_are_apart, slack_of
 from backlight.engine.copies import Inputs
 from backlight.engine.network import Network
@@ -87,12 +88,14 @@ class _Chunk:
 
 def _require_closed(plan: Plan, given: dict[str, Any], gradient: Tensor, chunks: list[_Chunk], *, by_row: bool) -> None:
     """All relevance of a first batch arrives or stands in the ledger, row by row or in the sum over the rows."""
+    # a model in double precision may form its norms in single precision
+    slack = max(slack_of(dtype) for dtype in {gradient.dtype, *plan.graph.precisions})
     for chunk in chunks:
         rest, flow = chunk.missing(), chunk.flow()
         if not by_row:
             # rows that see each other exchange relevance
             rest, flow = rest.sum(-1), flow * rest.shape[-1]
-        if math.isfinite(flow) and rest.numel() and float(rest.abs().max()) > slack_of(rest.dtype) * flow:
+        if math.isfinite(flow) and rest.numel() and float(rest.abs().max()) > slack * flow:
             raise ConservationError(
                 f"{leak_of(plan, given, gradient) or 'the plan'} neither hands on nor books "
                 f"{float(rest.abs().max()):.3g} of the relevance: this is a fault of the rule or the operator there"
@@ -135,7 +138,7 @@ class LayerwiseRelevance:
         run = forward(plan, given, list(places.values()))
         joint = self.rows == "joint"
         answer = whole_of(plan.graph.layout, targets, lambda out: finish(plan, out))
-        seeds = resolve(targets, run.output, answer, joint=joint)
+        seeds = resolve(targets, run.output, answer, joint=joint, last=last_tokens(given, run.output))
         if not joint:
             self._require_separate_rows(plan, inputs, seeds)
         # joint: every row's score is one to be sent back through all rows

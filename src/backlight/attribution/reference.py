@@ -24,6 +24,7 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, outputs_for, point_of, whole_of
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
+from backlight.attribution.tokens import last_tokens
 from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed, with_outputs
 from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
@@ -137,7 +138,8 @@ class ReferenceMethod:
             taken, layout = outputs.take(run_once(self.model, (batch.args, batch.kwargs)))
             plain = _single(taken)
             answer = whole_of(layout, targets, lambda out: out)
-            seeds = resolve(targets, plain, answer)
+            given = dict(zip(names, leaves, strict=True))
+            seeds = resolve(targets, plain, answer, last=last_tokens(given, plain))
             points = tuple(
                 torch.zeros_like(x[:1])
                 if (point := point_of(self.reference, names[k], x, len(floating))) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,34 @@ from torch import Tensor
 
 from backlight.errors import ArgumentError, listed
 
-__all__ = ["Requested", "Targets", "read_targets"]
+__all__ = ["Linear", "Requested", "Targets", "read_targets"]
+
+
+class Linear(ABC):
+    """A target that is a linear function of the output, another one for each row: of language, for instance."""
+
+    name: str
+    # whether it looks at each text's last token alone
+    at_last: bool = False
+
+    @abstractmethod
+    def seed(self, output: Tensor, last: Tensor | None) -> Tensor:
+        """Its gradient at the output.
+
+        Parameters
+        ----------
+        output : Tensor of shape (n, *outputs)
+        last : Tensor of shape (n,), optional
+            Of outputs over the tokens of texts, the position of each text's last token.
+
+        Raises
+        ------
+        ArgumentError
+        """
+
+    def take(self, start: int, n: int) -> Linear:
+        """For n rows of all, from a first one on."""
+        return self
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,17 +57,19 @@ class Requested:
         Of the shape of one row's outputs.
     function : callable, optional
         From the output to one number a row.
+    linear : Linear, optional
     """
 
     label: int | str | None = None
     labels: np.ndarray | None = None
     direction: Tensor | None = None
     function: Callable[[Tensor], Any] | None = None
+    linear: Linear | None = None
 
     @property
     def predicted(self) -> bool:
         """Whether nothing was asked for but the model's own answer."""
-        return self.label is None and self.labels is None and self.direction is None and self.function is None
+        return all(one is None for one in (self.label, self.labels, self.direction, self.function, self.linear))
 
     @property
     def name(self) -> str:
@@ -47,6 +77,8 @@ class Requested:
         if self.function is not None:
             name = getattr(self.function, "__name__", type(self.function).__name__)
             return "score" if name == "<lambda>" else name
+        if self.linear is not None:
+            return self.linear.name
         if self.direction is not None:
             return "direction"
         return "" if self.predicted else "given" if self.labels is not None else str(self.label)
@@ -84,7 +116,7 @@ class Targets:
 
     def take(self, start: int, n: int) -> Targets:
         """For n rows of all, from a first one on."""
-        if all(item.labels is None for item in self.items):
+        if all(item.labels is None and item.linear is None for item in self.items):
             return self
         return replace(self, items=tuple(_cut(item, start, n) for item in self.items))
 
@@ -123,6 +155,8 @@ def _names_rows(target: list[Any]) -> bool:
 def _one(target: Any) -> Requested:
     if target is None:
         return Requested()
+    if isinstance(target, Linear):
+        return Requested(linear=target)
     if isinstance(target, str):
         return Requested(label=str(target))
     if isinstance(target, int | np.integer) and not isinstance(target, bool):
@@ -185,6 +219,8 @@ def _position(label: int | str | None, names: Sequence[str], outputs: int) -> in
 
 
 def _cut(item: Requested, start: int, n: int) -> Requested:
+    if item.linear is not None:
+        return replace(item, linear=item.linear.take(start, n))
     if item.labels is None:
         return item
     labels = item.labels[start : start + n]

@@ -49,6 +49,7 @@ def resolve(
     names: Sequence[str] = (),
     *,
     joint: bool = False,
+    last: Tensor | None = None,
 ) -> Seeds:
     """Seeds for a batch.
 
@@ -64,12 +65,15 @@ def resolve(
         Of the outputs, where they have some.
     joint : bool
         Every row's score is explained by all rows.
+    last : Tensor of shape (n,), optional
+        Of outputs over the tokens of texts, (n, tokens, outputs), the position of each text's last token: what is said
+        there is explained, unless a target names a position.
     """
-    if not targets.items and output.dim() > 2:
+    if not targets.items and output.dim() > 2 and last is None:
         raise ArgumentError(f"target='all' needs one axis of outputs, not outputs of shape {tuple(output.shape[1:])}")
-    outputs = output.shape[1] if output.dim() > 1 else 1
+    outputs = output.shape[1 if last is None else 2] if output.dim() > 1 else 1
     items = targets.each(outputs)
-    made = [_one(item, output, finish, names) for item in items]
+    made = [_at_last(item, output, finish, names, last) for item in items]
     seeds = [seed for seed, _, _ in made]
     functions = [(item.function, seed) for item, seed in zip(items, seeds, strict=True) if item.function is not None]
     mixing = not joint and len(output) > 1 and any(_mixes(one, output, finish, seed) for one, seed in functions)
@@ -109,6 +113,26 @@ def _diagonal(seed: Tensor) -> Tensor:
     places = torch.arange(len(seed), device=seed.device)
     whole[places, places] = seed
     return whole
+
+
+def _at_last(
+    target: Requested, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str], last: Tensor | None
+) -> tuple[Tensor, Tensor, str]:
+    """A target, of the output at each text's last token where it names no position."""
+    if target.linear is not None:
+        seed = target.linear.seed(output, last)
+        return seed, (seed * output).flatten(1).sum(1), target.name
+    everywhere = target.function is not None or (target.direction is not None and target.direction.dim() > 1)
+    if last is None or everywhere:
+        return _one(target, output, finish, names)
+    n = torch.arange(len(output), device=output.device)
+    at, score, name = _one(target, output[n, last], finish, names)
+    seed = torch.zeros_like(output)
+    seed[n, last] = at
+    return seed, score, _AT_A_TOKEN.get(name, name).replace("output ", "token ")
+
+
+_AT_A_TOKEN = {"predicted class": "predicted token", "given class": "given token"}
 
 
 def _one(

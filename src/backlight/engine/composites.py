@@ -94,6 +94,9 @@ class Composite:
         `Place`, such as ``backlight.first``. In the place of a rule may stand a function from the `Place` to a rule.
     name : str
         For the plan.
+    attention : {"constant", "gradient"}
+        Attention weights are constants, so that relevance goes to the values alone; or are followed to queries and
+        keys, softmax by its gradient.
 
     Examples
     --------
@@ -105,8 +108,11 @@ class Composite:
 
     entries: Sequence[tuple[Selector, RuleOrChoice]]
     name: str = "composite"
+    attention: str = "constant"
 
     def __post_init__(self) -> None:
+        if self.attention not in ("constant", "gradient"):
+            raise ArgumentError(f"attention={self.attention!r} is not known: choose 'constant' or 'gradient'")
         entries = tuple((selector, rule) for selector, rule in self.entries)
         for selector, rule in entries:
             if not isinstance(rule, Rule) and not callable(rule):

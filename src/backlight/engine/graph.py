@@ -129,6 +129,11 @@ class Graph:
     how: str
     layout: Layout | None = None
 
+    @property
+    def precisions(self) -> set[torch.dtype]:
+        """The kinds of numbers with a fraction that it computes in."""
+        return {node.dtype for node in self.nodes if node.dtype is not None and node.dtype.is_floating_point}
+
     def users(self) -> list[list[int]]:
         """For each node those that use its value."""
         found: list[list[int]] = [[] for _ in self.nodes]

@@ -17,7 +17,7 @@ from backlight.engine.facts import nonnegative_nodes, receives_direct, switched_
 from backlight.engine.folding import fold
 from backlight.engine.graph import Graph, Node
 from backlight.engine.operators import find
-from backlight.engine.presets import composite
+from backlight.engine.presets import composite, follows_attention
 from backlight.engine.rows import RowsFound, follow_rows
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
@@ -171,6 +171,7 @@ class _Planner:
         self.known = Dependencies(graph, tensors, device)
         self.template, self.constants = self.known.template, self.known.constants
         self.context = self.known.context
+        self.context.follows_attention = follows_attention(rules)
 
     def plan(self) -> Plan:
         output, after = self.known.explained()

@@ -12,7 +12,7 @@ from backlight.engine.composites import Composite, Place, convolution, dense, fi
 from backlight.errors import ArgumentError, listed
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LinearRule, Proportional, Rule, Zero, ZPlus
 
-__all__ = ["PRESETS", "composite"]
+__all__ = ["PRESETS", "composite", "follows_attention"]
 
 
 def _layer(place: Place) -> bool:
@@ -97,6 +97,20 @@ def gamma_decreasing(low: Any = None, high: Any = None) -> Composite:
     return Composite([(first, Box(low, high)), (convolution, falling), (dense, Zero())], "gamma-decreasing")
 
 
+def attnlrp() -> Composite:
+    """LRP-0 in layers, and relevance through attention weights: AttnLRP.
+
+    Products of two signals share half-half, norms hold their spread constant, softmax goes by its gradient; what its
+    constant keeps stands in the ledger. Source: Achtibat et al., ICML 2024.
+    """
+    return Composite([(_layer, Zero())], "attnlrp", "gradient")
+
+
+def cplrp() -> Composite:
+    """LRP-0 in layers, attention weights and spreads of norms as constants: CP-LRP. Source: Ali et al., ICML 2022."""
+    return Composite([(_layer, Zero())], "cplrp")
+
+
 class _Presets(Mapping[str, Callable[..., Composite]]):
     """``backlight.presets["epsilon-gamma-box"](low, high)`` is a composite; ``rules="…"`` takes the name itself."""
 
@@ -124,6 +138,8 @@ PRESETS = _Presets(
         "epsilon-gamma-box": epsilon_gamma_box,
         "epsilon-alpha2-beta1": epsilon_alpha2_beta1,
         "gamma-decreasing": gamma_decreasing,
+        "attnlrp": attnlrp,
+        "cplrp": cplrp,
     }
 )
 
@@ -135,7 +151,26 @@ def automatic(places: list[Place]) -> tuple[Composite, str]:
         return Composite(chosen, "auto"), (
             "γ = 0.25 in convolutions, ε in dense layers, since the network has convolutions"
         )
+    if any(_of_attention(place) for place in places):
+        # nothing is divided by, so that an ε would only lose relevance
+        return Composite(
+            [(_layer, Zero())], "auto"
+        ), "LRP-0 with attention weights as constants, as the network attends"
     return Composite([(_layer, Epsilon())], "auto"), "ε, since the network has no convolutions"
+
+
+def _of_attention(place: Place) -> bool:
+    return place.role in ("attention", "lookup") or (place.role == "product" and place.op in _MATRIX_PRODUCTS)
+
+
+_MATRIX_PRODUCTS = frozenset({"matmul", "bmm", "baddbmm", "einsum"})
+
+
+def follows_attention(rules: Any) -> bool:
+    """Whether a choice of rules sends relevance to attention weights."""
+    if isinstance(rules, str) and rules in PRESETS:
+        rules = PRESETS[rules]()
+    return isinstance(rules, Composite) and rules.attention == "gradient"
 
 
 def composite(rules: Any, places: list[Place]) -> tuple[Composite, str]:

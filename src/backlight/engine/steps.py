@@ -71,7 +71,11 @@ def total(value: Tensor, message: Message, rows: Rows | None = FIRST) -> Tensor:
         if message.direct is not None:
             amount = amount + row_sums(message.direct)
         assert isinstance(amount, Tensor)
+        if bool(torch.isinf(amount).any() | torch.isnan(amount).any()) and bool(torch.isinf(value).any()):
+            # a score of −∞, where attention is barred: nothing is sent to it, and it has no relevance
+            return total(value.masked_fill(torch.isinf(value), 0.0), message)
         return amount
+    value = value.masked_fill(torch.isinf(value), 0.0)
     flow = relevance(value, message)
     return flow.flatten(1).sum(1, keepdim=True) if rows is None else by_row(flow, rows)
 
@@ -230,7 +234,11 @@ class LinearStep(Step):
             if message.gradient is None:
                 return (Message(direct=aside),)
         down, bias = self.bound.pull(a, z, message)
-        book.enter(self, total(z, message, self.rows), total(a, down, self.sources[0]), bias)
+        entering, leaving = total(z, message, self.rows), total(a, down, self.sources[0])
+        if isinstance(bias, Tensor) and bool(torch.isnan(bias).any()) and bool(torch.isinf(z).any()):
+            # a bias of −∞ bars attention, and what it keeps of nothing is nothing
+            bias = entering - leaving
+        book.enter(self, entering, leaving, bias)
         if aside is not None:
             down = Message(down.gradient, aside if down.direct is None else down.direct + aside)
         return (down,)

@@ -143,6 +143,7 @@ def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: d
         values = [np.concatenate([v.reshape(n, -1, *tail) for v in values], axis=1)]
         shown = [np.concatenate([a.reshape(n, -1) for a in shown], axis=1)]
     titles = found.seeds.names
+    texts = len(names) == 1 and all(shown[0].shape == note.shape for note in batch.annotations.values())
     return Attribution(
         values=values[0],
         output=array(found.seeds.scores),
@@ -152,8 +153,9 @@ def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: d
         ledger=_ledger(found, several) if promise == "ledger" else None,
         layers={layer: array(relevance) for layer, relevance in found.layers.items()},
         data=shown[0],
+        annotations=batch.annotations if texts else {},
         feature_names=columns,
-        dims=_dims(shown[0].ndim),
+        dims=("row", "token") if texts and batch.annotations else _dims(shown[0].ndim),
         method=method,
         promise=promise,
         facts=facts,

@@ -30,6 +30,7 @@ _FACTORS = frozenset({
     "sigmoid", "hardsigmoid", "softmax", "_softmax", "_safe_softmax", "rsqrt", "reciprocal", "std", "var",
     "linalg_vector_norm", "norm",
 })  # fmt: skip
+_ELEMENTWISE = frozenset({"mul", "multiply", "div", "true_divide"})
 _KEEPS_FACTOR = MOVES | {
     "mul",
     "div",
@@ -77,7 +78,9 @@ def product(node: Node, context: Context) -> Site | None:
     both = tuple(argument.index for argument in arguments)
     if len(both) == 1:
         return _Product(node, both * 2, "product", Uniform())
-    factors = [is_factor(argument, context) for argument in arguments]
+    # attention weights that are followed are a signal as the values are; routers and gates go on being factors
+    followed = context.follows_attention and node.op not in _ELEMENTWISE
+    factors = [not followed and is_factor(argument, context) for argument in arguments]
     if factors[0] != factors[1]:
         return _Product(node, (both[factors.index(False)],), "product", SignalTakesAll())
     return _Product(node, both, "product", Uniform())
@@ -312,18 +315,3 @@ class _NormStep(Step):
         if parameter is None or not self.groups:
             return parameter
         return parameter.view(-1, *(1,) * (x.dim() - 2))
-
-
-# -- attention ---------------------------------------------------------------------------------------------------------
-
-
-@operator(
-    "scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu",
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
-    "_scaled_dot_product_cudnn_attention",
-)  # fmt: skip
-def attention(node: Node, context: Context) -> Site | None:
-    value = node.args[2]
-    if not context.carries(value) or value in node.args[:2]:
-        return None
-    return Transposed(node, (value.index,), "attention", None)

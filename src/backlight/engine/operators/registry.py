@@ -43,12 +43,15 @@ class Context:
         Whether a node depends on an input that relevance can reach.
     users : list of list of int
         For each node those that use its value.
+    follows_attention : bool
+        Whether relevance goes to the weights of attention, and not to the values alone.
     """
 
     graph: Graph
     constants: dict[int, Any]
     depends: list[bool]
     users: list[list[int]]
+    follows_attention: bool = False
 
     @property
     def device(self) -> torch.device:

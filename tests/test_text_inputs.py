@@ -1,0 +1,148 @@
+"""Texts as a tokenizer gives them: which token is explained, what is padding, how tokens are called."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import backlight
+from backlight._evaluate.scored import scored
+from backlight.attribution.tokens import last_tokens
+from backlight.explanation.tokens import spans
+from tests.conftest import same
+
+
+class Language(nn.Module):
+    """Says for each token what may follow: a mean of what came before."""
+
+    def __init__(self, words: int = 9) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(words, 6), nn.Linear(6, words, bias=False)
+
+    def forward(self, input_ids, attention_mask):
+        kept = attention_mask[..., None].to(self.embed.weight.dtype)
+        x = self.embed(input_ids) * kept
+        return self.head(x.cumsum(1) / kept.cumsum(1).clamp(min=1))
+
+
+IDS = torch.tensor([[3, 1, 4, 1, 5], [2, 7, 1, 0, 0]])
+MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+
+
+def language() -> tuple[Language, dict[str, torch.Tensor]]:
+    return Language().double().eval(), {"input_ids": IDS, "attention_mask": MASK}
+
+
+def test_by_default_what_follows_each_text_is_explained():
+    net, given = language()
+    ex = backlight.explain(net, given, strict=True)
+    with torch.no_grad():
+        out = net(**given)
+
+    want = torch.stack([out[0, 4].max(), out[1, 2].max()])
+    assert same(ex.output, want.numpy())
+    assert ex.target == "predicted token"
+    # no bias: the words make up the score, and what is padded has none of it
+    assert same(ex.values.sum(1), want.numpy())
+    assert (ex.values[1, 3:] == 0).all()
+    assert ex.annotations["padding"].tolist() == (MASK == 0).tolist()
+    assert ex.dims == ("row", "token")
+    assert (ex.data == IDS.numpy()).all()
+
+
+def test_a_token_by_its_number_is_that_of_each_texts_end():
+    net, given = language()
+    with torch.no_grad():
+        out = net(**given)
+
+    assert same(backlight.explain(net, given, 5).output, torch.stack([out[0, 4, 5], out[1, 2, 5]]).numpy())
+    assert same(
+        backlight.explain(net, given, np.array([5, 2])).output, torch.stack([out[0, 4, 5], out[1, 2, 2]]).numpy()
+    )
+    several = backlight.explain(net, given, [1, 2])
+    assert several.values.shape == (2, 5, 2)
+    assert several.output_names == ("token 1", "token 2")
+    direction = np.linspace(-1, 1, 9)
+    last = torch.stack([out[0, 4], out[1, 2]]).numpy()
+    assert same(backlight.explain(net, given, direction).output, last @ direction)
+
+
+def test_left_padding_ends_where_the_text_ends():
+    out = torch.zeros(2, 4, 3)
+    ids, left = torch.ones(2, 4, dtype=torch.long), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+
+    assert last_tokens({"input_ids": ids, "attention_mask": left}, out).tolist() == [3, 3]
+    assert last_tokens({"input_ids": ids}, out).tolist() == [3, 3]
+    assert last_tokens({"decoder_input_ids": ids, "attention_mask": 1 - left}, out).tolist() == [3, 3]
+    # images, segmentations and tables have no last token
+    assert last_tokens({"x": torch.ones(2, 4)}, out) is None
+    assert last_tokens({"x": ids}, torch.zeros(2, 3)) is None
+
+
+@pytest.mark.parametrize("target", [None, 5, np.array([5, 2])])
+def test_the_judge_asks_for_the_same_token(target):
+    net, given = language()
+    subject, x = scored(net, given, target, None)
+    shorter = {"input_ids": IDS[:, :3], "attention_mask": MASK[:, :3]}
+    subject.others = {"attention_mask": MASK}
+
+    assert same(subject.score(x, torch.arange(2)).numpy(), np.asarray(backlight.explain(net, given, target).output))
+    # of fewer tokens it is what follows those
+    subject.others = {"attention_mask": MASK[:, :3]}
+    if target is not None:
+        want = backlight.explain(net, shorter, target).output
+        assert same(subject.score(x[:, :3], torch.arange(2)).numpy(), np.asarray(want))
+
+
+class Encoded(dict):
+    """What a tokenizer returns: a mapping that knows its tokens."""
+
+    def __init__(self, inputs, encodings):
+        super().__init__(inputs)
+        self.encodings = encodings
+
+
+def test_what_a_tokenizer_returned_names_the_tokens():
+    net, given = language()
+    rows = [["[CLS]", "un", "##likely", "story", "[SEP]"], ["[CLS]", "no", "[SEP]", "[PAD]", "[PAD]"]]
+    encodings = [
+        SimpleNamespace(ids=ids.tolist(), tokens=row, special_tokens_mask=[int(t.startswith("[")) for t in row])
+        for ids, row in zip(IDS, rows, strict=True)
+    ]
+    ex = backlight.explain(net, Encoded(given, encodings), batch_size=1)
+
+    assert [span.text.strip() for span in spans(ex, 0)] == ["[CLS]", "unlikely", "story", "[SEP]"]
+    assert [span.text.strip() for span in spans(ex, 1)] == ["[CLS]", "no", "[SEP]"]
+    assert sum(span.value for span in spans(ex, 0)) == pytest.approx(ex.values[0].sum())
+    assert "unlikely" in ex._repr_html_()
+    assert "story" in repr(ex)
+
+
+def test_an_encoder_of_transformers_with_its_own_tokenizer():
+    transformers, tokenizers = pytest.importorskip("transformers"), pytest.importorskip("tokenizers")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "##able", "cap", "dog", "not"]
+    vocabulary = {word: k for k, word in enumerate(words)}
+    inner = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary))
+    inner.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    inner.post_processor = tokenizers.processors.TemplateProcessing(
+        "[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)]
+    )
+    marks = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **marks)
+    torch.manual_seed(0)
+    model = transformers.BertForSequenceClassification(transformers.BertConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=9,
+        max_position_embeddings=16, num_labels=3,
+    )).double().eval()  # fmt: skip
+    given = tokenizer(["a capable dog", "not"], return_tensors="pt", padding=True)
+    ex = backlight.explain(model, given, strict=True)
+    with torch.no_grad():
+        want = model(**given).logits.max(1).values
+
+    assert same(ex.output, want.numpy())
+    assert [span.text.strip() for span in spans(ex, 0)] == ["[CLS]", "a", "capable", "dog", "[SEP]"]
+    assert [span.text.strip() for span in spans(ex, 1)] == ["[CLS]", "not", "[SEP]"]
+    assert (ex.values[1, 3:] == 0).all()
