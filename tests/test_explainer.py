@@ -222,3 +222,32 @@ def test_a_model_that_counts_no_columns_is_opened_with_the_first_table(X):
     np.testing.assert_allclose(explainer(X).values, X, rtol=1e-12)
     named = backlight.Explainer(Sum(), feature_names=["a", "b", "c"])
     assert named(X).feature_names == ("a", "b", "c")
+
+
+def test_values_changed_in_place_are_captured_without_rewriting_the_graph():
+    """What torch's own rewriting takes longer for than the export; where somebody else reads the value, it is asked."""
+    from backlight.engine.capture import _to_be_rewritten
+
+    class Residual(nn.Module):
+        def __init__(self, read_twice):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.read_twice = read_twice
+
+        def forward(self, x):
+            h = torch.relu_(self.first(x))
+            y = self.second(h)
+            z = y * 2 if self.read_twice else x
+            y += h
+            return torch.relu_(y) + z
+
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, dtype=torch.float64)
+    for read_twice in (False, True):
+        net = Residual(read_twice).double().eval()
+        program = torch.export.export(net, (x,), strict=False)
+        assert _to_be_rewritten(program.graph) is read_twice
+        ex = backlight.explain(net, x, 1, rules=Zero())
+        np.testing.assert_allclose(np.asarray(ex.output), net(x)[:, 1].detach(), rtol=1e-12)
+        kept = ex.ledger.absorbed.sum(0)
+        np.testing.assert_allclose(ex.values.sum(1) + kept, np.asarray(ex.output), rtol=1e-9, atol=1e-12)

@@ -139,9 +139,10 @@ def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model
         # torch.export wants them by the arguments of forward, *args and **kwargs under their own names
         shapes = pytree.tree_map(batch, dict(inspect.signature(copy.forward).bind(*args, **kwargs).arguments))
     program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
-    # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
-    known = torch.export.default_decompositions()
-    program = program.run_decompositions({op: known[op] for op in _WRITTEN_OUT})
+    if _to_be_rewritten(program.graph):
+        # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
+        known = torch.export.default_decompositions()
+        program = program.run_decompositions({op: known[op] for op in _WRITTEN_OUT})
     signature = program.graph_signature
     held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = signature.inputs_to_lifted_tensor_constants
@@ -201,6 +202,53 @@ def _from_trace(copy: nn.Module, inputs: Inputs, model: nn.Module) -> Graph:
             outputs = [builder.arguments(value) for value in node.args[0]]
             builder.finish(pytree.tree_unflatten(outputs, structure[-1]))
     return builder.graph
+
+
+def _to_be_rewritten(graph: torch.fx.Graph) -> bool:
+    """Whether a graph holds what only torch's own rewriting makes pure or writes out; it takes longer than the export.
+
+    Operators that work in place on a value that nobody else reads, as a ReLU after a normalisation does, are made pure
+    here: they give the same numbers under another name.
+    """
+    made: dict[Any, Any] = {}
+    for node in graph.nodes:
+        if node.op != "call_function":
+            continue
+        target = node.target
+        if target in _WRITTEN_OUT or isinstance(target, torch._ops.HigherOrderOperator):
+            return True
+        if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
+            pure = _pure(node, made)
+            if pure is None:
+                return True
+            made[node] = pure
+    for node, pure in made.items():
+        node.target = pure
+    return False
+
+
+def _pure(node: Any, made: dict[Any, Any]) -> Any:
+    """The operator that gives what an in-place one leaves in its input, where nothing else reads that input."""
+    name, source = node.target._schema.name, node.args[0]
+    fresh = (
+        isinstance(source, torch.fx.Node)
+        and len(source.users) == 1
+        and (source in made or getattr(getattr(source.target, "_schema", None), "name", "") in _FRESH)
+    )
+    if not fresh or not name.startswith("aten::") or not name.endswith("_"):
+        return None
+    precisions = {one.meta["val"].dtype for one in node.all_input_nodes if isinstance(one.meta.get("val"), Tensor)}
+    if len(precisions) != 1:
+        return None  # in place the result has the input's own precision, otherwise the widest
+    packet = getattr(torch.ops.aten, name[6:-1], None)
+    return getattr(packet, node.target._overloadname, None)
+
+
+# their results share memory with nothing
+_FRESH = frozenset({
+    "aten::add", "aten::batch_norm", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::group_norm",
+    "aten::layer_norm", "aten::linear",
+})  # fmt: skip
 
 
 class _Builder:

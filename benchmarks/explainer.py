@@ -1,0 +1,135 @@
+"""What preparing costs, what a call costs, and the first call on a network: ratios, measured in one process.
+
+* *prepared in the call*: ``explain(model, X)`` of 1,000 rows against scikit-learn's own scoring of them, M ≥ 2,000 anchors.
+* *through an Explainer*: repeated calls for models that score in under a millisecond, against their own scoring.
+* *first call*: a plan for a network that was never seen, against ``torch.export.export`` of it alone.
+"""
+
+from __future__ import annotations
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KernelDensity
+from sklearn.svm import OneClassSVM
+from torch import Tensor, nn
+
+import backlight
+
+ROWS = 1000
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Least processor time of a few runs."""
+    work()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        work()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def prepared_in_the_call(rng: np.random.Generator) -> None:
+    print("prepared in the call, 1,000 rows (bound 0.5)")
+    for d in (10, 30, 100):
+        models: dict[str, Any] = {
+            "one-class SVM": OneClassSVM(nu=0.5).fit(rng.normal(size=(4000, d))),
+            "Gaussian density": KernelDensity(bandwidth=1.0).fit(rng.normal(size=(2000, d))),
+        }
+        X = rng.normal(size=(ROWS, d))
+        for name, model in models.items():
+            own = seconds(lambda model=model, X=X: model.score_samples(X), 3)
+            ours = seconds(lambda model=model, X=X: backlight.explain(model, X), 5)
+            print(f"  {name:<18}d = {d:<4} {ours / own:6.2f}")
+
+
+def through_an_explainer(rng: np.random.Generator) -> None:
+    print("through an Explainer, 1,000 rows, 10 columns (bound 3)")
+    X, y = rng.normal(size=(ROWS, 10)), rng.integers(0, 3, ROWS)
+    models: dict[str, tuple[Any, str]] = {
+        "k-means, 50": (KMeans(50, n_init=1, max_iter=5, random_state=0).fit(X), "transform"),
+        "mixture, full": (GaussianMixture(5, max_iter=3, random_state=0).fit(X), "score_samples"),
+        "mixture, diagonal": (GaussianMixture(5, covariance_type="diag", max_iter=3).fit(X), "score_samples"),
+        "naive Bayes": (GaussianNB().fit(X, y), "predict_joint_log_proba"),
+        "logistic": (LogisticRegression(max_iter=20).fit(X, y), "decision_function"),
+        "linear": (LinearRegression().fit(X, y), "predict"),
+    }
+    for name, (model, method) in models.items():
+        explainer = backlight.Explainer(model)
+        own = seconds(lambda model=model, method=method: getattr(model, method)(X), 40)
+        ours = seconds(lambda explainer=explainer: explainer(X), 20)
+        print(f"  {name:<20} {own * 1e3:6.3f} ms {ours * 1e3:7.3f} ms {ours / own:6.1f}")
+
+
+class Block(nn.Module):
+    """A residual block of two convolutions, with rectifiers in place."""
+
+    def __init__(self, i: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+        self.second = nn.Sequential(nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
+        self.around: nn.Module = nn.Identity()
+        if stride != 1 or i != o:
+            self.around = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.second(self.first(x))
+        y += self.around(x)
+        out: Tensor = self.relu(y)
+        return out
+
+
+def residual_network(depth: list[int]) -> nn.Module:
+    """ResNet-18 for [2, 2, 2, 2]; with more blocks as deep as ResNet-50."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
+    ]  # fmt: skip
+    width = 64
+    for k, count in enumerate(depth):
+        for b in range(count):
+            layers.append(Block(width, 64 * 2**k, 2 if k and not b else 1))
+            width = 64 * 2**k
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000)).eval()
+
+
+def first_call() -> None:
+    print("first call: plan ÷ torch.export.export (goal 1.5)")
+    x = torch.randn(1, 3, 64, 64)
+    backlight.plan(nn.Linear(2, 2).eval(), torch.zeros(1, 2))
+    for name, depth in (("ResNet-18", [2, 2, 2, 2]), ("24 blocks", [4, 6, 10, 4])):
+        ratios = []
+        for _ in range(2):
+            net = residual_network(depth)
+            start = time.process_time()
+            torch.export.export(net, (x,), strict=False)
+            export = time.process_time() - start
+            net = residual_network(depth)
+            start = time.process_time()
+            backlight.plan(net, x)
+            ratios.append(((time.process_time() - start) / export, export))
+        ratio, export = min(ratios)
+        print(f"  {name:<12} export {export:5.2f} s {ratio:6.2f}")
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    generator = np.random.default_rng(0)
+    through_an_explainer(generator)
+    prepared_in_the_call(generator)
+    first_call()
