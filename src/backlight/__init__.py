@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from backlight import symbolic as symbolic
     from backlight import targets as targets
     from backlight import testing as testing
+    from backlight import text as text
     from backlight._audit import Audit as Audit
     from backlight._audit import Rewrite as Rewrite
     from backlight._audit import audit as audit
@@ -93,6 +94,7 @@ __all__ = [
     "symbolic",
     "targets",
     "testing",
+    "text",
 ]
 
 _HOME = {
@@ -126,7 +128,7 @@ _HOME = {
 }
 _ROOMS = (
     "classical", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",
-    "symbolic", "targets", "testing",
+    "symbolic", "targets", "testing", "text",
 )  # fmt: skip
 
 

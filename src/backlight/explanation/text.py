@@ -185,8 +185,10 @@ def draw_text(
         found = tuple(spans(ex, row, by))
         label = row if ex.labels is None else ex.labels[row]
         base = float(ex.base_values[row])
-        title = f"{label}: {ex.target or 'output'} {number(float(ex.output[row]))}" + (
-            f" (base {number(base)})" if base else ""
+        what = ex.annotations["said"][row] if "said" in ex.annotations else ""
+        title = (
+            f"{label}: {ex.target or 'output'}{f' {what.strip()!r}' if what else ''} {number(float(ex.output[row]))}"
+            + (f" (base {number(base)})" if base else "")
         )
         lines.append(Line(title, found, _limit([s.value for s in found], limit)))
     return TextView(tuple(lines))

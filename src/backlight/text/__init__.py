@@ -1,0 +1,16 @@
+"""Texts: any model that reads tokens, from strings to words.
+
+``encode``    strings by any tokenizer, padded, with the tokens' own names
+``targets``   what a language model says: a token, a contrast, a position, a span
+``workflow``  `explain` for texts, and `explain_continuation` for each token that a model adds
+
+Tokenizers and models are known by what they offer: nothing of ``transformers`` is imported. Imports ``_explain`` and
+everything below.
+"""
+
+from backlight.explanation.tokens import Span, spans
+from backlight.text.encode import Encoder
+from backlight.text.targets import Said, contrast, said
+from backlight.text.workflow import explain, explain_continuation
+
+__all__ = ["Encoder", "Said", "Span", "contrast", "explain", "explain_continuation", "said", "spans"]
