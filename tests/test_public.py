@@ -38,8 +38,8 @@ def test_public_names_are_pinned():
         "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explainer", "Explanation", "Ledger",
         "Method", "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical",
         "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
-        "explain", "explain_batches", "first", "metrics", "neuralize", "plan", "presets", "priors", "prototype",
-        "references", "rules", "spaces", "symbolic", "targets", "testing", "text",
+        "explain", "explain_batches", "export", "first", "metrics", "neuralize", "plan", "presets", "priors",
+        "prototype", "references", "rules", "spaces", "symbolic", "targets", "testing", "text",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

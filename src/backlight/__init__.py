@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from backlight._evaluate import metrics as metrics
     from backlight._explain import Explainer as Explainer
     from backlight._explain import explain as explain
+    from backlight._export import export as export
     from backlight._prototype import Prototypes as Prototypes
     from backlight._prototype.prototype import prototype as prototype
     from backlight.attribution import Method as Method
@@ -81,6 +82,7 @@ __all__ = [
     "examples",
     "explain",
     "explain_batches",
+    "export",
     "first",
     "metrics",
     "neuralize",
@@ -119,6 +121,7 @@ _HOME = {
     "evaluate": "backlight._evaluate",
     "explain": "backlight._explain",
     "explain_batches": "backlight.batches",
+    "export": "backlight._export",
     "first": "backlight.engine",
     "metrics": "backlight._evaluate",
     "neuralize": "backlight.classical",

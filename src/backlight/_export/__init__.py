@@ -1,0 +1,15 @@
+"""Explanations where the rows are: the score and its contributions as a program of another system.
+
+``export``       the verb, and the formats, by the ending of the file
+``sql``          one SELECT of an explainer
+``expressions``, ``program``   text of SQL, folded and in stages
+``rows``         the registries: one emitter a layer, one a module of the front end
+``elements``, ``layers``, ``pools``, ``trees``   the emitters
+``verify``       the exported program beside the explainer, on rows, before anything is written
+
+A new layer is written in SQL by one function under ``register``; a layer that has none is refused by name.
+"""
+
+from backlight._export.export import export
+
+__all__ = ["export"]

@@ -1,0 +1,104 @@
+"""`export`: one file that another system computes the score and its contributions with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from backlight._explain import Explainer
+from backlight._export.expressions import DIALECTS
+from backlight._export.sql import select_of
+from backlight._export.verify import check_select
+from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel
+from backlight.models.network import NetworkModel
+from backlight.tables.files import atomic
+
+__all__ = ["export"]
+
+
+def export(
+    explainer: Any,
+    path: str | Path,
+    *,
+    dialect: str = "duckdb",
+    table: str = "rows",
+    key: str | None = None,
+    rows: Any = None,
+    force: bool = False,
+) -> Path:
+    """Write the score and the contributions as a program of another system.
+
+    Before anything is written it is run beside the explainer, and compared to 1e-9 of what the score is made of.
+
+    Parameters
+    ----------
+    explainer : Explainer
+        Of a scikit-learn model; or such a model.
+    path : str or Path
+        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it.
+    dialect : {"duckdb", "sqlite", "postgresql"}
+        SQL only. The text needs EXP and LN, which SQLite has where it was built with its mathematical functions, as
+        nearly everywhere. What is written for PostgreSQL is compared in SQLite, as no server is at hand.
+    table : str
+        The table that is selected from; it has the model's columns by name.
+    key : str, optional
+        A column of it that names the rows; by default ``row`` counts them from 1, in the table's own order.
+    rows : table, optional
+        Rows to compare on (the first 256); by default some are made up.
+    force : bool
+        Whether a file that is there is replaced.
+
+    Returns
+    -------
+    Path
+        The file. The SELECT gives the row's name, ``score``, ``base``, one column a feature, and ``target`` where the
+        predicted output is explained; for several targets ``name[target]``. A row that `explain` refuses, such as one
+        of a category that an encoder refuses, has NULL for all.
+
+    Raises
+    ------
+    UnsupportedModel, UnsupportedOption
+        For a layer, a rule or a step that is not written in that language, by name.
+    ConservationError
+        When the program differs from the explainer.
+    ArgumentError, ColumnsError, ExistingFileError, FileError
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> import backlight
+    >>> X = np.arange(6.0).reshape(3, 2) ** 2
+    >>> explainer = backlight.Explainer(LinearRegression().fit(X, X[:, 0]), feature_names=["a", "b"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = backlight.export(explainer, pathlib.Path(folder) / "reasons.sql", dialect="sqlite")
+    ...     path.read_text().startswith("WITH")
+    True
+    """
+    path = Path(path)
+    writers: dict[str, Callable[[], str]] = {".sql": lambda: _sql(explainer, dialect, table, key, rows)}
+    if path.suffix not in writers:
+        raise ArgumentError(f"cannot export to {path.name!r} in this version: the ending must be .sql")
+    content = writers[path.suffix]()
+    with atomic(path, force=force) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+    return path
+
+
+def _sql(explainer: Any, dialect: str, table: str, key: str | None, rows: Any) -> str:
+    if dialect not in DIALECTS:
+        raise ArgumentError(f"dialect must be one of {', '.join(map(repr, DIALECTS))}, not {dialect!r}")
+    if not isinstance(explainer, Explainer):
+        explainer = Explainer(explainer)
+    model, query = explainer._opened_already()
+    if not isinstance(model, NetworkModel):
+        raise UnsupportedModel(f"{model.kind} is a torch module, which is not written in SQL: use explain_batches")
+    front = model.network.front
+    names = front.names if front.named or explainer._names is None else explainer._names
+    if len(names) != len(front.names):
+        raise ColumnsError(f"{len(names)} feature names for {len(front.names)} columns: give one name a column")
+    select = select_of(model.network, query, explainer._targets, names, dialect, table, key)
+    check_select(select, model.network, names, explainer, rows, table, key)
+    return select.query

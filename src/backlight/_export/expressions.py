@@ -1,0 +1,121 @@
+"""Expressions of SQL as text, folded where a part of them is known; and the words that databases do not share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backlight.errors import UnsupportedOption
+
+__all__ = ["DIALECTS", "Dialect", "E", "dot", "identifier", "minus", "number", "over", "plus", "text", "times"]
+
+# an expression: its text, or the number that it is known to be
+E = str | float
+
+
+def number(value: float) -> str:
+    """A literal that every database reads as a double: one with an exponent."""
+    if not math.isfinite(value):
+        raise UnsupportedOption(f"the network holds {value}, which SQL has no number for: export another score")
+    plain = repr(float(value))
+    plain = plain if "e" in plain else plain + "e0"
+    return f"({plain})" if value < 0 else plain
+
+
+def text(value: E) -> str:
+    """An expression as text."""
+    return value if isinstance(value, str) else number(value)
+
+
+def identifier(name: str) -> str:
+    """A quoted name."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def plus(*terms: E) -> E:
+    """The sum."""
+    known = math.fsum(term for term in terms if not isinstance(term, str))
+    rest = [term for term in terms if isinstance(term, str)]
+    if not rest:
+        return known
+    parts = [*rest, *([number(known)] if known != 0 else [])]
+    return parts[0] if len(parts) == 1 else f"({' + '.join(parts)})"
+
+
+def times(*factors: E) -> E:
+    """The product; zero times anything is zero."""
+    known = math.prod(factor for factor in factors if not isinstance(factor, str))
+    rest = [factor for factor in factors if isinstance(factor, str)]
+    if not rest or known == 0:
+        return known
+    parts = [*([number(known)] if known != 1 else []), *rest]
+    return parts[0] if len(parts) == 1 else f"({' * '.join(parts)})"
+
+
+def minus(first: E, second: E) -> E:
+    """The difference."""
+    if isinstance(second, str):
+        return f"(-{second})" if first == 0 else f"({text(first)} - {second})"
+    return plus(first, -second)
+
+
+def over(first: E, second: E) -> E:
+    """The quotient."""
+    if not isinstance(first, str) and not isinstance(second, str):
+        return first / second
+    return first if second == 1 else f"({text(first)} / {text(second)})"
+
+
+def dot(weights: Sequence[float], terms: Sequence[E]) -> E:
+    """Σ_i w_i t_i."""
+    return plus(*(times(float(w), t) for w, t in zip(weights, terms, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What databases say differently.
+
+    Attributes
+    ----------
+    name : str
+    largest : str
+        The function of the largest of several values of a row.
+    has_nan : bool
+        Whether a column of doubles may hold NaN, which is then no value.
+    underflows : bool
+        Whether exp raises an error where its value is too small for a double.
+    """
+
+    name: str
+    largest: str
+    has_nan: bool
+    underflows: bool
+
+    def exp(self, x: E) -> E:
+        """e^x."""
+        if not isinstance(x, str):
+            return math.exp(x)
+        return f"CASE WHEN {x} < -700e0 THEN 0e0 ELSE EXP({x}) END" if self.underflows else f"EXP({x})"
+
+    def most(self, terms: Sequence[E]) -> E:
+        """The largest."""
+        if len(terms) == 1:
+            return terms[0]
+        return f"{self.largest}({', '.join(text(term) for term in terms)})"
+
+    def least(self, terms: Sequence[E]) -> E:
+        """The smallest."""
+        return minus(0.0, self.most([minus(0.0, term) for term in terms]))
+
+    def double(self, name: str) -> str:
+        """A column of numbers as doubles; no number is NULL."""
+        plain = f"CAST({name} AS DOUBLE PRECISION)"
+        return f"NULLIF({plain}, CAST('NaN' AS DOUBLE PRECISION))" if self.has_nan else plain
+
+
+DIALECTS = {
+    "duckdb": Dialect("duckdb", "GREATEST", True, False),
+    "postgresql": Dialect("postgresql", "GREATEST", True, True),
+    "sqlite": Dialect("sqlite", "MAX", False, False),
+}

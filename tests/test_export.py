@@ -1,0 +1,206 @@
+"""Explanations as SQL: equal to the explainer in two databases, for rows near and far, missing and unseen."""
+
+import sqlite3
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.compose import make_column_transformer
+from sklearn.covariance import EllipticEnvelope
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import GradientBoostingClassifier, IsolationForest, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
+from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.neighbors import KernelDensity
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import (
+    MinMaxScaler,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PowerTransformer,
+    RobustScaler,
+    StandardScaler,
+)
+from sklearn.svm import SVC, SVR, OneClassSVM
+from sklearn.tree import DecisionTreeClassifier
+
+import backlight
+from backlight import errors
+from backlight._export import verify
+
+_RNG = np.random.default_rng(0)
+_N = 60
+_FRAME = pd.DataFrame(
+    {
+        "a": _RNG.normal(size=_N),
+        "b it's": _RNG.normal(size=_N) * 3,
+        "kind": pd.Series(_RNG.choice(["x", "y's", None], _N), dtype="str"),
+        "size": pd.Series(_RNG.choice(["s", "m"], _N), dtype="str"),
+    }
+)
+_FRAME.loc[::7, "a"] = np.nan
+_Y = np.arange(_N) % 3
+
+
+def _mixed(last, *between):
+    """Numbers imputed and scaled, categories one-hot and ordinal, then a model."""
+    front = make_column_transformer(
+        (make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), ["a", "b it's"]),
+        (OneHotEncoder(handle_unknown="ignore"), ["kind"]),
+        (OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1), ["size"]),
+    )
+    return make_pipeline(front, *between, last)
+
+
+_CASES = {
+    "linear": (_mixed(LinearRegression()), {}),
+    "logistic": (_mixed(LogisticRegression()), {}),
+    "logistic, all": (_mixed(LogisticRegression()), {"target": "all"}),
+    "probability": (_mixed(LogisticRegression()), {"score": "probability", "target": 1, "two": True}),
+    "gaussian bayes": (_mixed(GaussianNB()), {}),
+    "bernoulli bayes": (_mixed(BernoulliNB()), {"two": True}),
+    "mixture": (_mixed(GaussianMixture(2, random_state=0, reg_covar=0.1)), {}),
+    "mixture of axes": (_mixed(GaussianMixture(2, random_state=0, reg_covar=0.1), PCA(3)), {}),
+    "envelope": (_mixed(EllipticEnvelope(random_state=0, support_fraction=1.0), PCA(3)), {}),
+    "clusters": (_mixed(KMeans(3, random_state=0, n_init=1)), {}),
+    "one-class": (_mixed(OneClassSVM(nu=0.4)), {}),
+    "one-class of axes": (_mixed(OneClassSVM(nu=0.4), PCA(2)), {}),
+    "one-class, published": (_mixed(OneClassSVM(nu=0.4)), {"rules": "dtd"}),
+    "one-class, normality": (_mixed(OneClassSVM(nu=0.4)), {"score": "decision_function"}),
+    "density": (_mixed(KernelDensity(bandwidth=0.7), MinMaxScaler()), {}),
+    "classifier": (_mixed(SVC()), {"two": True}),
+    "classifier of three": (_mixed(SVC(), RobustScaler()), {"target": 1}),
+    "regression": (_mixed(SVR()), {}),
+    "discriminants": (_mixed(LinearDiscriminantAnalysis()), {}),
+    "quadratic discriminants": (_mixed(QuadraticDiscriminantAnalysis(reg_param=0.5)), {}),
+    "tree": (_mixed(DecisionTreeClassifier(max_depth=3, random_state=0)), {"rules": "path"}),
+    "forest": (_mixed(RandomForestClassifier(4, max_depth=3, random_state=0)), {"rules": "path"}),
+    "boosted": (_mixed(GradientBoostingClassifier(n_estimators=2, random_state=0)), {"rules": "path", "target": 0}),
+    "isolation": (_mixed(IsolationForest(n_estimators=4, random_state=0)), {"rules": "path"}),
+}
+
+
+def _explainer(case):
+    model, options = _CASES[case]
+    options = dict(options)
+    y = _Y > 0 if options.pop("two", False) else _Y
+    return backlight.Explainer(model.fit(_FRAME, y), **options)
+
+
+def _new_rows():
+    """Rows of the training set, near and far ones, empty cells, levels that nobody has seen."""
+    rng = np.random.default_rng(5)
+    n = 40
+    rows = pd.DataFrame(
+        {
+            "a": rng.normal(size=n) * rng.choice([0, 1, 20], n),
+            "b it's": rng.normal(size=n) * rng.choice([0, 3, 50], n),
+            "kind": pd.Series(rng.choice(["x", "y's", None, "new"], n), dtype="str"),
+            "size": pd.Series(rng.choice(["s", "m", "other"], n), dtype="str"),
+        }
+    )
+    rows.loc[::5, "a"] = np.nan
+    rows.loc[::6, "b it's"] = np.nan
+    return pd.concat([rows, _FRAME[:8]], ignore_index=True)
+
+
+def _in_sqlite(query, rows):
+    own = verify._sqlite("sqlite")
+    own.execute('CREATE TABLE "rows" ("id" INTEGER, "a" DOUBLE, "b it\'s" DOUBLE, "kind" TEXT, "size" TEXT)')
+    cells = [[None if v is None or v != v else v for v in row] for row in rows.reset_index().values.tolist()]
+    own.executemany('INSERT INTO "rows" VALUES (?, ?, ?, ?, ?)', cells)
+    own.row_factory = sqlite3.Row
+    return pd.DataFrame([dict(row) for row in own.execute(query).fetchall()])
+
+
+def _in_duckdb(query, rows):
+    own = duckdb.connect()
+    own.register("rows", rows.reset_index(names="id"))
+    return own.execute(query).df()
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_the_numbers_of_two_databases_are_those_of_the_explainer(case, tmp_path):
+    explainer, rows = _explainer(case), _new_rows()
+    ex = explainer(rows)
+    several = ex.output.ndim > 1
+    for dialect, run in (("sqlite", _in_sqlite), ("duckdb", _in_duckdb)):
+        path = backlight.export(explainer, tmp_path / f"{dialect}.sql", dialect=dialect, key="id", rows=_FRAME)
+        found = run(path.read_text(), rows).sort_values("id")
+        wanted = {}
+        for k in range(ex.output.shape[1] if several else 1):
+            tail = f"[{ex.output_names[k]}]" if several else ""
+            pick = (lambda array, k=k: array[..., k]) if several else (lambda array: array)
+            wanted |= {f"score{tail}": pick(np.asarray(ex.output)), f"base{tail}": pick(ex.base_values)}
+            wanted |= {f"{name}{tail}": pick(ex.values)[:, j] for j, name in enumerate(ex.feature_names)}
+        size = np.maximum(1, sum(np.abs(column) for column in wanted.values()))
+        for name, column in wanted.items():
+            off = np.abs(found[name].to_numpy(dtype=float) - column) / size
+            assert off.max() < 1e-9, (dialect, name)
+        if "target" in found:
+            assert [str(one) for one in found["target"]] == [
+                str(explainer._given.classes_[k]) if hasattr(explainer._given, "classes_") else f"cluster {k}"
+                for k in ex.annotations["target"]
+            ]
+
+
+def test_a_row_that_is_refused_has_no_numbers(tmp_path):
+    front = make_column_transformer((OneHotEncoder(), ["size"]), (StandardScaler(), ["b it's"]))
+    model = make_pipeline(front, OneClassSVM(nu=0.4)).fit(_FRAME[["b it's", "size"]])
+    explainer = backlight.Explainer(model)
+    path = backlight.export(explainer, tmp_path / "q.sql", dialect="duckdb", key="id")
+    rows = pd.DataFrame({"b it's": [1.0, 1.0, np.nan], "size": ["s", "new", "m"]})
+    found = _in_duckdb(path.read_text(), rows).sort_values("id")
+
+    assert found["score"].notna().tolist() == [True, False, False]
+    assert found["size"].notna().tolist() == [True, False, False]
+
+
+def test_single_precision_of_trees_is_kept_at_every_threshold(tmp_path):
+    thresholds = np.float32([0.1, 1 / 3, 1e-40, -0.7])
+    X = np.concatenate([np.nextafter(np.float64(t), s) for t in thresholds for s in (-np.inf, np.inf)] + [thresholds], axis=None)  # fmt: skip
+    X = np.concatenate([X, X + 2.0**-27, X - 2.0**-27])[:, None]
+    tree = DecisionTreeClassifier(random_state=0).fit(X, np.arange(len(X)) % 2)
+    explainer = backlight.Explainer(tree, rules="path", feature_names=["a"], target=1)
+
+    backlight.export(explainer, tmp_path / "t.sql", dialect="sqlite", rows=X)
+
+
+def test_what_is_not_written_is_refused_by_name(tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
+    tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y)
+    power = make_pipeline(PowerTransformer(), LinearRegression()).fit(X, y)
+    for explainer, name, options, said in (
+        (backlight.Explainer(tree), "a.sql", {}, "rules='path'"),
+        (backlight.Explainer(power), "a.sql", {}, "PowerTransformer is not written in SQL"),
+        (tree, "a.onnx", {}, "the ending must be .sql"),
+        (tree, "a.sql", {"dialect": "cobol"}, "dialect must be one of"),
+    ):
+        with pytest.raises(errors.BacklightError, match=said):
+            backlight.export(explainer, tmp_path / name, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_written_when_the_numbers_differ(tmp_path, monkeypatch):
+    from backlight._export import layers
+
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    model = LinearRegression().fit(X, X[:, 0])
+    monkeypatch.setattr(layers, "dot", lambda weights, terms: 0.0)
+    with pytest.raises(errors.ConservationError, match="nothing was written"):
+        backlight.export(model, tmp_path / "a.sql", dialect="sqlite")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_text_for_postgresql_is_compared_too_and_guards_its_exponentials(tmp_path):
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    path = backlight.export(OneClassSVM().fit(X), tmp_path / "p.sql", dialect="postgresql", table="my rows")
+    text = path.read_text()
+
+    assert 'FROM "my rows"' in text
+    assert "< -700e0 THEN 0e0 ELSE EXP(" in text
