@@ -97,6 +97,20 @@ def test_the_judge_asks_for_the_same_token(target):
         assert same(subject.score(x[:, :3], torch.arange(2)).numpy(), np.asarray(want))
 
 
+class Cached(Language):
+    """Returns a cache beside its scores, as language models do."""
+
+    def forward(self, input_ids, attention_mask):
+        return {"logits": super().forward(input_ids, attention_mask), "cache": SimpleNamespace(held=input_ids)}
+
+
+def test_the_judge_leaves_out_what_holds_no_numbers():
+    _, given = language()
+    subject, x = scored(Cached().double().eval(), given, None, None)
+
+    assert same(subject.score(x, torch.arange(2)).numpy(), np.asarray(backlight.explain(*language()).output))
+
+
 class Encoded(dict):
     """What a tokenizer returns: a mapping that knows its tokens."""
 

@@ -16,6 +16,7 @@ from backlight.attribution.targets import resolve
 from backlight.attribution.tokens import last_tokens
 from backlight.canonical.lift import torch_module
 from backlight.classical import NeuralizedModel, neuralize
+from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, DataError
 from backlight.tables import as_frame
 
@@ -162,12 +163,13 @@ class _Module(_Seeded):
 
         with torch.no_grad():
             if self.key is None:
-                return self._at_last({"X": x}, _single(self.module(x)))
+                return self._at_last({"X": x}, _single(Outputs().take(self.module(x))[0]))
             n = max((len(v) for v in self.others.values() if isinstance(v, Tensor) and v.dim()), default=0)
             rest = {
                 k: v[rows] if isinstance(v, Tensor) and v.dim() and len(v) == n else v for k, v in self.others.items()
             }
-            return self._at_last({self.key: x, **rest}, _single(self.module(**{self.key: x, **rest})))
+            given = {self.key: x, **rest}
+            return self._at_last(given, _single(Outputs().take(self.module(**given))[0]))
 
     def _at_last(self, given: dict[str, Any], out: Tensor) -> Tensor:
         """Of outputs over tokens those at each text's last one, unless the target looks at all of them."""
