@@ -373,3 +373,14 @@ def test_forests_by_their_path_rule_stream_too():
     explainer = backlight.Explainer(model)
 
     assert same(_numbers(backlight.explain_batches(explainer, table, batch_rows=BATCH)), _loop(explainer, table))
+
+
+def test_a_function_of_record_batches_for_an_engine_and_its_empty_partitions(explainer):
+    table = _table().drop_columns(["id"])
+    parts = table.to_batches(max_chunksize=BATCH)
+    reader = backlight.explain_batches(explainer, iter(parts))
+    empty = backlight.explain_batches(explainer, iter([]))
+
+    assert empty.schema == reader.schema
+    assert empty.read_all().num_rows == 0
+    assert np.array_equal(_numbers(reader), _loop(explainer, table))

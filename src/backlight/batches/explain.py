@@ -151,6 +151,9 @@ class _Run:
             return list(given)
         width = self.source.width if isinstance(self.source, Frames) and hasattr(self.source, "width") else None
         if width is None:
+            ready = self.explainer._ready
+            if ready is not None and isinstance(ready[0], NetworkModel):
+                return list(ready[0].network.front.names)  # as of an empty partition
             raise DataError("there are no rows, and nothing says what the columns are: give at least one frame")
         return [f"x{j}" for j in range(width)]
 

@@ -142,7 +142,9 @@ class Frames(Source):
 
 
 def _inputs(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple) and item else item
+    """A frame, of a batch that may have labels beside it; a record batch as a table, which is one."""
+    found = item[0] if isinstance(item, tuple) and item else item
+    return arrow().Table.from_batches([found]) if type(found).__name__ == "RecordBatch" else found
 
 
 def length_of(table: Any) -> int:
