@@ -182,8 +182,7 @@ def test_a_target_function_that_mixes_rows_is_said():
 )
 def test_a_row_alone_has_the_explanation_that_it_has_in_a_batch(name, rules):
     """In double precision to rounding. In single precision both are off by their own rounding: kernels add up in another
-    order for one row than for many, which was 2e-6 of the largest value on such networks, and up to 6e-5 on deep ones
-    whose relevance cancels."""
+    order for one row than for many, which was 2e-6 of the largest value on such networks."""
     net, x = animal(name, rows=4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", BacklightWarning)
