@@ -273,7 +273,7 @@ def test_unknown_arguments_are_refused_with_what_is_known():
         backlight.explain(model, X, score="logit")
     with pytest.raises(backlight.BacklightError, match="'stable', 'dtd', 'pool', 'free'"):
         backlight.explain(model, X, rules="gamma")
-    with pytest.raises(backlight.BacklightError, match="method='shapley' is not available"):
+    with pytest.raises(backlight.BacklightError, match="method='shapley' needs hidden units"):
         backlight.explain(model, X, method="shapley")
     with pytest.raises(backlight.BacklightError, match="target=3"):
         backlight.explain(model, X, target=3)

@@ -52,8 +52,10 @@ def test_a_detector_has_its_decision_function_and_threshold(name, options):
 def test_the_column_that_is_odd_is_found(name):
     odd = X[:20].copy()
     odd[:, 3] += 12
-    ex = backlight.explain(detector(name, {}).fit(X), odd)
-    assert (ex.values.argmax(1) == 3).mean() >= 0.75
+    model = detector(name, {}).fit(X)
+    # one row at a time: ECOD ranks a row among the rows of its own batch as well
+    named = [backlight.explain(model, odd[i : i + 1]).values[0].argmax() for i in range(len(odd))]
+    assert np.mean(np.array(named) == 3) >= 0.75
 
 
 def test_terms_of_one_column_each_are_the_librarys_own():

@@ -43,6 +43,7 @@ _BY_THE_FUNCTION = ("gradient", "gradient_x_input", "integrated_gradients")
 
 # more is no rewrite of this network: of the largest output
 _SAME = 1e-9
+_CHANGED = "it changed the function"
 # an explanation that is the same for every input is invariant, and says nothing
 _LEAST_DISCRIMINATIVITY = 0.05
 
@@ -341,7 +342,7 @@ def audit(
             new, module = rewritten
             change = _function_change(module, points)
             if change > _SAME:
-                left_out[made.name] = f"it changed the function by {change:.1g} of its largest output"
+                left_out[made.name] = f"{_CHANGED} by {change:.1g} of its largest output"
             else:
                 now = explained(module)
                 kept.append(made)
@@ -353,6 +354,9 @@ def audit(
                 if canonical:
                     after.append(_after(new, simple, ways, data, fixed, seed))
         report(done + 1, len(chosen))
+    wrong = [f"{name}: {why}" for name, why in left_out.items() if why.startswith(_CHANGED)]
+    if wrong and not kept:
+        raise UnsupportedModel(f"no rewrite leaves this network's function as it is: {'; '.join(wrong)}")
     none = np.zeros((0, len(ways), len(output)))
     moved, rank, top = (np.stack([cell[k] for cell in cells]) if cells else none for k in range(3))
     return Audit(

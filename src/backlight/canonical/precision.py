@@ -9,6 +9,7 @@ the rounding between them.
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,8 @@ def double_copy(model: nn.Module) -> nn.Module:
     """
     copy = light_copy(model).double()
     kind = type(copy)
-    if isinstance(copy, torch.jit.ScriptModule) or "forward" in copy.__dict__:
+    own = inspect.getattr_static(kind, "forward")
+    if isinstance(copy, torch.jit.ScriptModule) or "forward" in copy.__dict__ or not inspect.isfunction(own):
         return copy
 
     @functools.wraps(kind.forward)

@@ -70,7 +70,7 @@ def simplify(graph: Graph) -> Graph:
             origin = nodes[given.index]
             if origin.op in ALIASES:
                 instead[node.index] = instead[given.index]
-            elif origin.op in FIRST_OF_TUPLE:
+            elif origin.op in FIRST_OF_TUPLE and node.args[1] == 0:
                 instead[node.index] = given.index
                 origin.shape, origin.dtype, origin.rows, origin.sizes = node.shape, node.dtype, node.rows, node.sizes
                 if origin.target is not None and not isinstance(origin.target, _First):

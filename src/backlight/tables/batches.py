@@ -42,7 +42,9 @@ def is_stream(X: Any) -> bool:
     """Whether X yields batches, as a DataLoader or a generator does, rather than being one."""
     if isinstance(X, tuple | dict | Mapping | np.ndarray) or hasattr(X, "shape"):
         return False
-    return type(X).__name__ == "DataLoader" or (hasattr(X, "__iter__") and not hasattr(X, "__len__"))
+    if type(X).__name__ == "DataLoader" or hasattr(X, "__next__"):
+        return True
+    return hasattr(X, "__iter__") and not hasattr(X, "__len__")
 
 
 def in_batches(X: Any, read: Callable[[Any], B], batch_size: int | str) -> tuple[int | None, Iterator[B]]:

@@ -352,9 +352,13 @@ class FrontEnd(nn.Module):
         aligned = self.align(frame)
         if not (self.named and frame.named):
             return aligned.matrix()
-        if frame.kind == "pyarrow" and self.vocabulary.knows_nan:
+        texts = {j for j, column in enumerate(aligned.columns) if column.dtype == object}
+        known = texts & set(self.vocabulary.knows_nan)
+        if frame.kind == "pyarrow" and known:
             # scikit-learn would read a null as None, another category than the NaN that it was fitted on
-            cells = [np.where(c == np.array(None), math.nan, c) if c.dtype == object else c for c in aligned.columns]
+            cells = [
+                np.where(c == np.array(None), math.nan, c) if j in known else c for j, c in enumerate(aligned.columns)
+            ]
             return frame_like(dict(zip(aligned.names, cells, strict=True)), "pandas")
         if frame.source is None:
             return frame_like(dict(zip(aligned.names, aligned.columns, strict=True)), frame.kind)

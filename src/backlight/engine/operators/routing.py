@@ -75,16 +75,11 @@ def move(node: Node, context: Context) -> Site | None:
     carriers = context.carriers(node)
     if node.op in _SHAPES and len(carriers) == 1:
         return _Reshape(node, carriers, "move", None)
-    return Transposed(node, carriers, "move", None, leaks=node.op in _MIXES_CONSTANTS and not _pads_zero(node))
+    return Transposed(node, carriers, "move", None, leaks=node.op in _MIXES_CONSTANTS and not _alone(node))
 
 
-def _pads_zero(node: Node) -> bool:
-    if node.op == "constant_pad_nd":
-        return len(node.args) < 3 or node.args[2] == 0
-    if node.op == "pad":
-        mode = node.kwargs.get("mode", node.args[2] if len(node.args) > 2 else "constant")
-        value = node.kwargs.get("value", node.args[3] if len(node.args) > 3 else None)
-        return mode != "constant" or not value
+def _alone(node: Node) -> bool:
+    """Whether a joining operator joins a single value. Padding never is: a rule may give relevance to its zeros."""
     return node.op in ("cat", "concat", "stack", "column_stack", "hstack", "vstack") and len(node.inputs) < 2
 
 
