@@ -11,6 +11,8 @@ import backlight
 from tests.conftest import same
 from tests.oracles.attnlrp import Decoder, relevance
 
+pytestmark = pytest.mark.fast
+
 SOFTMAX = "softmax by its gradient"
 
 

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from sklearn import (  # fmt: skip
@@ -26,6 +27,8 @@ from sklearn.pipeline import make_pipeline
 
 from tests.conftest import examples
 from tests.test_family import assert_explained
+
+pytestmark = pytest.mark.fast
 
 sizes = st.floats(1e-3, 30.0)
 scales = st.sampled_from([1e-3, 1.0, 1e3])

@@ -38,6 +38,8 @@ from backlight.classical import KernelClusters
 from backlight.rules import Hybrid, Stable, Zero
 from tests.family import near, process, table
 
+pytestmark = pytest.mark.fast
+
 # -- Gaussians -------------------------------------------------------------------------------------------------------
 
 

@@ -19,6 +19,8 @@ import backlight
 from backlight.classical.layers.radial import Radial
 from tests.conftest import same, shared, standardised
 
+pytestmark = pytest.mark.fast
+
 SCORES = {"OneClassSVM": ("outlierness", "inlierness", "decision_function", "score_samples"),
           "KernelDensity": ("outlierness", "inlierness", "score_samples")}  # fmt: skip
 GAMMAS = (1e-6, 1e-3, "scale", "auto", 1.0, 1e3)

@@ -13,6 +13,8 @@ from sklearn.pipeline import make_pipeline
 import backlight
 from tests.family import near, process, table
 
+pytestmark = pytest.mark.fast
+
 
 def test_a_gaussian_process_is_counted_from_its_mean(rng):
     X, _ = table(rng)

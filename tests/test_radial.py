@@ -15,6 +15,8 @@ from backlight.classical.layers.radial import Radial
 from tests.conftest import examples
 from tests.oracles.memory import Largest
 
+pytestmark = pytest.mark.fast
+
 
 def roots(anchors, **options):
     """√d to many anchors: a concave profile."""

@@ -9,6 +9,8 @@ from backlight import references
 from backlight.errors import ArgumentError
 from backlight.references import KINDS, Reference, as_reference
 
+pytestmark = pytest.mark.fast
+
 
 def bound(reference, x, seed=0):
     return reference.bind(x, lambda rows: torch.as_tensor(np.asarray(rows)), seed)

@@ -28,6 +28,8 @@ from backlight.rules import (
 from tests.conftest import examples
 from tests.oracles import lrp as oracle
 
+pytestmark = pytest.mark.fast
+
 LAYERS = {
     "dense": lambda bias: (nn.Linear(6, 4, bias=bias), (6,)),
     "conv1d": lambda bias: (nn.Conv1d(2, 3, 3, stride=2, padding=1, bias=bias), (2, 7)),

@@ -13,6 +13,8 @@ from tests.conftest import examples
 from tests.oracles import softmin as oracle
 from tests.oracles.memory import Largest
 
+pytestmark = pytest.mark.fast
+
 
 def pool(U, weights=None, gamma=0.5, dtype=torch.float64):
     weights = np.ones(len(U)) if weights is None else weights

@@ -10,6 +10,8 @@ import backlight
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, ZPlus
 from tests.oracles import lrp as oracle
 
+pytestmark = pytest.mark.fast
+
 D = torch.float64
 
 SPELLINGS = {

@@ -40,6 +40,8 @@ from backlight.classical.layers.linear import Affine, tensor
 from tests.family import table
 from tests.test_family import ALL, data, fitted, scores_of
 
+pytestmark = pytest.mark.fast
+
 FRONTS = [
     StandardScaler(), MinMaxScaler(), MinMaxScaler(clip=True), RobustScaler(), MaxAbsScaler(), PCA(3), PCA(3, whiten=True),
     FastICA(3, random_state=0), SimpleImputer(), PowerTransformer(), QuantileTransformer(n_quantiles=20), SplineTransformer(),
