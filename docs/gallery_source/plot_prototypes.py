@@ -33,8 +33,11 @@ for line, (name, prior) in zip(axes, rows.items(), strict=True):
 # What each pixel pays and costs for the first digit.
 
 account = backlight.prototype(model, 0, data=X).explain()
-most = abs(account.values).max()
-figure, ax = plt.subplots(figsize=(3, 3))
-ax.imshow(account.values[0].reshape(8, 8), cmap="RdBu_r", vmin=-most, vmax=most)
-ax.axis("off")
+parts = account.values[0].reshape(64, -1).T
+figure, axes = plt.subplots(1, len(parts), figsize=(3 * len(parts), 3), squeeze=False)
+for ax, part, name in zip(axes[0], parts, account.output_names, strict=True):
+    most = abs(part).max() or 1
+    ax.imshow(part.reshape(8, 8), cmap="RdBu_r", vmin=-most, vmax=most)
+    ax.set_title(name, fontsize=9)
+    ax.axis("off")
 plt.show()

@@ -13,7 +13,11 @@ import backlight
 from backlight.rules import AlphaBeta, Epsilon, Gamma, Zero, ZPlus
 
 torch.manual_seed(0)
-net = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Linear(16, 1)).double().eval()
+net = (
+    torch.nn.Sequential(torch.nn.Linear(5, 16, bias=False), torch.nn.ReLU(), torch.nn.Linear(16, 1, bias=False))
+    .double()
+    .eval()
+)
 x = torch.randn(1, 5, dtype=torch.float64)
 rules = [Zero(), Epsilon(0.1), Gamma(0.25), ZPlus(), AlphaBeta(2, 1)]
 figure, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
