@@ -1,5 +1,6 @@
 """The engine on whole networks: node by node against the slow rules, conservation, the plan, what is proved."""
 
+import itertools
 import threading
 import warnings
 
@@ -584,9 +585,29 @@ class Counting(nn.Module):
         return self.a(x) * self.calls[0]
 
 
+def test_a_counter_that_a_model_holds_is_read_as_it_stands_and_left_alone():
+    net, x = Counting().double(), torch.rand(2, 3).double()
+    for calls in (0, 1):
+        ex = backlight.explain(net, x, 0)
+        assert net.calls == [calls]
+        np.testing.assert_allclose(ex.output, ((calls + 1) * net.a(x))[:, 0].detach().numpy(), rtol=1e-12)
+        net(x)
+
+
+TICKS = itertools.count(1)
+
+
 def test_a_model_that_a_graph_cannot_hold_is_refused():
+    class Ticking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.a(x) * next(TICKS)
+
     with pytest.raises(UnsupportedModel, match="does not compute what the model computes"):
-        backlight.explain(Counting(), torch.rand(2, 3))
+        backlight.explain(Ticking(), torch.rand(2, 3))
 
 
 def test_training_mode_is_refused_where_it_matters_and_only_there():
