@@ -56,3 +56,27 @@ def test_threads_may_explain_at_once():
         found = list(pool.map(lambda _: backlight.explain(net, X, 1).values, range(48)))
     for values in found:
         np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_a_sparse_buffer_and_a_forward_that_cannot_run_are_no_raw_errors():
+    class Sparse(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.l = torch.nn.Linear(3, 2)
+            self.register_buffer("adjacency", torch.eye(3).to_sparse())
+
+        def forward(self, x):
+            return self.l(torch.sparse.mm(self.adjacency, x.T).T)
+
+    class OneHot(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.o = torch.nn.Linear(9, 2).double()
+
+        def forward(self, ids):
+            return self.o(torch.nn.functional.one_hot(ids, 9).float().mean(1))
+
+    with pytest.warns(backlight.errors.BacklightWarning):
+        backlight.explain(Sparse().eval(), torch.randn(2, 3), 0)
+    with pytest.raises(backlight.BacklightError, match="cannot run on these inputs"):
+        backlight.explain(OneHot().eval(), torch.randint(0, 9, (3, 5)), 0)

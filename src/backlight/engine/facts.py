@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from backlight.engine.graph import Graph, Node
@@ -58,6 +59,8 @@ def _never_negative(value: Any) -> bool:
         return all(_never_negative(item) for item in value)
     if not isinstance(value, Tensor):
         return isinstance(value, int | float) and value >= 0
+    if value.layout is not torch.strided:
+        return False  # sparse tensors have no comparison; nothing is proved of them
     return bool(value.is_floating_point() and value.numel() and (value >= 0).all())
 
 
