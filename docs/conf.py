@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import latex2mathml.converter
+from docutils import nodes
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
 
@@ -21,7 +24,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -71,8 +73,8 @@ html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
-# mathematics is set by a copy of MathJax where one is installed beside the pages, else shown as text
-mathjax_path = "mathjax/tex-mml-chtml.js"
+# mathematics is written as MathML, which browsers set without a script or a network
+html_math_renderer = "mathml"
 
 
 def stars(app: object, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
@@ -80,8 +82,16 @@ def stars(app: object, what: str, name: str, obj: object, options: object, lines
     lines[:] = [re.sub(r"(?<![*\\\w`])\*(?=[a-z]+[),` ])", r"\\*", line) for line in lines]
 
 
+def formula(writer: Any, node: Any) -> None:
+    """An inline or displayed formula as MathML."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    writer.body.append(latex2mathml.converter.convert(node.astext(), display=display))
+    raise nodes.SkipNode
+
+
 def setup(app: Any) -> None:
     """Write the generated pages before the sources are read."""
+    app.add_html_math_renderer("mathml", (formula, None), (formula, None))
     app.connect("autodoc-process-docstring", stars)
     house(HERE / "_static" / "house.svg")
     supported(HERE / "supported.md")
