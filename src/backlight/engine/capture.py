@@ -217,6 +217,8 @@ def _to_be_rewritten(graph: torch.fx.Graph) -> bool:
         target = node.target
         if target in _WRITTEN_OUT or isinstance(target, torch._ops.HigherOrderOperator):
             return True
+        if target is torch.ops.aten.batch_norm.default and node.args[5] is True:
+            return True  # with the statistics of the batch it is one of two operators, by whether it keeps running ones
         if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable:
             pure = _pure(node, made)
             if pure is None:
