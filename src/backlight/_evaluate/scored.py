@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -76,7 +77,7 @@ def scored(model: Any, X: Any, target: Any, score: str | None) -> tuple[Scored, 
 
 
 @dataclass(slots=True)
-class _Seeded:
+class _Seeded(ABC):
     """What is the same for all: the gradient of the score with respect to the outputs, a row."""
 
     seeds: Tensor | None = None
@@ -87,8 +88,9 @@ class _Seeded:
     # whether the target names positions of its own
     spread: bool = False
 
+    @abstractmethod
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
-        raise NotImplementedError
+        """What the model gives for changed rows, (m, *outputs)."""
 
     def fix(self, x: Tensor, target: Any) -> None:
         """Decide the target of each row on the rows as they are."""
