@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from backlight.errors import ArgumentError, listed
 from backlight.rules import Rule
 
-__all__ = ["Composite", "Place", "convolution", "dense", "first"]
+__all__ = ["Choice", "Composite", "Place", "convolution", "dense", "first"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +97,9 @@ class Composite:
     attention : {"constant", "gradient"}
         Attention weights are constants, so that relevance goes to the values alone; or are followed to queries and
         keys, softmax by its gradient.
+    optional : bool
+        Whether entries may apply nowhere, as those of a preset that serves every network. Otherwise such an entry is
+        named in the plan, with a warning, or an error under ``strict=True``.
 
     Examples
     --------
@@ -109,6 +112,7 @@ class Composite:
     entries: Sequence[tuple[Selector, RuleOrChoice]]
     name: str = "composite"
     attention: str = "constant"
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if self.attention not in ("constant", "gradient"):
@@ -123,36 +127,88 @@ class Composite:
                 )
         object.__setattr__(self, "entries", entries)
 
-    def choose(self, places: Sequence[Place], fits: Sequence[Callable[[Rule], bool]]) -> list[tuple[Rule, str] | None]:
-        """For each place its rule and the reason, or ``None`` where no entry applies.
+    def choose(self, places: Sequence[Place], fits: Sequence[Callable[[Rule], bool]]) -> Choice:
+        """For each place its rule, and what is to be said of entries that have none of the effect they ask for.
 
         Raises
         ------
         ArgumentError
             A pattern of names that matches nothing: it would be silently without effect.
         """
-        found: list[tuple[Rule, str] | None] = []
-        used = set()
+        rules: list[tuple[Rule, str] | None] = []
+        seen = [_Seen() for _ in self.entries]
         for place, fit in zip(places, fits, strict=True):
-            chosen = None
-            for position, (selector, rule) in enumerate(self.entries):
+            chosen: tuple[Rule, str] | None = None
+            for (selector, rule), entry in zip(self.entries, seen, strict=True):
                 if not _matches(selector, place):
                     continue
-                used.add(position)
+                entry.matched = True
+                if chosen is not None:
+                    continue
                 actual = rule if isinstance(rule, Rule) else rule(place)
                 if not isinstance(actual, Rule):
                     raise ArgumentError(f"the entry for {_said(selector)} gave {actual!r}, which is not a rule")
                 if fit(actual):
-                    chosen = (actual, _said(selector))
-                    break
-            found.append(chosen)
-        for position, (selector, _) in enumerate(self.entries):
-            if isinstance(selector, str) and position not in used:
+                    chosen, entry.ran = (actual, _said(selector)), True
+                else:
+                    entry.barred.append((place, actual))
+            rules.append(chosen)
+        for (selector, _), entry in zip(self.entries, seen, strict=True):
+            if isinstance(selector, str) and not entry.matched:
                 raise ArgumentError(
                     f"no place of the network is named {selector!r}: the names are "
                     f"{listed([place.name for place in places], 12)}"
                 )
-        return found
+        left = {place.name for place, choice in zip(places, rules, strict=True) if choice is None}
+        words = [self._word(selector, entry, left) for (selector, _), entry in zip(self.entries, seen, strict=True)]
+        return Choice(rules, [word for word in words if word])
+
+    def _word(self, selector: Selector, entry: _Seen, left: set[str]) -> str:
+        """What is to be said of one entry, empty where it does what it asks for.
+
+        A pattern may take in activations and pools beside the layers that it is for. A rule is kept from running
+        where it names operators of that kind and cannot do this one, or where a layer is left to the default.
+        """
+        # a rule for the whole network stands behind a selector of our own
+        named = "the rule" if _said(selector).startswith("_") else f"the entry for {_said(selector)}"
+        barred = [
+            (place, rule)
+            for place, rule in entry.barred
+            if not entry.ran or place.role in rule.fits or (place.role == "linear" and place.name in left)
+        ]
+        if entry.barred and (barred if not self.optional else [one for one in barred if one[0].role in one[1].fits]):
+            # an operator of the kind that the rule is for says most
+            place, rule = next((one for one in barred if one[0].role in one[1].fits), barred[0])
+            more = f" and {len(barred) - 1} more" if len(barred) > 1 else ""
+            return f"{named}: {rule!r} cannot run at {place.name!r} ({place.op}){more}, where another rule runs"
+        if entry.ran or self.optional:
+            return ""
+        return f"{named} " + ("has no effect: earlier entries decide" if entry.matched else "matches no place")
+
+
+@dataclass(slots=True)
+class _Seen:
+    """Of an entry: whether a place matched, whether its rule runs anywhere, and where it cannot."""
+
+    matched: bool = False
+    ran: bool = False
+    barred: list[tuple[Place, Rule]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a composite decides for a network.
+
+    Attributes
+    ----------
+    rules : list of (Rule, str) or None
+        For each place its rule and the reason; ``None`` where no entry applies.
+    words : list of str
+        Of entries that apply nowhere, or to places where their rule cannot run.
+    """
+
+    rules: list[tuple[Rule, str] | None]
+    words: list[str]
 
 
 def _matches(selector: Selector, place: Place) -> bool:

@@ -295,7 +295,8 @@ class _Planner:
         places = [self.places[index] for index in order]
         made, reason = composite(self.rules, places)
         choices = made.choose(places, [sites[index].fits for index in order])
-        for index, choice in zip(order, choices, strict=True):
+        self._say(choices.words)
+        for index, choice in zip(order, choices.rules, strict=True):
             site = sites[index]
             if choice is not None:
                 chosen[index], why[index] = choice
@@ -313,6 +314,14 @@ class _Planner:
             if index in why and "norm" in self.graph.nodes[index].op + self.graph.nodes[inside].op:
                 why[index] = (why[index] + ", " if why[index] else "") + "batch normalisation folded in"
         return chosen, why, made.name + (f": {reason}" if reason else "")
+
+    def _say(self, words: list[str]) -> None:
+        """Entries of the composite that do not do what they ask for: an error where nothing may be left open."""
+        if words and self.strict:
+            raise ArgumentError(words[0])
+        for word in words:
+            warnings.warn(word, BacklightWarning, stacklevel=2)
+        self.notes += words
 
     def _describe(self, sites: dict[int, Site], order: list[int]) -> dict[int, Place]:
         least: dict[int, int] = dict.fromkeys(self.graph.inputs.values(), 0)

@@ -5,10 +5,10 @@ Every preset leaves batch normalisations that could not be folded, activations, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from backlight.engine.composites import Composite, Place, convolution, dense, first
+from backlight.engine.composites import Composite, Place, RuleOrChoice, Selector, convolution, dense, first
 from backlight.errors import ArgumentError, listed
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LinearRule, Proportional, Rule, Zero, ZPlus
 
@@ -28,14 +28,19 @@ def _sums(epsilon: float, absolute: bool) -> list[tuple[Callable[[Place], bool],
     return [(sums, Proportional(epsilon))] if absolute else []
 
 
+def _preset(entries: Sequence[tuple[Selector, RuleOrChoice]], name: str, attention: str = "constant") -> Composite:
+    """A composite for any network: its entries need not apply to this one."""
+    return Composite(entries, name, attention, optional=True)
+
+
 def epsilon(epsilon: float = 1e-6, *, absolute: bool = False) -> Composite:
     """ε everywhere."""
-    return Composite([(_layer, Epsilon(epsilon, absolute=absolute)), *_sums(epsilon, absolute)], "epsilon")
+    return _preset([(_layer, Epsilon(epsilon, absolute=absolute)), *_sums(epsilon, absolute)], "epsilon")
 
 
 def epsilon_plus(epsilon: float = 1e-6, *, absolute: bool = False) -> Composite:
     """z⁺ in convolutions, ε in dense layers."""
-    return Composite(
+    return _preset(
         [
             (convolution, ZPlus(absolute=absolute, epsilon=epsilon if absolute else 0.0)),
             (dense, Epsilon(epsilon, absolute=absolute)),
@@ -47,7 +52,7 @@ def epsilon_plus(epsilon: float = 1e-6, *, absolute: bool = False) -> Composite:
 
 def epsilon_plus_flat(epsilon: float = 1e-6, *, absolute: bool = False) -> Composite:
     """`epsilon_plus` with the flat rule in the first layer."""
-    return Composite(
+    return _preset(
         [
             (first, Flat(epsilon=epsilon if absolute else 0.0, absolute=absolute)),
             *epsilon_plus(epsilon, absolute=absolute).entries,
@@ -61,7 +66,7 @@ def epsilon_gamma_box(
 ) -> Composite:
     """Box in the first layer, γ in convolutions, ε in dense layers. Without bounds, each row's own range."""
     own = epsilon if absolute else 0.0
-    return Composite(
+    return _preset(
         [
             (first, Box(low, high, epsilon=own, absolute=absolute)),
             (convolution, Gamma(gamma, epsilon=own, absolute=absolute)),
@@ -74,7 +79,7 @@ def epsilon_gamma_box(
 
 def epsilon_alpha2_beta1(epsilon: float = 1e-6, *, absolute: bool = False) -> Composite:
     """α = 2, β = 1 in convolutions, ε in dense layers."""
-    return Composite(
+    return _preset(
         [
             (convolution, AlphaBeta(2.0, 1.0, epsilon=epsilon if absolute else 0.0, absolute=absolute)),
             (dense, Epsilon(epsilon, absolute=absolute)),
@@ -94,7 +99,7 @@ def gamma_decreasing(low: Any = None, high: Any = None) -> Composite:
     def falling(place: Place) -> LinearRule:
         return Gamma(10 ** (-2 * max(place.stage, 0) / max(place.stages - 1, 1)))
 
-    return Composite([(first, Box(low, high)), (convolution, falling), (dense, Zero())], "gamma-decreasing")
+    return _preset([(first, Box(low, high)), (convolution, falling), (dense, Zero())], "gamma-decreasing")
 
 
 def attnlrp() -> Composite:
@@ -103,12 +108,12 @@ def attnlrp() -> Composite:
     Products of two signals share half-half, norms hold their spread constant, softmax goes by its gradient; what its
     constant keeps stands in the ledger. Source: Achtibat et al., ICML 2024.
     """
-    return Composite([(_layer, Zero())], "attnlrp", "gradient")
+    return _preset([(_layer, Zero())], "attnlrp", "gradient")
 
 
 def cplrp() -> Composite:
     """LRP-0 in layers, attention weights and spreads of norms as constants: CP-LRP. Source: Ali et al., ICML 2022."""
-    return Composite([(_layer, Zero())], "cplrp")
+    return _preset([(_layer, Zero())], "cplrp")
 
 
 class _Presets(Mapping[str, Callable[..., Composite]]):
@@ -148,15 +153,13 @@ def automatic(places: list[Place]) -> tuple[Composite, str]:
     """The composite for a network by what it holds, and why."""
     if any(convolution(place) for place in places):
         chosen = [(convolution, Gamma(0.25)), (dense, Epsilon())]
-        return Composite(chosen, "auto"), (
+        return _preset(chosen, "auto"), (
             "γ = 0.25 in convolutions, ε in dense layers, since the network has convolutions"
         )
     if any(_of_attention(place) for place in places):
         # nothing is divided by, so that an ε would only lose relevance
-        return Composite(
-            [(_layer, Zero())], "auto"
-        ), "LRP-0 with attention weights as constants, as the network attends"
-    return Composite([(_layer, Epsilon())], "auto"), "ε, since the network has no convolutions"
+        return _preset([(_layer, Zero())], "auto"), "LRP-0 with attention weights as constants, as the network attends"
+    return _preset([(_layer, Epsilon())], "auto"), "ε, since the network has no convolutions"
 
 
 def _of_attention(place: Place) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,7 +45,7 @@ class TorchModel:
         here = home(self.module)
         if name != "lrp" and query.device is not None and home(self.module, query.device).device != here.device:
             raise ArgumentError(f"device={query.device!r}: method={name!r} runs where the model is, on {here.device}")
-        return replace(query, layers=[query.layers] if isinstance(query.layers, str) else list(query.layers or ()))
+        return replace(query, layers=_layer_names(query.layers))
 
     def batches(
         self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
@@ -108,6 +108,17 @@ class TorchModel:
             "a torch module is code, which a saved explainer does not hold: save it with torch.export.save, or send "
             "the explainer by pickle"
         )
+
+
+def _layer_names(layers: Any) -> list[str]:
+    if isinstance(layers, str):
+        return [layers]
+    names = [] if layers is None else list(layers)
+    if isinstance(layers, Mapping) or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"layers={layers!r}: give names of layers; the relevance of channel c is then ex.layers[name][:, c]"
+        )
+    return names
 
 
 def _only(stream: Iterator[Batch]) -> Iterator[Batch]:

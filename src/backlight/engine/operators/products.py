@@ -90,6 +90,9 @@ def product(node: Node, context: Context) -> Site | None:
 class _Linear(Transposed):
     """Linear in its one carrier, with no weights that a rule could change."""
 
+    def fits(self, rule: Rule) -> bool:
+        return False
+
     def bind(self, rule: Rule | None, facts: Facts) -> Step:
         step = super(_Linear, self).bind(None, facts)
         step.rule, step.why = "Zero()", "linear in its only input"
@@ -161,6 +164,9 @@ def product_and_sum(node: Node, context: Context) -> Site | None:
 @dataclass(slots=True)
 class _SumAndProduct(Site):
     divisors: tuple[float, ...]
+
+    def fits(self, rule: Rule) -> bool:
+        return False
 
     def bind(self, rule: Rule | None, facts: Facts) -> Step:
         name = "Uniform()" if max(self.divisors) > 1 else "Proportional()"
