@@ -23,7 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import backlight
-from backlight._evaluate.planted import FAULTS, judge, plant
+from backlight._evaluate.planted import judge
+from backlight.metrics import FAULTS, plant
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
 from backlight.tables import as_frame

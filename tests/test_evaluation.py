@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 import backlight
 from backlight import metrics, references
+from backlight._evaluate.game import Game
 from backlight._evaluate.metrics.infidelity import Infidelity
 from backlight._evaluate.metrics.randomisation import cascade
 from backlight._evaluate.metrics.sensitivity_n import SensitivityN
@@ -102,26 +103,59 @@ def test_the_truth_of_an_additive_function_has_the_best_scores_there_are(X):
         assert every.scores["srg"].max() <= found.scores["srg"][0, i] + 1e-10
 
 
+def sets_of(count):
+    """All proper sets of units, each with its weight: sizes count alike."""
+    found = [np.array(s, bool) for s in product([0, 1], repeat=count) if 0 < sum(s) < count]
+    return found, [1 / math.comb(count, s.sum()) for s in found]
+
+
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_infidelity_and_sensitivity_n_are_those_of_the_sets_written_out(name, X):
+def test_infidelity_and_sensitivity_n_are_those_of_all_sets_written_out(name, X):
     f, R = FUNCTIONS[name], np.random.default_rng(2).normal(size=X.shape)
-    found = backlight.evaluate(f, X, {"some": R}, reference="zero", metrics=[Infidelity(), SensitivityN()], seed=5)
-    sets = [s for s in product([0, 1], repeat=5) if 0 < sum(s) < 5]
-    exact = backlight.evaluate(f, X, {"some": R}, reference="zero", metrics=[SensitivityN(4, 3000)], seed=5)
-    for i in range(3):
+    found = backlight.evaluate(
+        f, X, {"some": R}, reference="zero", metrics=[Infidelity(), SensitivityN(), "completeness"], seed=5
+    )
+    sets, weights = sets_of(5)
+    for i, x in enumerate(X):
+        said = np.array([R[i, s].sum() for s in sets])
+        lost = np.array([f(x[None])[0] - f(np.where(s, 0, x)[None])[0] for s in sets])
+        expected = (weights * (said - lost) ** 2).sum() / (weights * lost**2).sum() if lost.any() else np.nan
+        np.testing.assert_allclose(found.scores["infidelity"][0, i], expected, rtol=1e-10)
         by_size = []
         for size in range(1, 5):
-            said, lost = [], []
-            for s in (np.array(s, bool) for s in sets if sum(s) == size):
-                row = np.where(s, 0, X[i])
-                said.append(R[i, s].sum())
-                lost.append(f(X[i : i + 1])[0] - f(row[None])[0])
-            if np.ptp(lost) > 1e-12:  # sets that all cost the same have no correlation
-                by_size.append(np.corrcoef(said, lost)[0, 1])
-        # 3000 draws of at most 10 sets: each has its frequency to a few percent
-        got = exact.scores["sensitivity_n"][0, i]
-        assert abs(got - np.mean(by_size)) < 0.06 if by_size else np.isnan(got)
-    assert np.isfinite(found.scores["infidelity"]).all()
+            of_size = [s.sum() == size for s in sets]
+            if np.ptp(lost[of_size]) > 1e-12:  # sets that all cost the same have no correlation
+                by_size.append(np.corrcoef(said[of_size], lost[of_size])[0, 1])
+        got = found.scores["sensitivity_n"][0, i]
+        assert abs(got - np.mean(by_size)) < 1e-10 if by_size else np.isnan(got)
+        whole = f(x[None])[0] - f(np.zeros((1, 5)))[0]
+        share = abs(whole - R[i].sum()) / (abs(whole) + np.abs(R[i]).sum())
+        np.testing.assert_allclose(found.scores["completeness"][0, i], share, rtol=1e-10)
+
+
+def test_scaled_infidelity_has_the_best_factor_of_each_row(X):
+    f, R = FUNCTIONS["product"], np.random.default_rng(2).normal(size=X.shape)
+    found = backlight.evaluate(f, X, {"some": R}, reference="zero", metrics=[Infidelity(scaled=True)])
+    sets, weights = sets_of(5)
+    for i, x in enumerate(X):
+        said = np.array([R[i, s].sum() for s in sets])
+        lost = np.array([f(x[None])[0] - f(np.where(s, 0, x)[None])[0] for s in sets])
+        if not lost.any():
+            continue
+        root = np.sqrt(weights)
+        factor = np.linalg.lstsq((root * said)[:, None], root * lost, rcond=None)[0]
+        expected = (root * (factor * said - lost)) @ (root * (factor * said - lost)) / ((root * lost) @ (root * lost))
+        np.testing.assert_allclose(found.scores["infidelity"][0, i], expected, rtol=1e-10)
+
+
+def test_many_sets_are_drawn_few_are_all_there_are():
+    game = type("Ten", (), {"units": type("U", (), {"count": 10})(), "sets": Game.sets})()
+    keep, sizes = game.sets(np.array([1, 5]), 100, np.random.default_rng(0))
+    assert (sizes == [1] * 10 + [5] * 100).all()
+    assert (10 - keep.sum(1).numpy() == sizes).all()
+    assert (~keep[:10]).numpy().sum(0).tolist() == [1] * 10
+    # each of the ten is in half of the sets, within four standard errors
+    assert (np.abs((~keep[10:]).numpy().mean(0) - 0.5) < 4 * 0.05).all()
 
 
 def test_infidelity_is_captums_on_the_same_perturbations():
@@ -130,28 +164,18 @@ def test_infidelity_is_captums_on_the_same_perturbations():
     net = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)).double().eval()
     X = rng.normal(size=(4, 6))
     R = rng.normal(size=(4, 6))
-    found = backlight.evaluate(net, X, {"some": R}, reference="zero", metrics=["infidelity"], seed=3)
-    game_rng = np.random.default_rng(3)
-    sizes = np.unique(np.linspace(1, 5, 5).round().astype(int))
-    order = game_rng.random((len(sizes) * 12, 6)).argsort(1).argsort(1)
-    keep = order >= np.repeat(sizes, 12)[:, None]
+    found = backlight.evaluate(net, X, {"some": R}, reference="zero", metrics=[Infidelity(samples=100)])
     x = torch.as_tensor(X)
-    drops = []
-    per_set = []
-    for k in keep:
-        without = torch.where(torch.as_tensor(k), x, 0.0)
-        per_set.append(
-            captum.infidelity(
-                net,
-                lambda given, w=without: ((given - w) / given * given, w),
-                x,
-                torch.as_tensor(R) / x,
-                n_perturb_samples=1,
-            )
-        )
-        drops.append((net(x) - net(without))[:, 0].detach() ** 2)
-    expected = torch.stack(per_set).sum(0) / torch.stack(drops).sum(0)
-    np.testing.assert_allclose(found.scores["infidelity"][0], expected.detach().numpy(), rtol=1e-9)
+    sets, weights = sets_of(6)
+    wrong = drop = 0
+    for s, weight in zip(sets, weights, strict=True):
+        without = torch.where(torch.as_tensor(s), 0.0, x)
+        wrong += weight * captum.infidelity(
+            net, lambda given, w=without: ((given - w) / given * given, w), x, torch.as_tensor(R) / x,
+            n_perturb_samples=1,
+        )  # fmt: skip
+        drop += weight * (net(x) - net(without))[:, 0].detach() ** 2
+    np.testing.assert_allclose(found.scores["infidelity"][0], (wrong / drop).detach().numpy(), rtol=1e-9)
 
 
 def test_stability_is_captums_sensitivity_max_on_the_same_perturbations():
@@ -208,7 +232,12 @@ def every(X):
     net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).double().eval()
     masks = np.zeros(X.shape, bool)
     masks[:, :2] = True
-    return net, {"reference": "mean", "metrics": sorted(metrics.METRICS), "masks": masks, "target": 1}
+    other = torch.nn.Sequential(torch.nn.Linear(5, 2)).double().eval()
+    asked = [
+        metrics.METRICS[name](refit=lambda X, y: other) if name == "label_randomisation" else name
+        for name in sorted(metrics.METRICS)
+    ]
+    return net, {"reference": "mean", "metrics": asked, "masks": masks, "target": 1, "labels": np.arange(len(X))}
 
 
 def test_every_metric_gives_one_number_a_row_and_leaves_model_and_random_states_alone(X):
@@ -231,7 +260,7 @@ def test_every_metric_gives_one_number_a_row_and_leaves_model_and_random_states_
         assert same(again.scores[metric.name], found.scores[metric.name])
 
 
-@pytest.mark.parametrize("name", sorted(set(metrics.METRICS) - {"model_randomisation", "max_sensitivity"}))
+@pytest.mark.parametrize("name", [k for k in sorted(metrics.METRICS) if metrics.METRICS[k].needs <= {"masks"}])
 def test_metrics_do_not_depend_on_the_order_of_units_nor_on_a_constant(name, X):
     masks = np.zeros(X.shape, bool)
     masks[:, :2] = True
@@ -245,8 +274,6 @@ def test_metrics_do_not_depend_on_the_order_of_units_nor_on_a_constant(name, X):
         shifted = shifted - 100  # a level, not a gain
     if name != "conservation":  # of ready values nothing is known
         np.testing.assert_allclose(shifted, plain, atol=1e-9)
-    if name in ("infidelity", "sensitivity_n"):
-        return  # their random sets are other ones
     back = np.argsort(p)
     moved = backlight.evaluate(lambda x: f(x[:, back]), X[:, p], {"r": R[:, p]}, masks=masks[:, p], **ask).scores[name]
     np.testing.assert_allclose(moved, plain, atol=1e-9)

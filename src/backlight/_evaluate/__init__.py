@@ -5,10 +5,11 @@
 ``game``        the score of rows without some of their units · ``scored`` any model as a score · ``units``
 ``candidates``  explanations of any origin · ``bootstrap`` intervals
 ``conformal``   is this relevance unusual for a normal row?
+``planted``     faults whose cause is known, in the user's own rows
 ``removal``     does the score fall when the named causes are removed, faster than by other rankings?
 """
 
-from backlight._evaluate.conformal import conformal_p_values, conformal_threshold
+from backlight._evaluate.conformal import conformal_p_values
 from backlight._evaluate.evaluate import evaluate
 from backlight._evaluate.evaluation import Evaluation
 from backlight._evaluate.removal import RemovalCheck, removal_check
@@ -17,7 +18,6 @@ __all__ = [
     "Evaluation",
     "RemovalCheck",
     "conformal_p_values",
-    "conformal_threshold",
     "evaluate",
     "removal_check",
 ]

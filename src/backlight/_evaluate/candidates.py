@@ -18,8 +18,11 @@ from backlight._evaluate.metrics.base import Candidate
 from backlight._explain import explain
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
+from backlight.tables import as_frame, frame_like
 
-__all__ = ["Cost", "named", "read"]
+__all__ = ["Cost", "named", "read", "restorer"]
+
+Restore = Callable[[Tensor], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,9 @@ def named(explanations: Any) -> dict[str, Any]:
 
 
 def read(
-    name: str, given: Any, model: Any, X: Any, game: Game, target: Any, score: str | None, seed: int
-) -> tuple[Candidate, Cost | None, str | None]:
+    name: str, given: Any, model: Any, X: Any, game: Game, restore: Restore | None, target: Any, score: str | None,
+    seed: int,
+) -> tuple[Candidate, Cost | None, str | None]:  # fmt: skip
     """One candidate, what it cost, and the reference that it says it was made against."""
     if isinstance(given, str):
         if given == "random":
@@ -71,11 +75,18 @@ def read(
         first = call(X)
         seconds = time.process_time() - start
     candidate = _ready(name, first, game)
-    candidate.explain = _again(call, X, game)
+    if restore is not None:
+        candidate.explain = lambda rows: _values(call(restore(rows)), game)
+        if isinstance(given, _Named):
+            candidate.remake = lambda other: lambda rows: _values(given.of(other)(restore(rows)), game)
+        elif two:
+            candidate.remake = lambda other: lambda rows: _values(given(other, restore(rows)), game)
     if isinstance(given, _Named):
-        candidate.remake = lambda other: lambda rows: _values(given.of(other)(rows), game)
-    elif two:
-        candidate.remake = lambda other: lambda rows: _values(given(other, rows), game)
+        candidate.retarget = lambda targets: _values(given.to(targets)(X), game)
+    elif _takes_a_target(given):
+        candidate.retarget = lambda targets: _values(
+            given(model, X, target=targets) if two else given(X, target=targets), game
+        )
     return candidate, Cost(seconds, seen[0] or None), _said(first) or _said(given)
 
 
@@ -92,6 +103,9 @@ class _Named:
     def of(self, model: Any) -> _Named:
         return _Named(self.name, model, self.target, self.score, self.seed)
 
+    def to(self, target: Any) -> _Named:
+        return _Named(self.name, self.model, target, self.score, self.seed)
+
     def __call__(self, X: Any) -> Explanation:
         method, _, rules = self.name.partition(":")
         options: dict[str, Any] = {"score": self.score} if self.score is not None else {}
@@ -99,12 +113,22 @@ class _Named:
 
 
 def _takes_a_model(given: Any) -> bool:
-    try:
-        parameters = inspect.signature(given).parameters.values()
-    except (TypeError, ValueError):  # some builtins have no signature
-        return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in positional and p.default is inspect.Parameter.empty for p in parameters) == 2
+    return (
+        sum(p.kind in positional and p.default is inspect.Parameter.empty and p.name != "target" for p in _of(given))
+        == 2
+    )
+
+
+def _takes_a_target(given: Any) -> bool:
+    return any(p.name == "target" and p.kind is not inspect.Parameter.POSITIONAL_ONLY for p in _of(given))
+
+
+def _of(given: Any) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(given).parameters.values())
+    except (TypeError, ValueError):  # some builtins have no signature
+        return []
 
 
 @contextmanager
@@ -126,13 +150,18 @@ def _counted(model: Any) -> Iterator[list[int]]:
         handle.remove()
 
 
-def _again(call: Callable[[Any], Any], X: Any, game: Game) -> Callable[[Tensor], Tensor] | None:
-    """The same explanation of other rows, in the kind that the user's own came in."""
-    if isinstance(X, np.ndarray):
-        return lambda rows: _values(call(rows.cpu().numpy()), game)
+def restorer(X: Any) -> Restore | None:
+    """How other rows are made in the kind that the user's own came in; None for columns that are not all numbers."""
     if isinstance(X, Tensor):
-        return lambda rows: _values(call(rows), game)
-    return None
+        return lambda rows: rows
+    if isinstance(X, np.ndarray):
+        return lambda rows: rows.cpu().numpy()
+    if isinstance(X, Mapping):
+        return None
+    frame = as_frame(X)
+    if frame.kind not in ("pandas", "polars", "pyarrow") or any(c.dtype != np.float64 for c in frame.columns):
+        return None
+    return lambda rows: frame_like(dict(zip(frame.names, rows.cpu().double().numpy().T, strict=True)), frame.kind)
 
 
 def _ready(name: str, given: Any, game: Game) -> Candidate:

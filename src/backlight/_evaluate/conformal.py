@@ -12,11 +12,9 @@ with conformal p-values", Annals of Statistics 51 (2023).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-__all__ = ["conformal_p_values", "conformal_threshold"]
+__all__ = ["conformal_p_values"]
 
 
 def conformal_p_values(values: np.ndarray, calibration: np.ndarray, own: np.ndarray | None = None) -> np.ndarray:
@@ -46,12 +44,3 @@ def conformal_p_values(values: np.ndarray, calibration: np.ndarray, own: np.ndar
         at_least[mine] -= calibration[own[mine]] >= values[mine]
         others[mine] -= 1
     return np.asarray((1 + at_least) / (1 + others))
-
-
-def conformal_threshold(scores: np.ndarray, alarm_rate: float) -> float:
-    """The score that a new normal row exceeds with probability at most ``alarm_rate``.
-
-    The ⌈(1 − rate)(c + 1)⌉-th smallest calibration score; the largest one where there are too few rows for the rate.
-    """
-    k = math.ceil((1 - alarm_rate) * (len(scores) + 1))
-    return float(np.sort(scores)[min(k, len(scores)) - 1])

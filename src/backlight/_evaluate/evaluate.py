@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight._evaluate.candidates import Cost, named, read
+from backlight._evaluate.candidates import Cost, named, read, restorer
 from backlight._evaluate.evaluation import Evaluation
 from backlight._evaluate.game import Game
 from backlight._evaluate.metrics.base import Candidate, Judge, read_metrics
@@ -39,6 +39,7 @@ def evaluate(
     units: Any = "auto",
     fractions: Sequence[float] | int = 9,
     masks: Any = None,
+    labels: Any = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool | Progress | None = None,
@@ -53,7 +54,8 @@ def evaluate(
         The rows that were explained. For a network of several inputs a dict, whose first input is the one explained.
     explanations : dict of str to Explanation, array, SHAP's or Captum's values, function, or method name
         Values of shape (n, *features); of pictures also one map for all channels. A function of the rows, or of (model,
-        rows), also has its cost measured, and is asked again by metrics that explain other rows or other models. Names
+        rows), also has its cost measured, and is asked again by metrics that explain other rows or other models; one
+        with a ``target=`` of its own also by those that explain other outputs. Names
         are those of `backlight.explain`'s methods, ``"lrp:"`` with a preset's name, and ``"random"``; they may also
         stand in a list.
     target : optional
@@ -72,6 +74,8 @@ def evaluate(
         The points of curves: so many from 0 to 1, or the fractions themselves.
     masks : array of bool, shape (n, *features) or (n, height, width), optional
         Where the object is, for localisation.
+    labels : array of shape (n,), optional
+        What the rows are (classes or values), for label randomisation.
     feature_names : sequence of str, optional
     seed : int
         Of ties, random sets, draws of the reference and bootstrap. The user's random state is left alone.
@@ -110,7 +114,8 @@ def evaluate(
     _check_categories(subject, stand_in)
     units_read = units_of(units, tuple(x.shape[1:]), names, len(x))
     game = Game(subject, x, units_read, stand_in, seed)
-    judge = Judge(game, _fractions(fractions), seed, _masks(masks, x))
+    restore = restorer(X)
+    judge = Judge(game, _fractions(fractions), seed, _masks(masks, x), _labels(labels, x), model, restore)
     report = _reporter(progress)
     steps, done = len(wanted) * (1 + len(asked)), 0
     start = time.process_time()
@@ -119,7 +124,7 @@ def evaluate(
     candidates: list[Candidate] = []
     notes: list[str] = []
     for name, given in wanted.items():
-        candidate, cost, against = read(name, given, model, X, game, target, score, seed)
+        candidate, cost, against = read(name, given, model, X, game, restore, target, score, seed)
         if len(candidate.values) != len(x):
             raise ArgumentError(f"the explanation {name!r} has {len(candidate.values)} rows for {len(x)}")
         candidates.append(candidate)
@@ -182,6 +187,15 @@ def _masks(given: Any, x: Tensor) -> Tensor | None:
     if masks.shape != x.shape:
         raise ArgumentError(f"masks have the shape {tuple(masks.shape)}, and the rows {tuple(x.shape)}")
     return masks
+
+
+def _labels(given: Any, x: Tensor) -> np.ndarray | None:
+    if given is None:
+        return None
+    labels = np.asarray(given)
+    if labels.shape[:1] != x.shape[:1]:
+        raise ArgumentError(f"labels have the shape {labels.shape}, and there are {len(x)} rows")
+    return labels
 
 
 def _reporter(progress: bool | Progress | None) -> Progress:

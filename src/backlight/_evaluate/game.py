@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import combinations
+from math import comb
 
 import numpy as np
 import torch
@@ -119,8 +121,19 @@ class Game:
             )
         return out
 
-    def sets(self, sizes: np.ndarray, per_size: int, rng: np.random.Generator) -> Tensor:
-        """Random sets of units, (len(sizes) · per_size, count): which units are kept."""
+    def sets(self, sizes: np.ndarray, per_size: int, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+        """Sets of units that are taken away: which units are kept, (sets, count), and the size of each set, (sets,).
+
+        All sets of a size where there are at most ``per_size``, else so many random ones, which may repeat.
+        """
         count = self.units.count
-        order = rng.random((len(sizes) * per_size, count)).argsort(1).argsort(1)
-        return torch.as_tensor(order >= np.repeat(sizes, per_size)[:, None])
+        gone = []
+        for size in sizes.tolist():
+            if comb(count, size) <= per_size:
+                chosen = np.array(list(combinations(range(count), size)), dtype=int)
+            else:
+                chosen = rng.random((per_size, count)).argsort(1)[:, :size]
+            gone.append(np.zeros((len(chosen), count), dtype=bool))
+            np.put_along_axis(gone[-1], chosen, True, axis=1)
+        without = np.concatenate(gone)
+        return torch.as_tensor(~without), without.sum(1)

@@ -50,6 +50,10 @@ class Scored(Protocol):
         """The score of changed rows, (m,); ``rows`` says which of the whole rows each came from."""
         ...
 
+    def own_outputs(self) -> tuple[np.ndarray | None, int]:
+        """Which output each row is judged by, (n,), where it is one of several, and how many there are."""
+        ...
+
 
 def scored(model: Any, X: Any, target: Any, score: str | None) -> tuple[Scored, Tensor]:
     """A model as a score, and the rows as its tensor.
@@ -119,6 +123,13 @@ class _Seeded(ABC):
                 (out * self.seeds[rows].to(out)).flatten(1).sum(1) if out.dim() > 1 else out * self.seeds[rows].to(out)
             )
 
+    def own_outputs(self) -> tuple[np.ndarray | None, int]:
+        """Which output each row is judged by, (n,), where it is one of several, and how many there are."""
+        seeds = self.seeds
+        if seeds is None or seeds.dim() != 2 or not bool(((seeds != 0).sum(1) == 1).all()):
+            return None, 0
+        return seeds.abs().argmax(1).cpu().numpy(), seeds.shape[1]
+
 
 def _one_target(target: Any, rows: int) -> Targets:
     targets = read_targets(target)
@@ -185,6 +196,8 @@ class _Network(_Seeded):
     def __init__(self, network: NeuralizedModel) -> None:
         super().__init__(kind=network.kind, names=tuple(network.feature_names))
         self.network = network
+        self.own: np.ndarray | None = None
+        self.count = 0
 
     network: NeuralizedModel
 
@@ -201,6 +214,12 @@ class _Network(_Seeded):
         (one,) = outputs.targets(_one_target(target, len(x)))
         units = self.outputs(x, torch.arange(len(x)))
         self.seeds = outputs.coefficients(one, units)
+        if outputs.names and one.direction is None:
+            self.own, self.count = outputs.index(one, units).cpu().numpy(), len(outputs.names)
+
+    def own_outputs(self) -> tuple[np.ndarray | None, int]:
+        """Which output each row is judged by, (n,), where it is one of several, and how many there are."""
+        return self.own, self.count
 
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
         with torch.no_grad():

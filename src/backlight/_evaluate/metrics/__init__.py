@@ -10,18 +10,22 @@ from backlight._evaluate.metrics import (
     curves,
     infidelity,
     localisation,
+    planted_truth,
     randomisation,
     sensitivity_n,
     stability,
 )
 from backlight._evaluate.metrics.base import METRICS, Candidate, Judge, Metric, metric
+from backlight._evaluate.planted import FAULTS, Planted, plant
 from backlight._rooms import open_room
 
 __all__ = [
+    "FAULTS",
     "METRICS",
     "Candidate",
     "Judge",
     "Metric",
+    "Planted",
     "agreement",
     "complexity",
     "conservation",
@@ -29,6 +33,8 @@ __all__ = [
     "infidelity",
     "localisation",
     "metric",
+    "plant",
+    "planted_truth",
     "randomisation",
     "sensitivity_n",
     "stability",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -32,7 +33,9 @@ class Candidate:
     explain : function from rows (n, *features) to values, optional
         Explains other rows; known where the candidate came as a function or an `Explainer`.
     remake : function from a model to such a function, optional
-        Explains another model, for randomisation.
+        Explains another model, for randomisation and planted truth.
+    retarget : function from targets (n,) to values, optional
+        Explains the same rows for another output each.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Candidate:
     base: np.ndarray | None = None
     explain: Callable[[Tensor], Tensor] | None = None
     remake: Callable[[Any], Callable[[Tensor], Tensor]] | None = None
+    retarget: Callable[[np.ndarray], Tensor] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -56,12 +60,20 @@ class Judge:
     seed : int
     masks : BoolTensor of shape (n, *features), optional
         Where the object is, for localisation.
+    labels : array of shape (n,), optional
+        What the rows are, for label randomisation.
+    model, X : as the user gave them
+    restore : function from rows (n, *features) to the user's kind of table, optional
+        None where they cannot be told back, for instance because of columns of text.
     """
 
     game: Game
     fractions: np.ndarray
     seed: int
     masks: Tensor | None = None
+    labels: np.ndarray | None = None
+    model: Any = None
+    restore: Callable[[Tensor], Any] | None = None
     _curves: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     @property
@@ -105,7 +117,7 @@ class Metric(ABC):
     direction : int
         1 where more is better, −1 where less is better, 0 where it describes and does not rank.
     needs : frozenset of str
-        "explain", "remake", "masks": what a candidate or the user must bring.
+        "explain", "remake", "retarget", "masks", "labels": what a candidate or the user must bring.
     faithful : bool
         Whether it asks the model: then a random order must not win.
     """
@@ -128,6 +140,10 @@ class Metric(ABC):
         """What is missing for this candidate, or an empty string."""
         if "masks" in self.needs and judge.masks is None:
             return "masks= (where the object is)"
+        if "labels" in self.needs and judge.labels is None:
+            return "labels= (what the rows are)"
+        if "retarget" in self.needs and candidate.retarget is None:
+            return "a method by name or a function with a target= of its own, since it explains other outputs"
         if "explain" in self.needs and candidate.explain is None:
             return "an Explainer or a function instead of ready values, since it explains other rows"
         if "remake" in self.needs and candidate.remake is None:
@@ -159,7 +175,9 @@ def read_metrics(given: Any) -> list[Metric]:
         elif item in METRICS:
             found.append(METRICS[item]())
         else:
-            raise ArgumentError(f"metric {item!r} is not known: choose from {listed(sorted(METRICS), 20)}")
+            near = get_close_matches(str(item), METRICS, 3)
+            choose = f"did you mean {listed(near)}?" if near else f"choose from {listed(sorted(METRICS), 12)}"
+            raise ArgumentError(f"metric {item!r} is not known: {choose}")
     names = [one.name for one in found]
     if len(set(names)) < len(names):
         raise ArgumentError("a metric is named twice")

@@ -29,7 +29,7 @@ class SensitivityN(Metric):
     sizes : int
         How many sizes between 1 and K − 1.
     samples : int
-        Random sets of each size.
+        Sets of each size: random ones, or all where there are no more.
     """
 
     sizes: int = 4
@@ -40,15 +40,17 @@ class SensitivityN(Metric):
         if count < 2:
             return np.full(len(judge.game), np.nan)
         sizes = np.unique(np.linspace(1, count - 1, self.sizes).round().astype(int))
-        gone, drop = drops(judge, sizes, self.samples)
+        gone, drop, of_size = drops(judge, sizes, self.samples)
         said = candidate.units.numpy() @ gone.T
-        shape = (len(drop), len(sizes), self.samples)
-        a, b = said.reshape(shape), drop.reshape(shape)
-        # what is constant up to rounding has no correlation
-        level = np.abs(a).max(2, keepdims=True), np.abs(b).max(2, keepdims=True)
-        a, b = a - a.mean(2, keepdims=True), b - b.mean(2, keepdims=True)
-        sd = np.sqrt((a**2).mean(2)), np.sqrt((b**2).mean(2))
-        defined = (sd[0] > 1e-10 * level[0][..., 0]) & (sd[1] > 1e-10 * level[1][..., 0])
-        r = np.divide((a * b).mean(2), sd[0] * sd[1], out=np.full(defined.shape, np.nan), where=defined)
-        known = defined.sum(1)
+        r = np.stack([_correlation(said[:, of_size == size], drop[:, of_size == size]) for size in sizes], axis=1)
+        known = np.isfinite(r).sum(1)
         return np.where(known > 0, np.nansum(r, 1) / np.maximum(known, 1), np.nan)
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pearson's, a row each; NaN where either is constant up to rounding."""
+    level = np.abs(a).max(1), np.abs(b).max(1)
+    a, b = a - a.mean(1, keepdims=True), b - b.mean(1, keepdims=True)
+    sd = np.sqrt((a**2).mean(1)), np.sqrt((b**2).mean(1))
+    defined = (sd[0] > 1e-10 * level[0]) & (sd[1] > 1e-10 * level[1])
+    return np.asarray(np.divide((a * b).mean(1), sd[0] * sd[1], out=np.full(len(a), np.nan), where=defined))
