@@ -23,8 +23,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import backlight
+from backlight import metrics
 from backlight._evaluate.planted import judge
-from backlight.metrics import FAULTS, plant
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
 from backlight.tables import as_frame
@@ -71,14 +71,14 @@ def main():
     parser.add_argument("--rows", type=int, default=1200)
     options = parser.parse_args()
     files = sorted(options.folder.glob("*.npz"))
-    hits = {(kind, method): np.zeros((len(files), options.seeds)) for kind in FAULTS for method in METHODS}
+    hits = {(kind, method): np.zeros((len(files), options.seeds)) for kind in metrics.FAULTS for method in METHODS}
     for t, file in enumerate(files):
         whole = np.load(file)["X"].astype(float)
         for seed in range(options.seeds):
             X = whole[np.random.default_rng(seed).permutation(len(whole))[: options.rows]]
             X = X[:, X.std(0) > 1e-9]
-            for kind in FAULTS:
-                planted = plant(X, kind, seed=100 + seed)
+            for kind in metrics.FAULTS:
+                planted = metrics.plant(X, kind, seed=100 + seed)
                 for method, explain in METHODS.items():
                     values = explain(planted.X, planted.rows, seed)
                     hits[kind, method][t, seed] = judge(values, planted.truth).first.mean()

@@ -195,3 +195,12 @@ def test_what_is_wrong_is_said(options, said, X):
     with pytest.raises(ArgumentError) as caught:
         evaluated(squares, X, {"r": X}, options.pop("asked", lambda: "srg")(), **options)
     assert said in str(caught.value)
+
+
+def test_chance_can_be_asked_for_everything_and_scores_as_chance_does(net, X):
+    asked = ["model_randomisation", "class_randomisation", "planted_spike"]
+    found = evaluated(net, np.repeat(X, 25, 0), ["random"], *asked)
+    # correlations of 6 ranks have the variance 1/5: of 600 rows the mean lies within five standard errors
+    assert abs(found.scores["class_randomisation"].mean()) < 5 / np.sqrt(5 * 600)
+    assert abs(found.scores["model_randomisation"].mean()) < 5 / np.sqrt(5 * 600)
+    assert abs(found.scores["planted_spike"].mean() - 1 / 6) < 5 * np.sqrt(5 / 36 / 600)

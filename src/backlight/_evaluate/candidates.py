@@ -63,8 +63,7 @@ def read(
     """One candidate, what it cost, and the reference that it says it was made against."""
     if isinstance(given, str):
         if given == "random":
-            rng = np.random.default_rng(seed + 1)
-            return _candidate(name, torch.as_tensor(rng.normal(size=tuple(game.x.shape))), game), None, None
+            return _random(name, game, seed), None, None
         given = _Named(given, model, target, score, seed)
     if isinstance(given, Explanation) or not callable(given):
         return _ready(name, given, game), None, _said(given)
@@ -162,6 +161,20 @@ def restorer(X: Any) -> Restore | None:
     if frame.kind not in ("pandas", "polars", "pyarrow") or any(c.dtype != np.float64 for c in frame.columns):
         return None
     return lambda rows: frame_like(dict(zip(frame.names, rows.cpu().double().numpy().T, strict=True)), frame.kind)
+
+
+def _random(name: str, game: Game, seed: int) -> Candidate:
+    """An explanation by chance, another one whenever it is asked."""
+    rng = np.random.default_rng(seed + 1)
+
+    def explain(rows: Tensor) -> Tensor:
+        return torch.as_tensor(rng.normal(size=tuple(rows.shape)))
+
+    candidate = _candidate(name, explain(game.x), game)
+    candidate.explain = explain
+    candidate.remake = lambda model: explain
+    candidate.retarget = lambda targets: explain(game.x)
+    return candidate
 
 
 def _ready(name: str, given: Any, game: Game) -> Candidate:
