@@ -25,12 +25,11 @@ from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.rules.trees import TreePath
-from backlight.tables import as_frame
 
 __all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score"]
 
-# Rows that are encoded at once; layers cut them further for the cache.
-_BATCH = 8192
+# Rows, and numbers, that go through at once; layers cut them further for the cache.
+_BATCH, _NUMBERS = 8192, 1 << 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,6 +185,12 @@ class NeuralizedModel(nn.Module):
         """The table's columns."""
         return self.front.names
 
+    @property
+    def _step(self) -> int:
+        """Rows at once: fewer where they are wide, as tokens of texts are."""
+        width = max(1, len(self.front.names))
+        return self.layer.rows if width * _BATCH <= _NUMBERS else max(1, min(self.layer.rows, _NUMBERS // width))
+
     def extra_repr(self) -> str:
         """What the module says of itself when printed."""
         return f"{self.kind}, score={self.score.name!r}, columns={len(self.feature_names)}"
@@ -219,7 +224,7 @@ class NeuralizedModel(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """The score of each row, shape (n,); (n, targets) where the original method gives several."""
         coded = self.encode(x)
-        step = self.layer.rows
+        step = self._step
         # The whole first: what the tensor's shape must be is said of all rows.
         parts = [self.layer(point) for point in self._points(coded, step)]
         return self.score.outputs.native(torch.cat(parts))
@@ -229,7 +234,9 @@ class NeuralizedModel(nn.Module):
 
         Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
         """
-        return (X if isinstance(X, Tensor) else self.front.encode(as_frame(X))).to(self.front.device_of(self.dtype))
+        return (X if isinstance(X, Tensor) else self.front.encode(self.front.frame(X))).to(
+            self.front.device_of(self.dtype)
+        )
 
     def _points(self, coded: Tensor, step: int) -> list[EncodedRows]:
         whole = self.point(coded)
@@ -270,7 +277,7 @@ class NeuralizedModel(nn.Module):
         digits left (it is a sum minus the offset plus the offset); there the logarithm is taken of the same sum in
         extended range, by SciPy's distances and log-sum-exp.
         """
-        return self.score.reference(self._estimator, self._transform(self.front.native(as_frame(X))))
+        return self.score.reference(self._estimator, self._transform(self.front.native(self.front.frame(X))))
 
     def reference_of(self, reference: Any, rule: Any) -> EncodedRows | float | None:
         """Read the ``reference`` argument of `backlight.explain`: rows at every place of the front end, or a level."""
@@ -306,7 +313,7 @@ class NeuralizedModel(nn.Module):
             usual = self.reference_of(reference, rule)
             level = usual if isinstance(usual, float) else None
             known = None if own is None else torch.as_tensor(own, device=coded.device)
-            whole, step = self.point(coded), min(self.layer.rows, _BATCH)
+            whole, step = self.point(coded), min(self._step, _BATCH)
             parts = []
             for start in range(0, len(coded), step):
                 some = whole if step >= len(coded) else whole.take(slice(start, start + step))
@@ -333,7 +340,7 @@ class NeuralizedModel(nn.Module):
             When the network is not the model's.
         """
         doubted, self._doubted = self._doubted, []
-        frame = as_frame(X)
+        frame = self.front.frame(X)
         if not doubted or not len(frame) or self._writes() != self._written:
             return
         if frame.kind == "torch" and self.front.vocabulary.codes:  # encoded already: the library cannot read it

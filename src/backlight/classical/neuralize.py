@@ -87,16 +87,16 @@ class Neuralize:
         """Neuralize a fitted model; see the class."""
         parts = unwrap(model)
         head = self.head(parts.estimator)
-        names, named, features = front_features(parts, head.n_columns, columns)
+        names, named, features, reader = front_features(parts, head.n_columns, columns)
         if head.takes_missing:
             features = replace(features, imputed=features.used)
-        front = FrontEnd(names, named, features, dtype)
+        front = FrontEnd(names, named, features, dtype, reader)
         inherited = not self._models.knows(type(parts.estimator))
         network = NeuralizedModel(
             parts.estimator, parts.transform, front, features, head, score, dtype, model, inherited
         )
         network.columns = None if columns is None else tuple(columns)
-        if inherited and not features.vocabulary.codes:
+        if inherited and not features.vocabulary.codes and reader is None:
             _compared_early(network)
         return network
 

@@ -19,7 +19,7 @@ from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution
 from backlight.models.protocol import Query, refuse_output, refuse_rows
-from backlight.tables import Frame, as_frame, in_batches
+from backlight.tables import Frame, in_batches
 
 __all__ = ["NetworkModel", "Table", "dressed", "tables"]
 
@@ -53,7 +53,7 @@ def tables(X: Any, front: FrontEnd, size: int | str, names: Sequence[str] | None
     given = None if names is None else list(names)
 
     def read(item: Any) -> Table:
-        frame = as_frame(item, given)
+        frame = front.frame(item, given)
         return Table(front.align(frame), frame.named or given is not None)
 
     return in_batches(X, read, size)

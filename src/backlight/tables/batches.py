@@ -73,7 +73,8 @@ def in_batches(X: Any, read: Callable[[Any], B], batch_size: int | str) -> tuple
 
 
 def _inputs_of(item: Any) -> Any:
-    return item[0] if isinstance(item, tuple | list) and len(item) else item
+    texts = isinstance(item, list) and bool(item) and isinstance(item[0], str)
+    return item[0] if isinstance(item, tuple | list) and len(item) and not texts else item
 
 
 def _cut(batch: B, batch_size: int | str) -> Iterator[B]:

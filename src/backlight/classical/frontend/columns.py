@@ -8,8 +8,9 @@ them. That is what makes the way back exact: see `backlight.classical.layers.pul
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import narwhals as nw
 import numpy as np
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 
 from backlight.classical.layers.pullback import Pullback, owned
 from backlight.errors import ColumnsError, DataError, listed
-from backlight.tables import Frame, frame_like
+from backlight.tables import Frame, as_frame, frame_like
 
-__all__ = ["Features", "FrontEnd", "Linear", "Vocabulary"]
+__all__ = ["Features", "FrontEnd", "Linear", "TableReader", "TextBlock", "Vocabulary"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,12 +34,39 @@ class Linear:
     shift: np.ndarray
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class TextBlock:
+    """The columns that a vectorizer makes of one column of text."""
+
+    column: int
+    step: Any
+    tokens: tuple[str, ...]
+
+
 @dataclass(slots=True)
 class Vocabulary:
-    """Codes of the categories of each text column. None is a category; NaN is none, its code is NaN."""
+    """Codes of the categories of each text column. None is a category; NaN is none, its code is NaN.
+
+    Where columns of text become a block of columns for each vectorizer, these start at ``start``, after those that are
+    ``kept`` of the table.
+    """
 
     codes: dict[int, dict[Any, int]] = field(default_factory=dict)
     knows_nan: set[int] = field(default_factory=set)
+    start: int = 0
+    kept: tuple[int, ...] | None = None
+    blocks: list[TextBlock] = field(default_factory=list)
+
+    def place(self, owner: int, step: Any, tokens: tuple[str, ...]) -> np.ndarray:
+        """Where the columns of a vectorizer stand, by the owner of the text that it reads."""
+        column = -1 - owner if owner < 0 else owner if self.kept is None else self.kept[owner]
+        at = self.start
+        for block in self.blocks:
+            if block.column == column and block.step is step:
+                return np.arange(at, at + len(tokens))
+            at += len(block.tokens)
+        self.blocks.append(TextBlock(column, step, tokens))
+        return np.arange(at, at + len(tokens))
 
     def code(self, column: int, value: Any) -> float:
         """The code of a category, a new one if it was not seen."""
@@ -208,6 +236,16 @@ class Branches(nn.Module):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
+class TableReader(Protocol):
+    """What makes the table that is explained of something else, such as texts."""
+
+    def frame(self, X: Any) -> Frame:
+        """The table."""
+
+    def native(self, frame: Frame) -> Any:
+        """What the table was made of."""
+
+
 class FrontEnd(nn.Module):
     """The layers between a table and the distances.
 
@@ -224,10 +262,12 @@ class FrontEnd(nn.Module):
         named: bool,
         features: Features,
         dtype: torch.dtype,
+        reader: TableReader | None = None,
     ) -> None:
         super().__init__()
         self.names = names
         self.named = named
+        self.reader = reader
         self.vocabulary = features.vocabulary
         self.imputed = features.imputed
         self.used = features.used
@@ -255,6 +295,10 @@ class FrontEnd(nn.Module):
         seen = (centred @ way.into.T) @ way.back
         whole = centred.square().sum(1)
         return torch.where(whole > 0, (centred - seen).square().sum(1) / whole, 0.0)
+
+    def frame(self, X: Any, names: Sequence[str] | None = None) -> Frame:
+        """Rows of any kind as a table."""
+        return as_frame(X, names) if self.reader is None else self.reader.frame(X)
 
     # -- tables ------------------------------------------------------------------------------------------------------
 
@@ -350,6 +394,8 @@ class FrontEnd(nn.Module):
     def native(self, frame: Frame) -> Any:
         """The table for the original library: the user's own data frame where there is one, numbers in float64."""
         aligned = self.align(frame)
+        if self.reader is not None:
+            return self.reader.native(aligned)
         if not (self.named and frame.named):
             return aligned.matrix()
         texts = {j for j, column in enumerate(aligned.columns) if column.dtype == object}

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from backlight.classical.frontend.columns import Features, MultiplyAdd, Vocabulary
+from backlight.classical.frontend.columns import Features, MultiplyAdd, TableReader, Vocabulary
 from backlight.classical.frontend.preprocessing import transformers
+from backlight.classical.frontend.texts import Texts, members_of, reads_texts, spread
 from backlight.classical.registry import public_name
 from backlight.errors import NotFittedModel, UnsupportedModel
 
@@ -172,21 +173,38 @@ def is_fitted(estimator: Any) -> bool:
 
 def front_features(
     parts: Parts, counted: int | None = None, columns: Sequence[str] | None = None
-) -> tuple[tuple[str, ...], bool, Features]:
-    """Names of the table's columns, whether they are the user's, and the features that reach the estimator.
+) -> tuple[tuple[str, ...], bool, Features, TableReader | None]:
+    """Names of the table's columns, whether they are the user's, the features that reach the estimator, and a reader.
+
+    The reader makes the table where the user gives something else: texts.
 
     ``counted`` and ``columns`` speak for a first part that counts no columns itself.
     """
     first = _first(parts)
-    width = _width(parts, counted if columns is None else len(columns))
+    texts = reads_texts(first)
+    width = 1 if texts else _width(parts, counted if columns is None else len(columns))
     given = parts.names or getattr(first, "feature_names_in_", None)
     if given is None and not hasattr(first, "n_features_in_"):
         given = columns
     names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
-    features = Features((), np.arange(width), Vocabulary(), n_columns=width)
+    features = _through(parts, Features((), np.arange(width), Vocabulary(start=width), n_columns=width))
+    if not features.vocabulary.blocks:
+        return names, given is not None, features, None
+    features = _through(parts, spread(features, width, texts))
+    made = features.vocabulary
+    reader = Texts(None if texts else names, given is not None, made.kept or (), tuple(made.blocks))
+    return reader.names, True, features, reader
+
+
+def _through(parts: Parts, features: Features) -> Features:
+    """Features behind the steps; a look into members of a model that read texts themselves places their tokens."""
     for step in parts.steps:
         features = carry(step, features)
-    return names, given is not None, features
+    if features.width == 1:
+        for member in members_of(parts.estimator):
+            if reads_texts(member):
+                _through(unwrap(member), features)
+    return features
 
 
 def carry(step: Any, features: Features) -> Features:

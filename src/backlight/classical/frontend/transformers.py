@@ -8,6 +8,7 @@ front end. *Products* of columns share their relevance by their exponents.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.classical.frontend.columns import Features
+from backlight.classical.frontend.columns import Features, Linear
 from backlight.classical.frontend.preprocessing import level_code, transformers
 from backlight.classical.layers.pullback import owned
 from backlight.classical.registry import public_name, without_names
@@ -76,11 +77,43 @@ def _library(step: Any, features: Features, owner: np.ndarray | None = None) -> 
     "sklearn.preprocessing.PowerTransformer",
     "sklearn.preprocessing.QuantileTransformer",
     "sklearn.preprocessing.Binarizer",
-    "sklearn.preprocessing.Normalizer",
     "sklearn.feature_extraction.text.TfidfTransformer",
 )
 def _elementwise(step: Any, features: Features) -> Features:
     return _library(step, features)
+
+
+class NormGate(nn.Module):
+    """(e − start) / ‖A(e − start)‖: elements such that A of them is what a norm leaves of A(e − start)."""
+
+    into: Tensor
+    start: Tensor
+
+    def __init__(self, into: np.ndarray, start: np.ndarray, norm: str) -> None:
+        super().__init__()
+        self.order = {"l1": 1.0, "l2": 2.0, "max": math.inf}[norm]
+        self.register_buffer("into", owned(into))
+        self.register_buffer("start", owned(start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape (n, E) to (n, E)."""
+        delta = x - self.start
+        size = torch.linalg.vector_norm(delta @ self.into.T, self.order, dim=1, keepdim=True)
+        return delta / torch.where(size > 10 * torch.finfo(size.dtype).eps, size, 1.0)
+
+
+@transformers.register("sklearn.preprocessing.Normalizer")
+def _normalizer(step: Any, features: Features) -> Features:
+    linear = features.linear
+    if linear is None:
+        return _library(step, features)
+    # z = A(e − c) + s is A(e − c + A⁺s) where s is in the range of A: a norm of it is a gate on all elements
+    back = np.linalg.pinv(linear.A)
+    if not np.allclose(linear.A @ (back @ linear.shift), linear.shift, rtol=0, atol=1e-12):
+        raise UnsupportedModel("Normalizer after a map onto more columns than it has: put it before the projection")
+    gate = NormGate(linear.A, linear.center - back @ linear.shift, step.norm)
+    zero = Linear(linear.A, np.zeros(linear.A.shape[1]), np.zeros(len(linear.A)))
+    return replace(features, layers=(*features.layers, gate), linear=zero)
 
 
 @transformers.register("sklearn.preprocessing.FunctionTransformer")
