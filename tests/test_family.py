@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from sklearn import cluster, linear_model, mixture, neighbors, svm
+from sklearn import cluster, linear_model, mixture, naive_bayes, neighbors, svm
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PowerTransformer, StandardScaler
@@ -17,7 +17,7 @@ import backlight
 from backlight.classical.frontend.pipeline import unwrap
 from backlight.classical.layers.deep import Deep
 from backlight.classical.neuralize import spec_of
-from tests.family import CLASSIFIERS, COUNTS, DETECTORS, PERCEPTRONS, REGRESSORS, table
+from tests.family import CLASSIFIERS, COUNTS, DETECTORS, PERCEPTRONS, REGRESSORS, near, table
 
 ALL = {**DETECTORS, **CLASSIFIERS, **COUNTS, **REGRESSORS, **PERCEPTRONS}
 # scikit-learn fits these on dense arrays only, or changes what it computes
@@ -225,3 +225,35 @@ def test_extreme_options_and_data_far_from_zero(model, offset, rng):
     Q = np.r_[X[:30], X[:10] + rng.normal(size=(10, 5)), X[:5] * 3]
     # Far from zero the library's own dot products have lost digits: four of x², of squared distances near one.
     assert_explained(model, Q, exactly=1e-10 if not offset else 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in PERCEPTRONS])
+def test_one_output_alone_is_the_direction_along_it(name, rng):
+    """The way back of a single unit may be a shorter one than that of any mixture of units."""
+    X, y = data(name, rng)
+    model = fitted(name, X, y)
+    names = backlight.neuralize(model).score.outputs.names
+    if len(names) < 2:
+        return
+    Q = queries(name, X, rng)[::7]
+    for k in (0, len(names) - 1):
+        one = backlight.explain(model, Q, k)
+        along = backlight.explain(model, Q, np.eye(len(names))[k])
+        scale = np.abs(along.values).sum(1) + np.abs(along.output)
+        for part in ("values", "output", "base_values"):
+            short, long = getattr(one, part).T, getattr(along, part).T
+            assert (np.abs(short - long) <= 1e-9 * np.maximum(scale, 1)).all()
+        assert near(one.ledger.leaving[-1], along.ledger.leaving[-1], 1e-9)
+
+
+def test_a_class_that_is_as_good_as_certain_keeps_its_digits(rng):
+    """log q/(1−q) of a probability that rounds to one is the smallest lead over the others, less their number."""
+    X = np.r_[rng.normal(size=(50, 2)), rng.normal(size=(50, 2)) + 300, rng.normal(size=(50, 2)) - 300]
+    model = naive_bayes.GaussianNB().fit(X, np.repeat([0, 1, 2], 50))
+    joint = model.predict_joint_log_proba(X)
+    top = np.sort(joint, 1)
+    wanted = top[:, 2] - np.logaddexp(top[:, 1], top[:, 0])
+    ex = backlight.explain(model, X)
+    assert wanted.min() > 800  # where exp underflows
+    assert np.abs(ex.output / wanted - 1).max() < 1e-12
+    assert np.abs(ex.residual).max() < 1e-9 * wanted.max()

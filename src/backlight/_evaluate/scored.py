@@ -213,9 +213,10 @@ class _Network(_Seeded):
         outputs = self.network.score.outputs
         (one,) = outputs.targets(_one_target(target, len(x)))
         units = self.outputs(x, torch.arange(len(x)))
-        self.seeds = outputs.coefficients(one, units)
-        if outputs.names and one.direction is None:
-            self.own, self.count = outputs.index(one, units).cpu().numpy(), len(outputs.names)
+        index = outputs.index(one, units)
+        self.seeds = outputs.coefficients(one, units, index).dense
+        if index is not None:
+            self.own, self.count = index.cpu().numpy(), len(outputs.names)
 
     def own_outputs(self) -> tuple[np.ndarray | None, int]:
         """Which output each row is judged by, (n,), where it is one of several, and how many there are."""

@@ -339,6 +339,8 @@ class NeuralizedModel(nn.Module):
         UnsupportedModel
             When the network is not the model's.
         """
+        if not self._doubted:
+            return
         doubted, self._doubted = self._doubted, []
         frame = self.front.frame(X)
         if not doubted or not len(frame) or self._writes() != self._written:
@@ -385,17 +387,18 @@ class NeuralizedModel(nn.Module):
         outputs = self.score.outputs
         found: list[tuple[Tensor, Tensor, Tensor]] = []
         ledgers: list[list[Line]] = []
-        for one in targets.items:
-            c = outputs.coefficients(one, got.output)
-            score = (c * got.output).sum(1)
+        indices = [outputs.index(one, got.output) for one in targets.items]
+        for one, index in zip(targets.items, indices, strict=True):
+            c = outputs.coefficients(one, got.output, index)
+            score = c.sum(got.output)
             account = Account.of(got, c) if got.account is None else got.account(c)
             lines = account.lines
             if lines is None:
                 lines = self._lines(ask.rule, score, account)
             ledgers.append(lines)
             found.append((account.relevance, score, score - account.carried))
-            others = (c * got.others).sum(1)
-        annotations = self._annotations(x, got, targets, others)
+            others = score if got.others is got.output else c.sum(got.others)
+        annotations = self._annotations(x, got, None if targets.several else others, indices[0])
         values, output, base = (
             _array(torch.stack(part, -1) if targets.several else part[0]) for part in zip(*found, strict=True)
         )
@@ -416,15 +419,18 @@ class NeuralizedModel(nn.Module):
         flow = [score, *account.flow.values(), account.relevance.sum(1)]
         return [(name, rules[k], flow[k], flow[k + 1], None) for k, name in enumerate(names)]
 
-    def _annotations(self, x: EncodedRows, got: ForwardPass, targets: Targets, others: Tensor) -> dict[str, Tensor]:
-        outputs, first = self.score.outputs, targets.items[0]
+    def _annotations(
+        self, x: EncodedRows, got: ForwardPass, others: Tensor | None, index: Tensor | None
+    ) -> dict[str, Tensor]:
+        """``others`` and ``index`` are of the only target; of several there are none."""
+        outputs = self.score.outputs
         never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
         always = {} if outputs.names else {"self_anchor": never, "no_distance": never}
         annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
-        if not targets.several:
+        if others is not None:
             annotations["score_without_self"] = others
-            if outputs.names and first.direction is None:
-                annotations["target"] = outputs.index(first, got.output)
+            if index is not None:
+                annotations["target"] = index
         discarded = self.front.discarded(x.e)
         if discarded is not None:
             annotations["discarded"] = discarded
@@ -479,8 +485,8 @@ def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:
         return None  # a method without one
 
     def column(k: int) -> np.ndarray:
-        stacked = torch.stack([torch.stack([line[k] for line in one]) for one in lines], -1)  # type: ignore[misc]
-        return _array(stacked if several else stacked[..., 0])
+        found = [np.stack([_array(line[k]) for line in one]) for one in lines]
+        return np.stack(found, -1) if several else found[0]
 
     first = lines[0]
     bias = None if first[0][4] is None else column(4)
@@ -488,4 +494,5 @@ def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    return np.asarray(tensor.detach().cpu())
+    found: np.ndarray = tensor.detach().cpu().numpy()
+    return found

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from backlight.attribution.requested import Requested, Targets
+from backlight.classical.layers.base import Coefficients
 from backlight.errors import ArgumentError, listed
 
 __all__ = ["CHOICES", "Outputs"]
@@ -107,21 +108,23 @@ class Outputs:
             return self.names[item.label]
         return "predicted" if item.predicted else item.name
 
-    def coefficients(self, one: Requested, units: Tensor) -> Tensor:
-        """What each unit counts in a target, (n, U)."""
-        if not self.names:
-            return torch.ones_like(units)
-        directions = (
-            torch.eye(len(self.names)).to(units)
-            if self.directions is None
-            else torch.as_tensor(self.directions).to(units)
-        )
+    def coefficients(self, one: Requested, units: Tensor, index: Tensor | None) -> Coefficients:
+        """What each unit counts in a target, where ``index`` is what `index` returned."""
         if one.direction is not None:
-            return (one.direction.to(units) @ directions).expand(len(units), -1)
-        return directions[self.index(one, units)]
+            direction = one.direction.to(units)
+            if self.directions is not None:
+                direction = direction @ torch.as_tensor(self.directions).to(units)
+            return Coefficients.of(direction.expand(len(units), -1))
+        if index is None:
+            return Coefficients.of(torch.ones_like(units))
+        if self.directions is None:
+            return Coefficients(units[:0], (index[:, None], units.new_ones((len(units), 1))), units.shape[1])
+        return Coefficients.of(torch.as_tensor(self.directions).to(units)[index])
 
-    def index(self, one: Requested, units: Tensor) -> Tensor:
-        """Which output a target is for each row."""
+    def index(self, one: Requested, units: Tensor) -> Tensor | None:
+        """Which output a target is for each row; None where it is none of them: one score, or a direction."""
+        if not self.names or one.direction is not None:
+            return None
         if one.predicted:
             return self.choose(units)
         return one.index(self.names, len(self.names), len(units)).to(units.device)

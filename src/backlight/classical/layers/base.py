@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from backlight.attribution.reference import Method
 
-__all__ = ["Account", "EncodedRows", "ForwardPass", "Layer", "Line", "Propagation", "Query", "Wrapper"]
+__all__ = ["Account", "Coefficients", "EncodedRows", "ForwardPass", "Layer", "Line", "Propagation", "Query", "Wrapper"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,6 +92,44 @@ class Propagation:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Coefficients:
+    """What each unit counts in a target: c of shape (n, U), or one unit a row, which most targets are.
+
+    Attributes
+    ----------
+    given : (n, U) tensor
+        Of no rows where ``only`` says all.
+    only : pair of (n, 1) tensors, optional
+        The unit of each row that alone counts, and what it counts.
+    units : int
+    """
+
+    given: Tensor
+    only: tuple[Tensor, Tensor] | None
+    units: int
+
+    @staticmethod
+    def of(c: Tensor) -> Coefficients:
+        """Any coefficients (n, U)."""
+        return Coefficients(c, None, c.shape[1])
+
+    @property
+    def dense(self) -> Tensor:
+        """All of them, (n, U)."""
+        if self.only is None:
+            return self.given
+        unit, amount = self.only
+        return amount if self.units == 1 else amount.new_zeros((len(amount), self.units)).scatter_(1, unit, amount)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Σ_u c_u · values_u, (n,)."""
+        if self.only is None:
+            return (self.dense * values).sum(1)
+        unit, amount = self.only
+        return (amount * (values if self.units == 1 else values.gather(1, unit)))[:, 0]
+
+
 # a line of a ledger: layer, rule, what entered (n,), what left (n,), what a bias kept of it (n,) where that is known
 Line = tuple[str, str, Tensor, Tensor, Tensor | None]
 
@@ -116,10 +154,11 @@ class Account:
     lines: list[Line] | None = None
 
     @staticmethod
-    def of(got: ForwardPass, c: Tensor) -> Account:
-        """By a pass, for coefficients (n, U)."""
-        flow = {name: (c * part).sum(1) for name, part in got.flow.items()}
-        return Account(got.back(c), (c * got.carried).sum(1), flow)
+    def of(got: ForwardPass, c: Coefficients) -> Account:
+        """By a pass, for coefficients."""
+        carried = c.sum(got.carried)
+        flow = {name: carried if part is got.carried else c.sum(part) for name, part in got.flow.items()}
+        return Account(got.back(c.dense), carried, flow)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +174,7 @@ class ForwardPass:
     flow : mapping of layer name to (n, U)
         What each layer hands on, in the units of ``output``, last layer first.
     notes : mapping of str to tensors with leading axis n
-    account : function of coefficients (n, U) to an `Account`, optional
+    account : function of `Coefficients` to an `Account`, optional
         All of the way back for one target: of a layer that keeps a ledger of its own, or that works out only what the
         coefficients ask for.
     facts : mapping
@@ -148,7 +187,7 @@ class ForwardPass:
     others: Tensor
     flow: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Tensor] = field(default_factory=dict)
-    account: Callable[[Tensor], Account] | None = None
+    account: Callable[[Coefficients], Account] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod

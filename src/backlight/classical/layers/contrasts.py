@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import Account, EncodedRows, ForwardPass, Layer, Query, Wrapper
+from backlight.classical.layers.base import Account, Coefficients, EncodedRows, ForwardPass, Layer, Query, Wrapper
 
 __all__ = ["Contrasts", "Nearest"]
 
@@ -80,24 +80,26 @@ class Contrasts(Wrapper):
             return self.run(x, ask)
         below = self.inner.run(x, ask)
         d = below.output
-        two, nearest = torch.topk(d, 2, 1, largest=False)
-        output = (two[:, :1] - d).scatter(1, nearest[:, :1], two[:, 1:] - two[:, :1])
+        first, nearest = d.min(1, keepdim=True)
+        second = d.scatter(1, nearest, torch.inf).amin(1, keepdim=True)
+        output = (first - d).scatter_(1, nearest, second - first)
 
-        def account(c: Tensor) -> Account:
-            if int((c != 0).sum(1).amax()) > 1:
+        def account(c: Coefficients) -> Account:
+            if c.only is None:
                 return Account.of(self.run(x, ask), c)
-            t = c.abs().argmax(1, keepdim=True)
-            coefficient, f = c.gather(1, t), output.gather(1, t)
-            h = (d - d.gather(1, t)).scatter(1, t, torch.inf)
-            p = torch.softmax(-self.beta * h, 1)
-            w = coefficient * torch.where(f > 0, p * (f / h), p)
-            apart = (below.carried - below.carried.gather(1, t)).scatter(1, t, 0.0)
-            carried = (w * apart).sum(1)
+            t, coefficient = c.only
+            f = output.gather(1, t)
+            h = (d - d.gather(1, t)).scatter_(1, t, torch.inf)
+            p = torch.exp((f - h).mul_(self.beta))  # the smallest of all h is f
+            inside = f > 0
+            kept = p * (f / h) if bool(inside.all()) else torch.where(inside, p * (f / h), p)
+            w = kept * (coefficient / p.sum(1, keepdim=True))
+            carried = (w * (below.carried - below.carried.gather(1, t))).sum(1)
             flow = {"nearest rival": (coefficient * f)[:, 0], "differences of distances": carried}
-            return Account(below.back(w.scatter(1, t, -w.sum(1, keepdim=True))), carried, flow)
+            return Account(below.back(w.scatter_(1, t, -w.sum(1, keepdim=True))), carried, flow)
 
         def back(c: Tensor) -> Tensor:
-            return account(c).relevance
+            return account(Coefficients.of(c)).relevance
 
         return ForwardPass(output, output, back, output, account=account)
 

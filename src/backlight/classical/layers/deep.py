@@ -13,7 +13,16 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import TARGET_LINE, Attributed, LayerwiseRelevance
 from backlight.attribution.reference import REFERENCES, ReferenceMethod, named_method
 from backlight.attribution.requested import Requested, Targets
-from backlight.classical.layers.base import Account, EncodedRows, ForwardPass, Layer, Line, Propagation, Query
+from backlight.classical.layers.base import (
+    Account,
+    Coefficients,
+    EncodedRows,
+    ForwardPass,
+    Layer,
+    Line,
+    Propagation,
+    Query,
+)
 from backlight.classical.layers.pullback import Pullback
 
 __all__ = ["Deep"]
@@ -63,7 +72,9 @@ class Deep(Layer):
             if REFERENCES[name].differs:
                 base = self.module(torch.zeros_like(x.e[:1]) if start is None else start).expand_as(output)
 
-        def account(c: Tensor) -> Account:
+        def account(coefficients: Coefficients) -> Account:
+            c = coefficients.dense
+
             def score(y: Tensor) -> Tensor:
                 # captum repeats rows
                 return (y.reshape(len(y), -1) * c.repeat(len(y) // len(c), 1)).sum(1)
@@ -78,6 +89,6 @@ class Deep(Layer):
             return Account(self.pullback.columns(elements), (c * (output - base)).sum(1), {}, lines)
 
         return ForwardPass(
-            output, output - base, lambda c: account(c).relevance, output, {"hidden units": output - base},
-            account=account, facts=facts,
+            output, output - base, lambda c: account(Coefficients.of(c)).relevance, output,
+            {"hidden units": output - base}, account=account, facts=facts,
         )  # fmt: skip

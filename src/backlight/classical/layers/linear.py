@@ -54,8 +54,9 @@ class Affine(Layer):
         delta = x.e - start
         if self.pullback.owned is not None:
             delta = delta * self.pullback.owned
-        output = self.forward(x)
         carried = delta @ self.weight.T
+        plain = ask.usual is None and self.pullback.owned is None
+        output = carried + self.constant if plain else self.forward(x)
         return ForwardPass(output, carried, lambda c: self.pullback.columns(delta * (c @ self.weight)), output)
 
 

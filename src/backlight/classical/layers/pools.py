@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
+from backlight.classical.layers.base import Account, Coefficients, EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.rules.softmin import SOFTMIN_RULES, SoftMinRule
 
@@ -329,6 +329,35 @@ class LogOdds(Layer):
         """Shape (n, U)."""
         energies: Tensor = self.inner(x) + self.constants
         return -torch.logsumexp(self._rivals(energies), 2) - energies
+
+    def run_alone(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run_alone`: for one c a row, without the matrix of all."""
+        below = self.inner.run(x, ask)
+        energies = below.output + self.constants
+        # log q/(1−q) as it stands loses digits only where q is nearly one, and that is one c a row
+        least, first = energies.min(1, keepdim=True)
+        q = torch.exp(least - energies)
+        whole = q.sum(1, keepdim=True)
+        rest = energies.scatter(1, first, math.inf)
+        second = rest.amin(1, keepdim=True)
+        alone = second - torch.log(torch.exp(second - rest).sum(1, keepdim=True))
+        output = (least - torch.log(whole - q)).scatter_(1, first, alone) - energies
+
+        def account(c: Coefficients) -> Account:
+            if c.only is None:
+                return Account.of(self.run(x, ask), c)
+            t, coefficient = c.only
+            apart = energies.scatter(1, t, math.inf)
+            p = torch.exp(apart.amin(1, keepdim=True) - apart)
+            w = p.mul_(coefficient / p.sum(1, keepdim=True)).scatter_(1, t, -coefficient)
+            flow = {name: (w * value).sum(1) for name, value in below.flow.items()}
+            carried = (w * below.carried).sum(1)
+            return Account(below.back(w), carried, {"log-odds": c.sum(output), **flow})
+
+        def back(c: Tensor) -> Tensor:
+            return account(Coefficients.of(c)).relevance
+
+        return ForwardPass(output, output, back, output, notes=below.notes, account=account)
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""

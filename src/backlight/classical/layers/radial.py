@@ -134,6 +134,8 @@ class Radial(Layer):
 
         def back(c: Tensor) -> Tensor:
             relevance = c * finite
+            if self.profile is same:
+                return self.share(x.z, c, relevance)
             apart = d if bool(d.amin() > 0) else d.clamp_min(torch.finfo(d.dtype).tiny)
             return self.share(x.z, relevance / apart, relevance)  # where d is zero, so is the relevance
 

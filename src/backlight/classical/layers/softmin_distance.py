@@ -38,6 +38,8 @@ _CHUNK_ENTRIES = 1 << 16
 _MOST_ENTRIES = 1 << 20
 # A matrix product is a sixth faster where its result has a multiple of this many columns.
 _LANES = 8
+# The centre is the median of so many anchors.
+_CENTRAL = 512
 # Anchors whose weight is below e^-46 = 1e-20 of the heaviest one cannot change a double.
 _NEGLIGIBLE = 46.0
 # Explicit differences are formed for at most this many numbers at once (32 MiB of doubles).
@@ -129,9 +131,10 @@ class SoftMinDistance(nn.Module):
         self.pullback = pullback
         self.still = still is not None
         self.cancellation = cancellation
-        # A median, so that one far anchor does not take the centre away from all others. It is rounded to the working
-        # precision first, so that rows and anchors lose the same number.
-        center = owned(np.median(anchors, axis=0), dtype)
+        # A median, so that one far anchor does not take the centre away from all others; that of some anchors, as any
+        # point among them serves. It is rounded to the working precision first, so that rows and anchors lose the same
+        # number.
+        center = owned(np.median(anchors[:: 1 + len(anchors) // _CENTRAL], axis=0), dtype)
         U = owned(anchors) - center.double()
         log_w = owned(log_weights)
         if still is not None:
@@ -146,20 +149,17 @@ class SoftMinDistance(nn.Module):
         self.register_buffer("log_weights", log_w.to(dtype))
         # One product gives log k = −γ‖z − u‖²: [z, ‖z‖², 1] · [2γu, −γ, −γ‖u‖²]. Log-weights stay out of it, so that
         # distances keep their digits where γ is tiny.
-        norms = torch.stack([torch.ones_like(squared), squared], 1)
-        keys = self.gamma * torch.cat([2 * U, -norms], 1)
-        if self.still:
-            keys = torch.cat([keys, torch.zeros_like(keys[:1])])
-        self.register_buffer("keys", keys.T.contiguous().to(dtype))
+        M, K = U.shape
+        keys = U.new_zeros((K + 2, M + self.still))
+        keys[:K, :M], keys[K, :M], keys[K + 1, :M] = (2 * self.gamma) * U.T, -self.gamma, -self.gamma * squared
+        self.register_buffer("keys", keys.to(dtype))
         # What the weights multiply, in one product: the anchors, what they carry for each column, ones, and columns of
         # zeros up to a width that the matrix product is fast at.
-        ones = torch.ones((len(U), 1), dtype=torch.float64)
-        payload = torch.cat([U, pullback.carried(U), ones], 1)
-        padding = -payload.shape[1] % _LANES
-        self.parts = [U.shape[1], payload.shape[1] - U.shape[1] - 1, 1, padding]
-        payload = nn.functional.pad(payload, (0, padding))
-        if self.still:
-            payload = torch.cat([payload, torch.zeros_like(payload[:1])])
+        carried = pullback.carried(U)
+        last = K + carried.shape[1]
+        payload = U.new_zeros((M + self.still, _LANES * math.ceil((last + 1) / _LANES)))
+        payload[:M, :K], payload[:M, K:last], payload[:M, last] = U, carried, 1.0
+        self.parts = [K, last - K, 1, payload.shape[1] - last - 1]
         self.register_buffer("payload", payload.to(dtype))
         self.selves = Selves(self.anchors, center)
 
