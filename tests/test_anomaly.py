@@ -1,9 +1,12 @@
 """From a table to explained anomalies: what a study promises."""
 
+import importlib
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from scipy.stats import genpareto
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 
@@ -161,6 +164,62 @@ def test_surprise_is_counted_below_and_fitted_above():
     assert (np.diff(bits) >= -1e-9).all()
     low, high = tail.interval(0.01)
     assert low < np.log(100) < high
+
+
+@pytest.mark.parametrize("least", [-1.0, 0.05])
+@pytest.mark.parametrize(("seed", "shape"), [(0, -0.25), (1, 0.0), (2, 0.4)])
+def test_the_tail_is_the_most_likely_of_its_grid(seed, shape, least):
+    """Against genpareto of SciPy, one pair (σ, ξ) after the other: censored above 95 %, and ξ near −0.1 preferred."""
+    scores = 3 + genpareto.rvs(shape, size=120, random_state=seed)
+
+    tail = fit_tail(scores, least)
+
+    start, last = np.quantile(scores, [0.8, 0.95], method="lower")
+    above = scores[scores > start] - start
+    seen, beyond = above[above <= last - start], (above > last - start).sum()
+
+    def likelihood(scale, xi):
+        known = genpareto.logpdf(seen, xi, scale=scale).sum()
+        return known + beyond * genpareto.logsf(last - start, xi, scale=scale) - abs(xi + 0.1) / 0.2
+
+    best = max(
+        likelihood(scale * seen.mean(), xi)
+        for scale in np.exp(np.linspace(-2.5, 2, 46))
+        for xi in [k / 20 if k else 1e-9 for k in range(-6, 11)]
+        if xi >= least
+    )
+    assert tail.start == start
+    assert tail.share == pytest.approx(len(above) / 120)
+    assert tail.shape >= least
+    assert likelihood(tail.scale, tail.shape) == pytest.approx(best, abs=1e-6)
+    # bits and quantiles are those of this distribution, and each undoes the other
+    for rate in (tail.share / 3, 1e-3, 1e-5):
+        score = tail.quantile(rate)
+        assert score == pytest.approx(start + genpareto.isf(rate / tail.share, tail.shape, scale=tail.scale), rel=1e-6)
+        assert tail.bits(np.array([score]))[0] == pytest.approx(-np.log2(rate), rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 40])
+@pytest.mark.parametrize("member", MEMBERS)
+def test_no_member_of_the_ensemble_depends_on_the_size_of_its_blocks(member, size, monkeypatch):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(70, 3))
+
+    def judged():
+        reference = reference_of(X)
+        fitted = MEMBERS[member].fit(reference)
+        rows = np.r_[reference.z, reference.z[:20] * 2]
+        own = np.r_[np.arange(70), np.full(20, -1)]
+        return fitted.score(rows, own), fitted.evidence(rows, own)
+
+    whole = judged()
+    for room in ("reference", "detectors.density", "detectors.ensemble", "detectors.local", "detectors.marginal"):
+        room = importlib.import_module(f"backlight.anomaly.{room}")
+        for name in ("_CHUNK", "_CHUNK_ENTRIES"):
+            if hasattr(room, name):
+                monkeypatch.setattr(room, name, size)
+    for found, expected in zip(judged(), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 3, 12])

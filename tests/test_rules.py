@@ -117,6 +117,29 @@ def test_rule_equals_its_slow_twin(rule, layer, bias, nonnegative, seed, targets
             np.testing.assert_allclose(found[t, i].flatten().numpy(), expected, rtol=1e-10, atol=1e-10 * max(scale, 1))
 
 
+SIZES = {
+    "sequences": (nn.Linear(4, 3), [(2, 5, 4), (1, 2, 4), (2, 7, 4)]),
+    "signals": (nn.Conv1d(2, 3, 3, padding=1), [(2, 2, 5), (1, 2, 9), (2, 2, 6)]),
+    "pictures": (nn.Conv2d(2, 3, 2, padding=1), [(2, 2, 4, 5), (1, 2, 6, 5), (2, 2, 4, 7)]),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("size", SIZES)
+def test_a_bound_rule_keeps_nothing_of_the_sizes_that_it_saw_before(rule, size):
+    torch.manual_seed(0)
+    module, shapes = SIZES[size]
+    layer, fast = as_map(module.double()), RULES[rule][0]
+    bound = fast.prepare(layer, Facts())
+    for shape in shapes:
+        a = torch.randn(shape, dtype=torch.float64)
+        with torch.no_grad():
+            z = module(a)
+        message = Message(torch.randn(1, *z.shape, dtype=torch.float64))
+        used, fresh = (relevance(a, r.pull(a, z, message)[0]) for r in (bound, fast.prepare(layer, Facts())))
+        torch.testing.assert_close(used, fresh, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [r for r in RULES if r != "box"])
 @pytest.mark.parametrize("layer", ["dense", "conv2d grouped"])
 def test_a_gated_layer_may_keep_the_rectified_output_alone(rule, layer):

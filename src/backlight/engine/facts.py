@@ -29,6 +29,17 @@ _KEEPS = MOVES | {
     "upsample_trilinear3d", "getitem", "matmul", "bmm", "topk", "sort",
 }  # fmt: skip
 
+# an operator that writes one of its numbers into the value, or multiplies by it
+_READS_NUMBERS = frozenset({
+    "add", "mul", "div", "pad", "constant_pad_nd", "masked_fill", "index_fill", "fill", "scatter",
+})  # fmt: skip
+
+# whole numbers behind the first argument say where, not what
+_POINTS = frozenset({
+    "gather", "index", "index_select", "index_put", "index_fill", "take", "take_along_dim", "scatter",
+    "repeat_interleave", "max_unpool2d", "max_unpool3d",
+})  # fmt: skip
+
 
 def nonnegative_nodes(graph: Graph, constants: Mapping[int, Any]) -> list[bool]:
     """Which values are never negative, whatever the input."""
@@ -43,12 +54,8 @@ def nonnegative_nodes(graph: Graph, constants: Mapping[int, Any]) -> list[bool]:
             known.append(isinstance(low, int | float) and low >= 0)
         elif node.op in _KEEPS:
             numbers = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, float | int)]
-            signed = node.op in ("add", "mul", "div", "pad", "constant_pad_nd", "masked_fill") and any(
-                x < 0 for x in numbers
-            )
-            known.append(
-                bool(node.inputs) and not signed and all(_counts(graph, known, index) for index in node.inputs)
-            )
+            signed = node.op in _READS_NUMBERS and any(x < 0 for x in numbers)
+            known.append(bool(node.inputs) and not signed and _counts(graph, known, node))
         else:
             known.append(False)
     return known
@@ -59,15 +66,21 @@ def _never_negative(value: Any) -> bool:
         return all(_never_negative(item) for item in value)
     if not isinstance(value, Tensor):
         return isinstance(value, int | float) and value >= 0
-    if value.layout is not torch.strided:
-        return False  # sparse tensors have no comparison; nothing is proved of them
-    return bool(value.is_floating_point() and value.numel() and (value >= 0).all())
+    if value.layout is not torch.strided or value.is_complex():
+        return False  # neither has a comparison; nothing is proved of them
+    return bool(value.numel() and (value >= 0).all())
 
 
-def _counts(graph: Graph, known: Sequence[bool], index: int) -> bool:
-    # sizes and positions among the arguments have no sign to speak of
-    dtype = graph.nodes[index].dtype
-    return known[index] or graph.nodes[index].op == "sym_size" or (dtype is not None and not dtype.is_floating_point)
+def _counts(graph: Graph, known: Sequence[bool], node: Node) -> bool:
+    """Whether everything that the values of a node are taken from is never negative."""
+    for place, index in enumerate(node.inputs):
+        given = graph.nodes[index]
+        whole = given.dtype is not None and not given.dtype.is_floating_point and not given.dtype.is_complex
+        # sizes, positions and choices have no sign to speak of; whole numbers that are values have one
+        position = given.op == "sym_size" or given.dtype is torch.bool or (whole and place > 0 and node.op in _POINTS)
+        if not (known[index] or position):
+            return False
+    return True
 
 
 def receives_direct(
