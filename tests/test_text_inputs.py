@@ -160,3 +160,44 @@ def test_an_encoder_of_transformers_with_its_own_tokenizer():
     assert [span.text.strip() for span in spans(ex, 0)] == ["[CLS]", "a", "capable", "dog", "[SEP]"]
     assert [span.text.strip() for span in spans(ex, 1)] == ["[CLS]", "not", "[SEP]"]
     assert (ex.values[1, 3:] == 0).all()
+
+
+class Boxes(nn.Module):
+    """Whole numbers of two kinds that are looked up, one a difference of two; and a shape taken from another value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.word, self.width = nn.Embedding(9, 4), nn.Embedding(9, 4)
+        self.head = nn.Linear(4, 2, bias=False)
+
+    def forward(self, ids, edges):
+        wide = self.width(edges[..., 1] - edges[..., 0])
+        return self.head((self.word(ids) + wide.flatten(1).reshape_as(wide)).mean(1))
+
+
+def test_two_whole_numbers_that_make_up_one_share_its_relevance():
+    net = Boxes().double().eval()
+    edges = torch.tensor([[[1, 3], [0, 2]], [[2, 2], [4, 8]]])
+    ids = torch.tensor([[1, 2], [3, 3]])
+    ex = backlight.explain(net, (ids, edges), 1, strict=True)
+    words, pairs = ex.values[:, :2], ex.values[:, 2:].reshape(2, 2, 2)
+    with torch.no_grad():
+        want = (
+            (net.word(ids) @ net.head.weight[1]) / 2,
+            (net.width(edges[..., 1] - edges[..., 0]) @ net.head.weight[1]) / 2,
+        )
+
+    assert same(words, want[0].numpy())
+    assert same(pairs.sum(2), want[1].numpy())
+    assert same(pairs[..., 0], pairs[..., 1])
+    assert same(ex.output, ex.values.sum(1))
+
+
+def test_a_model_that_cannot_run_says_so_in_its_own_words():
+    class Broken(Boxes):
+        def forward(self, ids):
+            raise RuntimeError("grouped products take no double precision")
+
+    with pytest.raises(backlight.BacklightError, match="grouped products take no double"):
+        backlight.explain(Broken().double(), IDS)

@@ -13,6 +13,7 @@ from backlight._version import __version__
 from backlight.errors import BacklightError
 
 if TYPE_CHECKING:
+    from backlight import concepts as concepts
     from backlight import constraints as constraints
     from backlight import engine as engine
     from backlight import examples as examples
@@ -71,6 +72,7 @@ __all__ = [
     "audit",
     "canonize",
     "classical",
+    "concepts",
     "constraints",
     "convolution",
     "dense",
@@ -130,7 +132,7 @@ _HOME = {
     "prototype": "backlight._prototype",
 }
 _ROOMS = (
-    "classical", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",
+    "classical", "concepts", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",
     "symbolic", "targets", "testing", "text",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from backlight.attribution.heads import head_places
 from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
@@ -28,7 +29,7 @@ from backlight.errors import ArgumentError, BacklightWarning, ConservationError,
 from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
-__all__ = ["TARGET_LINE", "Attributed", "LayerwiseRelevance", "outputs_for", "whole_of"]
+__all__ = ["TARGET_LINE", "Attributed", "Begun", "LayerwiseRelevance", "arrived", "outputs_for", "whole_of"]
 
 # the ledger's first line where the target is a function of the output: what its gradient does not hold of the score
 TARGET_LINE = ("target", "its gradient at the output")
@@ -103,6 +104,28 @@ def _require_closed(plan: Plan, given: dict[str, Any], gradient: Tensor, chunks:
     plan.proved = True
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A network that ran on a batch.
+
+    Attributes
+    ----------
+    plan : Plan
+    given : dict of str to Tensor
+        The inputs by name.
+    run : Pass
+    seeds : Seeds
+    places : dict of str to int
+        Nodes whose values were kept, by name.
+    """
+
+    plan: Plan
+    given: dict[str, Any]
+    run: Pass
+    seeds: Seeds
+    places: dict[str, int]
+
+
 @dataclass(slots=True)
 class LayerwiseRelevance:
     """Explains batches of one model by one plan for each shape of input."""
@@ -129,18 +152,44 @@ class LayerwiseRelevance:
         title = f"lrp ({plan.title.partition(': ')[0]})"
         return {"method": title, "plan": plan.text, "weights": Network.of(self.model).fingerprint()}
 
-    def __call__(self, batch: Batch, targets: Targets) -> Attributed:
-        inputs = (batch.args, batch.kwargs)
+    def ran(
+        self, batch: Batch, places: Sequence[str] = (), targets: Targets | None = None
+    ) -> tuple[Plan, dict[str, Any], Pass, dict[str, int]]:
+        """The plan, the inputs by name, the forward pass, and the places whose values were kept, by name."""
         plan = self.plan(batch, targets)
-        leaves = pytree.tree_leaves(inputs)
+        leaves = pytree.tree_leaves((batch.args, batch.kwargs))
         given = dict(zip(plan.inputs, leaves, strict=True))
-        places = self._places(plan)
-        run = forward(plan, given, list(places.values()))
+        found = self._places(plan, places)
+        return plan, given, forward(plan, given, list(found.values())), found
+
+    def begun(self, batch: Batch, targets: Targets, places: Sequence[str] | None = None) -> Begun:
+        """The forward pass, and what is to be sent back.
+
+        Parameters
+        ----------
+        batch : Batch
+        targets : Targets
+        places : sequence of str, optional
+            Names or patterns of places whose values are kept; by default the layers that were asked for.
+
+        Raises
+        ------
+        ArgumentError, UnsupportedModel
+        """
+        inputs = (batch.args, batch.kwargs)
+        plan, given, run, found = self.ran(batch, self.layers if places is None else places, targets)
         joint = self.rows == "joint"
         answer = whole_of(plan.graph.layout, targets, lambda out: finish(plan, out))
         seeds = resolve(targets, run.output, answer, joint=joint, last=last_tokens(given, run.output))
         if not joint:
             self._require_separate_rows(plan, inputs, seeds)
+        return Begun(plan, given, run, seeds, found)
+
+    def __call__(self, batch: Batch, targets: Targets) -> Attributed:
+        began = self.begun(batch, targets)
+        plan, given, run, seeds, places = began.plan, began.given, began.run, began.seeds, began.places
+        leaves = list(given.values())
+        joint = self.rows == "joint"
         # joint: every row's score is one to be sent back through all rows
         gradient = seeds.gradient.flatten(0, 1) if joint else seeds.gradient
         chunks: list[_Chunk] = []
@@ -185,19 +234,7 @@ class LayerwiseRelevance:
     ) -> _Chunk:
         """What arrived of some of the targets, and what the ledger says of it."""
         plan = run.plan
-        entries: list[Line] = [(s.node.name, s.rule, *amounts) for s, *amounts in book.entries]  # type: ignore[misc]
-        values: dict[str, Tensor] = {}
-        for name, index in plan.inputs.items():
-            if index not in found:
-                continue
-            x = run.inputs[name]
-            point = point_of(self.reference, name, x, len(plan.inputs))
-            values[name] = relevance(x if point is None else x - point, found[index])
-            if point is not None and found[index].gradient is not None:
-                through = Message(found[index].gradient)
-                entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
-                # what stays at the reference is named by it, as what a bias keeps is named by the bias
-                entries.append((f"input {name}", "reference", entering, leaving, entering - leaving))
+        values, entries = arrived(run, found, book, self.reference)
         kept = {place: relevance(run.kept[index], found[index]) for place, index in places.items() if index in found}
         chunk = _Chunk(values, kept, entries, dot(seed, run.output))
         unknown = [k for k, (s, *_) in enumerate(book.entries) if s.rows is None or None in s.sources]
@@ -225,14 +262,37 @@ class LayerwiseRelevance:
             raise UnsupportedModel(said)
         warnings.warn(said, BacklightWarning, stacklevel=7)
 
-    def _places(self, plan: Plan) -> dict[str, int]:
+    def _places(self, plan: Plan, patterns: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}
-        for pattern in self.layers:
+        for pattern in patterns:
+            if pattern == "heads":
+                found |= head_places(plan)
+                continue
             matched = {name: index for name, index in plan.places.items() if fnmatch.fnmatchcase(name, pattern)}
             if not matched:
                 raise ArgumentError(f"no layer is named {pattern!r}: the layers are {listed(plan.places, 12)}")
             found |= matched
         return found
+
+
+def arrived(
+    run: Pass, found: Mapping[int, Message], book: LedgerRecorder, reference: Any
+) -> tuple[dict[str, Tensor], list[Line]]:
+    """Relevance of the inputs, each (targets, n, *features), and the lines of the ledger."""
+    entries: list[Line] = [(s.node.name, s.rule, *amounts) for s, *amounts in book.entries]  # type: ignore[misc]
+    values: dict[str, Tensor] = {}
+    for name, index in run.plan.inputs.items():
+        if index not in found:
+            continue
+        x = run.inputs[name]
+        point = point_of(reference, name, x, len(run.plan.inputs))
+        values[name] = relevance(x if point is None else x - point, found[index])
+        if point is not None and found[index].gradient is not None:
+            through = Message(found[index].gradient)
+            entering, leaving = (row_sums(relevance(v, through)) for v in (x, x - point))
+            # what stays at the reference is named by it, as what a bias keeps is named by the bias
+            entries.append((f"input {name}", "reference", entering, leaving, entering - leaving))
+    return values, entries
 
 
 def outputs_for(output: Any, targets: Targets | None) -> Outputs:

@@ -85,8 +85,11 @@ def _replaced(leaf: Tensor, gone: Tensor, valid: bool) -> Tensor:
     if leaf.is_floating_point() and not valid:
         other[gone] = torch.nan
         return other
-    stand_in = leaf[~gone][:1].expand_as(leaf[gone])
-    if bool((stand_in == leaf[gone]).all()) and leaf.dim() > 1:
+    others = leaf[~gone]
+    # one of the rows, where that is another: numbers turned round may be positions that no table has
+    differing = [row for row in others if bool((row != leaf[gone]).any())]
+    stand_in = (differing[0] if differing else others[0])[None].expand_as(leaf[gone])
+    if not differing and leaf.dim() > 1:
         stand_in = stand_in.flip(-1)
     other[gone] = stand_in
     return other

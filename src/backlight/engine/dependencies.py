@@ -173,4 +173,4 @@ def references_before(node: Node, at: int) -> list[int]:
 
 def _steers(name: str) -> bool:
     last = name.partition("[")[0]
-    return last.endswith(("mask", "position_ids", "token_type_ids", "segment_ids"))
+    return last.endswith(("mask", "position_ids", "token_type_ids", "segment_ids", "bbox"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,18 +41,28 @@ class Pass:
     kept: dict[int, Tensor]
 
     def relevance(
-        self, seed: Tensor, *, last: bool = False, watch: Watch | None = None
+        self,
+        seed: Tensor | Message,
+        *,
+        last: bool = False,
+        watch: Watch | None = None,
+        start: int | None = None,
+        until: Collection[int] | None = None,
     ) -> tuple[dict[int, Message], LedgerRecorder]:
-        """Send relevance back from the output.
+        """Send relevance back from the output, or from a place before it.
 
         Parameters
         ----------
-        seed : Tensor of shape (targets, n, …)
-            The modified gradient at the output: relevance is output · seed there. For output unit k: one at k.
+        seed : Tensor of shape (targets, n, …), or Message
+            The modified gradient where it starts: relevance is value · seed there. For output unit k: one at k.
         last : bool
             Nothing else will be explained: what the steps keep is let go on the way.
         watch : callable, optional
             Called behind each step with its position, what it received and sent, and the ledger before it.
+        start : int, optional
+            The node it starts at; by default the explained output.
+        until : collection of int, optional
+            Only what arrives at these nodes is asked for; nothing is done before the first of them.
 
         Returns
         -------
@@ -61,18 +71,24 @@ class Pass:
         LedgerRecorder
         """
         plan, book = self.plan, LedgerRecorder(self.output.shape[0])
-        mail: dict[int, Any] = {plan.output: Message(seed)}
-        wanted = set(plan.inputs.values()) | set(self.kept)
+        begin = plan.output if start is None else start
+        mail: dict[int, Any] = {begin: seed if isinstance(seed, Message) else Message(seed)}
+        wanted = set(plan.inputs.values()) | set(self.kept) if until is None else set(until)
+        end = min(wanted, default=0)
         found: dict[int, Message] = {}
         with torch.inference_mode(False), torch.no_grad():
             for position in range(len(plan.steps) - 1, -1, -1):
                 step = plan.steps[position]
+                if step.out < end:
+                    break
                 message = mail.pop(step.out, None)
                 if message is None:
                     continue
                 message = _typed(message, plan.graph.nodes[step.out].dtype)
                 if step.out in wanted:
                     found[step.out] = message
+                    if step.out == end and end not in plan.inputs.values():
+                        break
                 before = len(book.entries)
                 sent = step.pull(self.records[position], message, book)
                 if watch is not None:
@@ -86,8 +102,20 @@ class Pass:
         return found, book
 
 
-def forward(plan: Plan, inputs: dict[str, Any], keep: Sequence[int] = ()) -> Pass:
-    """Run a planned network on inputs by name, keeping what the way back needs."""
+def forward(
+    plan: Plan, inputs: dict[str, Any], keep: Sequence[int] = (), put: Mapping[int, Callable[[Any], Any]] | None = None
+) -> Pass:
+    """Run a planned network on inputs by name, keeping what the way back needs.
+
+    Parameters
+    ----------
+    plan : Plan
+    inputs : dict of str to Tensor
+    keep : sequence of int
+        Nodes whose values are kept beside it.
+    put : mapping of int to callable, optional
+        What goes on in the place of a node's value, as a function of it: an intervention.
+    """
     values = list(plan.template)
     for name, index in plan.inputs.items():
         values[index] = inputs[name]
@@ -97,6 +125,8 @@ def forward(plan: Plan, inputs: dict[str, Any], keep: Sequence[int] = ()) -> Pas
         for step, gone in zip(plan.steps, plan.frees, strict=True):
             values[step.out], record = step.forward(values)
             records.append(record)
+            if put is not None and step.out in put:
+                values[step.out] = put[step.out](values[step.out])
             if step.out in keep:
                 kept[step.out] = values[step.out]
             for index in gone:

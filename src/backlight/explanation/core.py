@@ -235,6 +235,20 @@ class Explanation:
             [(self.feature_names[j], float(row[j])) for j in best] for row, best in zip(self.values, order, strict=True)
         ]
 
+    def heads(self) -> dict[str, np.ndarray]:
+        """Relevance of each head of attention, by layer, (n, heads) or (n, heads, targets): of ``layers="heads"``.
+
+        Raises
+        ------
+        ArgumentError
+            No layer of ``layers`` has heads.
+        """
+        more = self.output.ndim - 1
+        found = {name: flow.sum((2, 3)) for name, flow in self.layers.items() if flow.ndim == 4 + more}
+        if not found:
+            raise ArgumentError('there is no relevance of heads: explain with layers="heads"')
+        return found
+
     def to_columns(self) -> dict[str, np.ndarray]:
         """Relevance of each feature, then output, base value and residual, as columns by name."""
         if not self._tabular or self.output.ndim != 1:

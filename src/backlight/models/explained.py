@@ -19,7 +19,7 @@ from backlight.errors import BacklightWarning, ConservationError, DataError
 from backlight.explanation import Attribution, Explanation
 from backlight.models.protocol import Model, Query
 
-__all__ = ["Progress", "explained", "reporter", "versions"]
+__all__ = ["Progress", "assembled", "explained", "reporter", "versions"]
 
 Progress = Callable[[int, int], None]
 
@@ -54,6 +54,16 @@ def explained(
         parts.append(model.attribute(batch, targets.take(done, batch.rows), query))
         done += batch.rows
         report(done, max(done, rows or 0))
+    return assembled(model, parts, query)
+
+
+def assembled(model: Model, parts: Sequence[Attribution], query: Query) -> Explanation:
+    """The attributions of all batches as one explanation, checked for what their method promises.
+
+    Raises
+    ------
+    DataError, ConservationError
+    """
     found = Attribution.joined(parts)
     ex = Explanation(
         values=found.values,

@@ -21,7 +21,7 @@ from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.models.protocol import Query
 
-__all__ = ["TorchModel"]
+__all__ = ["TorchModel", "as_arrays"]
 
 
 class TorchModel:
@@ -85,7 +85,7 @@ class TorchModel:
         if joint and len(found.inputs) > 1:
             raise ArgumentError("rows='joint' is for networks of one input: give a module that takes them as one")
         method = str(facts.pop("method", name))
-        made = _arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
+        made = as_arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
         return replace(made, dims=(made.dims[0], "input row", *_dims(len(made.dims) - 1)[1:])) if joint else made
 
     def facts(self) -> dict[str, Any]:
@@ -128,7 +128,8 @@ def _only(stream: Iterator[Batch]) -> Iterator[Batch]:
         yield batch
 
 
-def _arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: dict[str, Any]) -> Attribution:
+def as_arrays(found: Attributed, batch: Batch, method: str, promise: str, facts: dict[str, Any]) -> Attribution:
+    """Attributions of one batch as arrays, with what the batch says of its columns and tokens."""
     several = found.seeds.several
 
     def array(tensor: Tensor) -> np.ndarray:

@@ -78,6 +78,13 @@ def move(node: Node, context: Context) -> Site | None:
     return Transposed(node, carriers, "move", None, leaks=node.op in _MIXES_CONSTANTS and not _alone(node))
 
 
+@operator("reshape_as", "view_as")
+def reshaped_as(node: Node, context: Context) -> Site | None:
+    """Of the second argument only the shape counts."""
+    source = node.args[0]
+    return Transposed(node, (source.index,), "move", None) if context.carries(source) else None
+
+
 def _alone(node: Node) -> bool:
     """Whether a joining operator joins a single value. Padding never is: a rule may give relevance to its zeros."""
     return node.op in ("cat", "concat", "stack", "column_stack", "hstack", "vstack") and len(node.inputs) < 2

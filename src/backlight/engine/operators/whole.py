@@ -35,13 +35,11 @@ def whole(node: Node, context: Context) -> Site | None:
     """The site of an operator whose result or source is a whole number, or ``None`` where neither is."""
     into = node.dtype is not None and not node.dtype.is_floating_point
     found = [index for index in dict.fromkeys(node.inputs) if context.depends[index]]
-    if len(found) != 1:
+    kinds = [context.graph.nodes[index].dtype for index in found]
+    whole_ones = [kind is not None and not kind.is_floating_point for kind in kinds]
+    if not found or not (into or all(whole_ones)) or (len(found) > 1 and not all(whole_ones)):
         return None
-    kind = context.graph.nodes[found[0]].dtype
-    outof = kind is not None and not kind.is_floating_point
-    if not into and not outof:
-        return None
-    return _Whole(node, (found[0],), "move", None)
+    return _Whole(node, tuple(found), "move", None)
 
 
 @dataclass(slots=True)
@@ -57,24 +55,27 @@ class _Whole(Site):
 class _WholeStep(Step):
     def forward(self, values: Values) -> tuple[Any, Any]:
         assert self.node.target is not None
-        x = values[self.carriers[0]]
         y = self.node.target(*fill(self.node.args, values), **fill(self.node.kwargs, values))
-        return y, (x, y, {index: values[index] for index in self.node.inputs})
+        return y, (y, {index: values[index] for index in (*self.node.inputs, *self.carriers)})
 
     def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
-        x, y, held = record
+        y, held = record
         arriving = relevance(y, message)
         if self.node.op in WHOLE_NUMBERS | {"to", "_to_copy", "float", "double", "half", "bfloat16", "type_as"}:
-            # each number keeps its own; where it was repeated over an axis, the sum over that
-            return (Message(direct=_summed(arriving, x.shape)),)
+            # each keeps its own, two that make up one have half each; where it was repeated over an axis, the sum
+            share = arriving / len(self.carriers)
+            return [Message(direct=_summed(share, held[index].shape)) for index in self.carriers]
         # the transpose of a move is the same for numbers with a fraction
-        leaf = torch.zeros(x.shape, dtype=arriving.dtype, device=arriving.device, requires_grad=True)
-        held = held | {self.carriers[0]: leaf}
+        leaves = {
+            index: torch.zeros(held[index].shape, dtype=arriving.dtype, device=arriving.device, requires_grad=True)
+            for index in self.carriers
+        }
+        held = held | leaves
         with torch.enable_grad():
             assert self.node.target is not None
             moved = self.node.target(*fill(self.node.args, held), **fill(self.node.kwargs, held))
-        columns = [torch.autograd.grad(moved, leaf, each, retain_graph=True)[0] for each in arriving]
-        return (Message(direct=torch.stack(columns)),)
+        columns = [torch.autograd.grad(moved, list(leaves.values()), each, retain_graph=True) for each in arriving]
+        return [Message(direct=torch.stack(column)) for column in zip(*columns, strict=True)]
 
 
 def _summed(arriving: Tensor, shape: torch.Size) -> Tensor:
