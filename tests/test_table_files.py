@@ -194,6 +194,8 @@ SAID = {
     "comments": ("# station 5\n# unit: C\ntemp,press\n" + "\n".join(LINES), ("temp", "press"), N, "above the table left out: # station 5"),
     "comments between": ("temp,press\n" + "\n".join([*LINES[:9], "# moved", *LINES[9:]]), ("temp", "press"), N, "1 line between or below"),
     "header after a number sign": ("#temp,press\n" + "\n".join(LINES), ("temp", "press"), N, None),
+    "counts and classes": (f"{N},2,good,bad\n" + "\n".join(x + ",1" for x in LINES), ("column_1", "column_2", "column_3"), N, f"Line 1 above the table left out: {N} 2 good bad"),
+    "a number among names": ("temp,press,5\n" + "\n".join(x + ",1" for x in LINES), ("temp", "press", "5"), N, "Line 1 is taken as column names, although some are numbers: 5."),
     "units": ("temp,press\n°C,hPa\n" + "\n".join(LINES), ("temp", "press"), N, "Line 2 is taken as units, not as values: °C, hPa"),
     "total": ("site,temp\n" + "".join(f"s{i},{t}\n" for i, t in enumerate(TEMP)) + f"Total,{TEMP.sum():.2f}\n", ("site", "temp"), N, "The last row holds totals"),
     "total, and a unit": ("site,what,temp\n" + "".join(f"s{i},mean,{t}\n" for i, t in enumerate(TEMP)) + f"Total,°C,{TEMP.sum():.2f}\n", ("site", "what", "temp"), N, "The last row holds totals (Total)"),
@@ -244,6 +246,25 @@ def test_what_is_no_number_far_below_the_first_rows_keeps_the_column_whole(tmp_p
 
     assert frame.column("a")[[0, -1]].tolist() == ["1.50", "ERROR"]
     assert frame.column("b")[[0, -1]].tolist() == ["2", "007"]
+
+
+def test_wide_rows_come_in_blocks_of_many_rows(tmp_path, monkeypatch):
+    """A block costs a call for each column; one of 2²⁰ bytes would hold 65 of these rows."""
+    from backlight.tables.readers.typed import Growing
+
+    calls, append = [], Growing.append
+
+    def counted(self, cells, expected):
+        calls.append(len(cells))
+        append(self, cells, expected)
+
+    monkeypatch.setattr(Growing, "append", counted)
+    put(",".join(f"c{j}" for j in range(2000)) + "\n" + ("1.25001," * 1999 + "2\n") * 200)(tmp_path / "t.csv")
+    frame = read_files([tmp_path / "t.csv"])
+
+    assert len(frame) == 200
+    assert frame.column("c1999")[-1] == 2
+    assert calls == [200] * 2000
 
 
 def test_texts_are_held_once(tmp_path):

@@ -30,6 +30,7 @@ A message says what was wrong, with which value, and what to do.
 from __future__ import annotations
 
 import importlib
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -145,6 +146,9 @@ class BacklightWarning(UserWarning):
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional dependency, or say which extra brings it."""
+    known = sys.modules.get(module)
+    if known is not None and not getattr(known.__spec__, "_initializing", False):
+        return known  # it is asked for once a block and column
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a library says of its own imports

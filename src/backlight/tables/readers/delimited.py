@@ -25,6 +25,9 @@ __all__ = ["read_delimited"]
 _SAMPLE = 1 << 18
 _SNIFFED = 20_000
 _BLOCK = 1 << 20
+# rows a block at least, up to the largest block
+_ROWS = 512
+_LARGEST_BLOCK = 1 << 26
 _DELIMITERS = [",", ";", "\t", "|", " "]
 _EXACT = 2.0**53
 # More lines than this with another number of cells: the file is not the table that it was taken for.
@@ -122,11 +125,14 @@ def _columns(
 ) -> tuple[tuple[np.ndarray, ...], tuple[str, ...]]:
     """All columns: once through the file, and once more for those that turned out to be no plain numbers."""
     numbers = [_plain_numbers([row[j] for row in sample if j < len(row)]) for j in range(width)]
-    first = _Pass(source, dialect, numbers, None)
+    # every block costs a call a column, so that wide rows need larger blocks
+    line = max((sum(len(cell) + 1 for cell in row) for row in sample), default=0)
+    block = min(max(_BLOCK, _ROWS * line), _LARGEST_BLOCK)
+    first = _Pass(source, dialect, numbers, None, block)
     again = [j for j, column in enumerate(first.columns) if column is None]
     columns = list(first.columns)
     if again:
-        second = _Pass(source, dialect, [False] * width, again)
+        second = _Pass(source, dialect, [False] * width, again, block)
         for j in again:
             columns[j] = second.columns[j]
     return tuple(column for column in columns if column is not None), first.notes
@@ -140,8 +146,10 @@ def _plain_numbers(cells: Sequence[str]) -> bool:
 class _Pass:
     """One time through a file, block by block, so that no more than a block of texts is in memory."""
 
-    def __init__(self, source: Source, dialect: _Dialect, numbers: Sequence[bool], only: list[int] | None) -> None:
-        self.dialect = dialect
+    def __init__(
+        self, source: Source, dialect: _Dialect, numbers: Sequence[bool], only: list[int] | None, block: int
+    ) -> None:
+        self.dialect, self.block = dialect, block
         self.width = len(numbers)
         self.odd: list[tuple[int, str]] = []
         keep = range(self.width) if only is None else only
@@ -151,7 +159,7 @@ class _Pass:
         with source.open() as stream:
             for batch in self._batches(stream, [str(j) for j in keep]):
                 done += batch.num_rows
-                rows = done * max(1, size // _BLOCK) if done == batch.num_rows else 0
+                rows = done * max(1, size // block) if done == batch.num_rows else 0
                 for place, j in enumerate(keep):
                     held = grown[j]
                     if held is None:
@@ -185,7 +193,7 @@ class _Pass:
         try:
             found = arrow.open_csv(
                 lines,
-                read_options=arrow.ReadOptions(column_names=every, use_threads=False, block_size=_BLOCK),
+                read_options=arrow.ReadOptions(column_names=every, use_threads=False, block_size=self.block),
                 parse_options=arrow.ParseOptions(
                     delimiter=delimiter, quote_char=self.dialect.quote, newlines_in_values=True,
                     invalid_row_handler=self._odd,

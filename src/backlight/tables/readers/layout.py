@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from backlight.errors import listed
 from backlight.tables.numbers import MISSING_IN_NUMBERS, looks_like_a_number
 
 __all__ = ["Layout", "find_layout"]
@@ -55,6 +56,9 @@ def find_layout(rows: Sequence[Row], lines: Sequence[int]) -> Layout:
         notes.append(f"There is no line of column names: called {called}.")
         return Layout(first, names, tuple(notes))
     names = _fitted(rows, first, width)
+    odd = [name for name in names if name and _is_value(name)]
+    if odd and not _counts_up(odd):
+        notes.append(f"{_lines([first], lines)} is taken as column names, although some are numbers: {listed(odd, 3)}.")
     start = first + 1
     if _is_units(rows, start):
         said = ", ".join(cell.strip() for cell in rows[start] if cell.strip())
@@ -83,10 +87,22 @@ def _first(rows: Sequence[Row], width: int) -> int:
             continue
         if row[0].lstrip().startswith(_COMMENT) and not _headed(rows, i, width):
             continue
+        if _counts_rows(row, width):
+            continue
         wide = len(row) >= width - 1 and (width > 2 or len(row) == width)
         if wide and (_filled(row) >= 0.6 * typical or not row[0].strip()):
             return i
     return next((i for i, row in enumerate(rows) if any(row)), 0)
+
+
+def _counts_rows(row: Row, width: int) -> bool:
+    """Whether this says how many rows and features follow, and the names of the classes, as scikit-learn's files do."""
+    cells = [cell.strip() for cell in row if cell.strip()]
+    counts, names = cells[:2], cells[2:]
+    return (
+        width > 2 and len(names) > 1 and all(cell.isdigit() for cell in counts) and int(counts[1]) == width - 1
+        and not any(map(_is_value, names))
+    )  # fmt: skip
 
 
 def _headed(rows: Sequence[Row], i: int, width: int) -> bool:
