@@ -53,7 +53,8 @@ Model = Annotated[
     Path,
     typer.Argument(
         help="A fitted scikit-learn model (.skops), or an image classifier: an exported program (.pt2) or weights "
-        "(.safetensors) with --architecture."
+        "(.safetensors) with --architecture; or a folder with a model of texts and its tokenizer, as "
+        "transformers saves it."
     ),
 ]
 Normal = Annotated[list[str] | None, typer.Option(help="Table of rows known to be normal (may be repeated).")]

@@ -1,4 +1,4 @@
-"""``backlight explain``: the rows of a table by a model of scikit-learn, pictures by a network."""
+"""``backlight explain``: a table by a model of scikit-learn, pictures by a network, texts by a folder's model."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ from backlight.cli.common import (
 )
 from backlight.cli.pictures import explain_pictures_of
 from backlight.cli.predictions import explain_predictions, read_target, show_predictions
+from backlight.cli.texts import explain_texts_of
 from backlight.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ def explain(
     model: Model,
     data: Annotated[
         list[str],
-        typer.Argument(help="Tables (CSV, Parquet, Arrow) for the one, pictures (PNG, JPEG …) for the other."),
+        typer.Argument(
+            help="Tables (CSV, Parquet, Arrow), also of texts; pictures (PNG, JPEG …) for a network of pictures."
+        ),
     ],
     normal: Normal = None,
     top: Top = 20,
     explain_all: All = False,
     out: Annotated[
-        Path | None, typer.Option(help="Write scores and relevances: .parquet or .csv; the heat maps: .png.")
+        Path | None,
+        typer.Option(help="Write scores and relevances: .parquet or .csv, of texts .json too; the heat maps: .png."),
     ] = None,
     report: Report = None,
     force: Force = False,
@@ -67,7 +71,7 @@ def explain(
     classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
     target: Annotated[
         str | None,
-        typer.Option(help="The class or cluster to explain: its name or position.", show_default="predicted"),
+        typer.Option(help="The class, cluster or next token to explain: name or position.", show_default="predicted"),
     ] = None,
     score: Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")] = None,
     rules: Annotated[str, typer.Option(help="Tables: the rule, by name.")] = "auto",
@@ -80,12 +84,23 @@ def explain(
     ] = None,
     over: Annotated[bool, typer.Option("--over", help="Pictures: the maps over the picture in the PNG.")] = False,
     trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Texts: the column that holds them.", show_default="text, or the only one")
+    ] = None,
     ids: Ids = None,
     sheet: Sheet = None,
     ignore: Ignore = None,
     quiet: Quiet = False,
 ) -> None:
-    """Explain the rows of a table by your detector, clustering, classifier or regression; or pictures by a network."""
+    """Explain a table by your detector, clustering, classifier or regression; pictures or texts by a network."""
+    if model.is_dir():
+        explain_texts_of(
+            model, data, column, target, rules, ids, sheet, None if explain_all else top, out, report, force, quiet,
+            width(),
+        )  # fmt: skip
+        return
+    if column is not None:
+        raise ArgumentError("--column is for texts, explained by a folder with a model: leave it out")
     if model.suffix != ".skops" and (
         architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")
     ):

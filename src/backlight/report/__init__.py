@@ -20,6 +20,7 @@ from backlight.report.evaluation import write_evaluation_report
 from backlight.report.pictures import write_picture_report, write_pictures
 from backlight.report.predictions import doubtful, in_words, predictions, reasons_of, write_prediction_report
 from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
+from backlight.report.texts import write_text_report
 
 __all__ = [
     "doubtful",
@@ -38,4 +39,5 @@ __all__ = [
     "write_prototype_numbers",
     "write_prototype_picture",
     "write_prototype_report",
+    "write_text_report",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 ``encode``    strings by any tokenizer, padded, with the tokens' own names
 ``targets``   what a language model says: a token, a contrast, a position, a span
+``folder``    a model and its tokenizer from a folder, without running code of it
 ``workflow``  `explain` for texts, and `explain_continuation` for each token that a model adds
 
 Tokenizers and models are known by what they offer: nothing of ``transformers`` is imported. Imports ``_explain`` and
@@ -10,7 +11,10 @@ everything below.
 
 from backlight.explanation.tokens import Span, spans
 from backlight.text.encode import Encoder
+from backlight.text.folder import Folder, load_folder
 from backlight.text.targets import Said, contrast, said
 from backlight.text.workflow import explain, explain_continuation
 
-__all__ = ["Encoder", "Said", "Span", "contrast", "explain", "explain_continuation", "said", "spans"]
+__all__ = [
+    "Encoder", "Folder", "Said", "Span", "contrast", "explain", "explain_continuation", "load_folder", "said", "spans",
+]  # fmt: skip

@@ -106,13 +106,16 @@ class Encoder:
         Raises
         ------
         ArgumentError
-            It is several.
+            It is several, or unknown.
         """
+        unknown = getattr(self.tokenizer, "unk_token_id", None)
         for spelling in (word, " " + word):
             ids = self._plain(spelling)
-            if len(ids) == 1:
+            if len(ids) == 1 and (ids[0] != unknown or word == getattr(self.tokenizer, "unk_token", None)):
                 return ids[0]
         ids = self._plain(word)
+        if ids == [unknown]:
+            raise ArgumentError(f"{word!r} is no token that the tokenizer knows")
         parts = ", ".join(repr(self.piece(one)) for one in ids[:6])
         raise ArgumentError(f"{word!r} is {len(ids)} tokens ({parts}): name one of them, or its number")
 

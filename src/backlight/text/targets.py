@@ -34,6 +34,8 @@ class Said(Linear):
         The tokens whose scores were explained, batch by batch.
     of_text : bool
         Whether they were outputs for a whole text, as classes are.
+    spelt : bool
+        Whether the token was found by its string, so that it is the number of no class.
     """
 
     token: int | str | np.ndarray | None = None
@@ -42,6 +44,7 @@ class Said(Linear):
     name: str = ""
     seen: list[Tensor] = field(default_factory=list, repr=False)
     of_text: bool = False
+    spelt: bool = False
 
     def __post_init__(self) -> None:
         self.at_last = self.position is None
@@ -75,6 +78,8 @@ class Said(Linear):
         if output.dim() > 3 or (output.dim() == 3 and last is None):
             raise ArgumentError(f"outputs of shape {tuple(output.shape[1:])} are not those of a language model")
         self.of_text = output.dim() == 2
+        if self.of_text and self.spelt:
+            raise ArgumentError(f"{self.name!r} is no label of the model: give one of its labels, or its number")
         if self.of_text and self.name == "predicted token":
             self.name = "predicted class"
         whole = output[:, None] if self.of_text else output

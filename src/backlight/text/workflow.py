@@ -26,6 +26,7 @@ def explain(
     target: Any = None,
     *,
     batch_size: int | str = "auto",
+    progress: Any = None,
     **options: Any,
 ) -> Explanation:
     """Explain what a model says of texts, by their words.
@@ -42,6 +43,8 @@ def explain(
         `said` and `contrast` return; anything that `backlight.explain` takes; a list of these. By default what the
         model says itself: the predicted class, or the predicted next token.
     batch_size : int or "auto"
+    progress : bool or callable, optional
+        As of `backlight.explain`.
     **options
         As of `backlight.Explainer`: rules, layers, strict, output …
 
@@ -75,7 +78,7 @@ def explain(
         else _target(target, encoder, labels)
     )
     encoded = encoder([texts] if isinstance(texts, str | tuple) else list(texts))
-    ex = Explainer(model, asked, **options)(encoded.for_model(model), batch_size)
+    ex = Explainer(model, asked, **options)(encoded.for_model(model), batch_size, progress)
     return _named(ex, encoded, asked, encoder, labels)
 
 
@@ -169,7 +172,9 @@ def _target(target: Any, encoder: Encoder, labels: dict[int, str]) -> Any:
         return replace(target.read(encoder.number), seen=[])
     if isinstance(target, str) and target != "all":
         numbers = {name: k for k, name in labels.items()}
-        return Said(numbers[target] if target in numbers else encoder.number(target), name=target)
+        if target in numbers:
+            return Said(numbers[target], name=target)
+        return Said(encoder.number(target), name=target, spelt=True)
     return target
 
 
