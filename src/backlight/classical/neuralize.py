@@ -6,7 +6,7 @@ import copyreg
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,10 @@ from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.frontend.pipeline import front_features, is_fitted, unwrap
 from backlight.classical.network import ModelSpec, NeuralizedModel
 from backlight.classical.registry import ClassRegistry, public_name
-from backlight.errors import NotFittedModel, UnsupportedModel
+from backlight.errors import ArgumentError, NotFittedModel, UnsupportedModel
+
+if TYPE_CHECKING:
+    from backlight.classical.heads import FeatureHead
 
 __all__ = ["Neuralize", "check_fitted", "neuralize", "spec_of"]
 
@@ -24,7 +27,7 @@ __all__ = ["Neuralize", "check_fitted", "neuralize", "spec_of"]
 class Neuralize:
     """Rewrite a fitted model as a network with the same score.
 
-    ``neuralize(model, *, score=None, dtype=torch.float64, columns=None)``
+    ``neuralize(model, *, score=None, dtype=torch.float64, columns=None, features=None, data=None)``
 
     Parameters
     ----------
@@ -41,11 +44,16 @@ class Neuralize:
     dtype : torch.dtype, default float64
     columns : sequence of str, optional
         The table's columns, for a model of a third party that does not count them.
+    features : torch.nn.Module, optional
+        The model is a head that was fitted on this module's features; or a centre in their space, an array of shape
+        (K,), as of a deep one-class model. What is explained are the module's inputs.
+    data : array or tensor of shape (M, …), optional
+        With ``features``: the inputs whose features the head was fitted on.
 
     Returns
     -------
     NeuralizedModel
-        A `torch.nn.Module`.
+        A `torch.nn.Module`; with ``features`` a `backlight.classical.heads.FeatureHead`, which is one as well.
 
     Raises
     ------
@@ -76,6 +84,7 @@ class Neuralize:
         """Qualified names of the models that can be neuralized."""
         return [name for name in self._models.names if name != _PRIVATE]
 
+    @overload
     def __call__(
         self,
         model: Any,
@@ -83,22 +92,58 @@ class Neuralize:
         score: str | None = None,
         dtype: torch.dtype = torch.float64,
         columns: Sequence[str] | None = None,
-    ) -> NeuralizedModel:
+        features: None = None,
+        data: None = None,
+    ) -> NeuralizedModel: ...
+
+    @overload
+    def __call__(
+        self,
+        model: Any,
+        *,
+        score: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        columns: Sequence[str] | None = None,
+        features: torch.nn.Module,
+        data: Any,
+    ) -> FeatureHead: ...
+
+    def __call__(
+        self,
+        model: Any,
+        *,
+        score: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        columns: Sequence[str] | None = None,
+        features: torch.nn.Module | None = None,
+        data: Any = None,
+    ) -> NeuralizedModel | FeatureHead:
         """Neuralize a fitted model; see the class."""
+        if features is not None:
+            return self._on_features(model, score, dtype, features, data)
         parts = unwrap(model)
         head = self.head(parts.estimator)
-        names, named, features, reader = front_features(parts, head.n_columns, columns)
+        names, named, reached, reader = front_features(parts, head.n_columns, columns)
         if head.takes_missing:
-            features = replace(features, imputed=features.used)
-        front = FrontEnd(names, named, features, dtype, reader)
+            reached = replace(reached, imputed=reached.used)
+        front = FrontEnd(names, named, reached, dtype, reader)
         inherited = not self._models.knows(type(parts.estimator))
         network = NeuralizedModel(
-            parts.estimator, parts.transform, front, features, head, score, dtype, model, inherited
+            parts.estimator, parts.transform, front, reached, head, score, dtype, model, inherited
         )
         network.columns = None if columns is None else tuple(columns)
-        if inherited and not features.vocabulary.codes and reader is None:
+        if inherited and not reached.vocabulary.codes and reader is None:
             _compared_early(network)
         return network
+
+    def _on_features(self, model: Any, score: Any, dtype: Any, features: torch.nn.Module, data: Any) -> FeatureHead:
+        from backlight.classical.families.centers import Center
+        from backlight.classical.heads import FeatureHead
+
+        if data is None:
+            raise ArgumentError("a head on features needs data=, the inputs whose features it was fitted on")
+        head = Center(model) if isinstance(model, np.ndarray | torch.Tensor) else model
+        return FeatureHead(self(head, score=score, dtype=dtype), features, data)
 
     def head(self, estimator: Any) -> ModelSpec:
         """What the registered function says of a fitted estimator."""

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from backlight.classical import NeuralizedModel, neuralize
+from backlight.classical.heads import FeatureHead
 from backlight.errors import ArgumentError
+from backlight.models.heads import HeadModel
 from backlight.models.network import NetworkModel
 from backlight.models.protocol import Model
 from backlight.models.torch import TorchModel
@@ -37,6 +39,10 @@ def open_model(model: Any, *, score: str | None = None, columns: Sequence[str] |
                 f"the network computes {model.score.name!r}, not {score!r}: neuralize(model, score={score!r}) first"
             )
         return NetworkModel(model)
+    if isinstance(model, FeatureHead):
+        if score is not None and score != model.score.name:
+            raise ArgumentError(f"the head computes {model.score.name!r}: neuralize(…, score={score!r}) first")
+        return HeadModel(model)
     if isinstance(model, torch.nn.Module | torch.export.ExportedProgram):
         if score is not None:
             raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")

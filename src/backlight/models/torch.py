@@ -21,7 +21,7 @@ from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.models.protocol import Query
 
-__all__ = ["TorchModel", "as_arrays"]
+__all__ = ["TorchModel", "as_arrays", "dims_of"]
 
 
 class TorchModel:
@@ -86,7 +86,7 @@ class TorchModel:
             raise ArgumentError("rows='joint' is for networks of one input: give a module that takes them as one")
         method = str(facts.pop("method", name))
         made = as_arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
-        return replace(made, dims=(made.dims[0], "input row", *_dims(len(made.dims) - 1)[1:])) if joint else made
+        return replace(made, dims=(made.dims[0], "input row", *dims_of(len(made.dims) - 1)[1:])) if joint else made
 
     def facts(self) -> dict[str, Any]:
         """See `Model.facts`."""
@@ -167,7 +167,7 @@ def as_arrays(found: Attributed, batch: Batch, method: str, promise: str, facts:
         data=shown[0],
         annotations=batch.annotations if texts else {},
         feature_names=columns,
-        dims=("row", "token") if texts and batch.annotations else _dims(shown[0].ndim),
+        dims=("row", "token") if texts and batch.annotations else dims_of(shown[0].ndim),
         method=method,
         promise=promise,
         facts=facts,
@@ -176,7 +176,8 @@ def as_arrays(found: Attributed, batch: Batch, method: str, promise: str, facts:
     )
 
 
-def _dims(axes: int) -> tuple[str, ...]:
+def dims_of(axes: int) -> tuple[str, ...]:
+    """The names of the axes of inputs."""
     known = {2: ("row", "feature"), 3: ("row", "channel", "position"), 4: ("row", "channel", "height", "width")}
     return known.get(axes, ("row", *(f"axis {k}" for k in range(1, axes))))
 
