@@ -23,6 +23,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +38,7 @@ from backlight.classical.network import NeuralizedModel
 from backlight.classical.paired import PairedModule
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 
-__all__ = ["FeatureHead"]
+__all__ = ["Center", "FeatureHead"]
 
 # Anchors that differences are carried to one by one; the others are measured from the row next to their mean.
 ANCHORS = 8
@@ -167,6 +168,29 @@ def _core(layer: nn.Module) -> nn.Module:
     if type(layer) is Link or isinstance(layer, WithSurprise):
         return _core(layer.inner)
     return layer.pool if isinstance(layer, SoftMinPool) else layer
+
+
+class Center:
+    """The squared distance to one point.
+
+    Parameters
+    ----------
+    center : array of shape (K,)
+    """
+
+    def __init__(self, center: Any) -> None:
+        self.center_ = np.asarray(center, dtype=float)
+        if self.center_.ndim != 1:
+            raise ArgumentError(f"a centre is one point of shape (K,), not an array of shape {self.center_.shape}")
+        self.n_features_in_ = len(self.center_)
+
+    def fit(self, *_: Any) -> Center:
+        """Nothing: the centre was given."""
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """‖x − center‖², (n,)."""
+        return np.asarray(((np.asarray(X, dtype=float) - self.center_) ** 2).sum(1))
 
 
 class FeatureHead(nn.Module):

@@ -137,8 +137,7 @@ class Neuralize:
         return network
 
     def _on_features(self, model: Any, score: Any, dtype: Any, features: torch.nn.Module, data: Any) -> FeatureHead:
-        from backlight.classical.families.centers import Center
-        from backlight.classical.heads import FeatureHead
+        from backlight.classical.heads import Center, FeatureHead
 
         if data is None:
             raise ArgumentError("a head on features needs data=, the inputs whose features it was fitted on")

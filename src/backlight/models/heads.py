@@ -74,7 +74,7 @@ class HeadModel:
         asked = Targets(outputs.targets(targets), targets.several)
         found = []
         for one in asked.items:
-            c = outputs.coefficients(one, units)
+            c = outputs.coefficients(one, units, outputs.index(one, units)).dense
             relevance, held = head.attribute(x, c, units, z, query.rules)
             found.append((relevance, (c * units).sum(1), held))
         values, output, base = (
