@@ -44,9 +44,11 @@ _POINTS = frozenset({
 def nonnegative_nodes(graph: Graph, constants: Mapping[int, Any]) -> list[bool]:
     """Which values are never negative, whatever the input."""
     known: list[bool] = []
+    # of weights nobody asks
+    asked = {index for node in graph.nodes if node.op in _KEEPS for index in node.inputs}
     for node in graph.nodes:
         if node.index in constants:
-            known.append(_never_negative(constants[node.index]))
+            known.append(node.index in asked and _never_negative(constants[node.index]))
         elif node.op in _NEVER_NEGATIVE:
             known.append(True)
         elif node.op in CLAMPS:
@@ -68,7 +70,7 @@ def _never_negative(value: Any) -> bool:
         return isinstance(value, int | float) and value >= 0
     if value.layout is not torch.strided or value.is_complex():
         return False  # neither has a comparison; nothing is proved of them
-    return bool(value.numel() and (value >= 0).all())
+    return bool(value.numel() and value.amin() >= 0)
 
 
 def _counts(graph: Graph, known: Sequence[bool], node: Node) -> bool:

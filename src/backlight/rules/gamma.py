@@ -83,8 +83,8 @@ class Gamma(LinearRule):
         positive = w.clamp(min=0)
         return _NonNegative(
             layer, "2F + B" if facts.gated else "2F + 2B", self, norms, up_bias, down_bias,
-            positive, None if b is None else b.clamp(min=0), w + self.gamma * positive,
-            None if facts.gated else w + self.gamma * w.clamp(max=0),
+            positive, None if b is None else b.clamp(min=0), torch.add(w, positive, alpha=self.gamma),
+            None if facts.gated else torch.add(w, w.clamp(max=0), alpha=self.gamma),
         )  # fmt: skip
 
 
