@@ -84,6 +84,33 @@ class Explainer:
         """What relevance is counted from, as it was given."""
         return self._asked.reference
 
+    @property
+    def targets(self) -> Targets:
+        """What is explained, as it was read."""
+        return self._targets
+
+    @property
+    def feature_names(self) -> tuple[str, ...] | None:
+        """The names that were given for data that carry none."""
+        return self._names
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the model is read already: one that counts no columns waits for the first table."""
+        return self._ready is not None
+
+    def opened(self, columns: Sequence[str] | None = None) -> tuple[Model, Query]:
+        """The model and the prepared query; ``columns`` are for a model that counts none itself.
+
+        Raises
+        ------
+        ArgumentError
+            When it counts none, and none are given.
+        """
+        if self._ready is None and columns is None:
+            raise ArgumentError("this model counts no columns: explain a table first, or give feature_names=")
+        return self._opened(columns) if self._ready is None else self._ready
+
     def __call__(self, X: Any, batch_size: int | str = "auto", progress: bool | Progress | None = None) -> Explanation:
         """Explain rows; see `explain` for ``X``, ``batch_size`` and ``progress``."""
         if self._ready is None:
@@ -97,23 +124,18 @@ class Explainer:
     @property
     def plan(self) -> str:
         """What will run, as lines of text."""
-        model, query = self._opened_already()
+        model, query = self.opened()
         return model.plan(query)
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the model's layers."""
-        return self._opened_already()[0].layers
+        return self.opened()[0].layers
 
     def __repr__(self) -> str:
         if self._ready is None:
             return f"Explainer of {type(self._given).__name__}, which counts no columns: the first table will say"
         return f"Explainer of {self.plan}"
-
-    def _opened_already(self) -> tuple[Model, Query]:
-        if self._ready is None:
-            raise ArgumentError("this model counts no columns: explain a table first, or give feature_names=")
-        return self._ready
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write one file that holds no code and no pickle; see `load`.
@@ -131,7 +153,7 @@ class Explainer:
         write(self._as_bytes(), Path(path), force=force)
 
     def _as_bytes(self) -> bytes:
-        model, query = self._opened_already()
+        model, query = self.opened()
         return to_bytes({"model": model.kept(query), "query": query, "targets": self._targets, "names": self._names})
 
     @classmethod

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from backlight.canonical.precision import double_copy
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
+from backlight.models.explained import Progress, reporter
 from backlight.rules.base import AUDITED, NAMED_RULES
 from backlight.tables import frame_like
 
@@ -46,8 +46,6 @@ _SAME = 1e-9
 _CHANGED = "it changed the function"
 # an explanation that is the same for every input is invariant, and says nothing
 _LEAST_DISCRIMINATIVITY = 0.05
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -299,7 +297,7 @@ def audit(
     model = torch_module(model)
     copy = double_copy(model)
     inputs, kwargs = _all(X, copy)
-    report = _report(progress)
+    report = reporter(progress, "rewrites")
     form = lift(copy, (inputs, kwargs))
     fold_norms(form)
     given = dict(zip(form.inputs, [*inputs, *kwargs.values()], strict=True))
@@ -487,19 +485,6 @@ def _target(target: Any, output: Tensor) -> Any:
         return None
     # the class of the network as it is, also where a rewritten one differs in the last digit
     return output.argmax(1)
-
-
-def _report(progress: bool | Progress | None) -> Progress:
-    if callable(progress):
-        return progress
-    if not progress:
-        return lambda done, total: None
-
-    def write(done: int, total: int) -> None:
-        sys.stderr.write(f"\r{done} of {total} rewrites" + ("\n" if done == total else ""))
-        sys.stderr.flush()
-
-    return write
 
 
 def _number(value: float) -> str:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,11 @@ from backlight._evaluate.metrics.base import Candidate, Judge, read_metrics
 from backlight._evaluate.scored import Scored, scored
 from backlight._evaluate.units import units_of
 from backlight.errors import ArgumentError, listed
+from backlight.models.explained import Progress, reporter
 from backlight.references import Reference, as_reference
 
 __all__ = ["evaluate"]
 
-Progress = Callable[[int, int], None]
 
 DEFAULT_METRICS = ("srg", "deletion", "insertion", "sensitivity_n", "effective_features")
 
@@ -116,7 +115,7 @@ def evaluate(
     game = Game(subject, x, units_read, stand_in, seed)
     restore = restorer(X)
     judge = Judge(game, _fractions(fractions), seed, _masks(masks, x), _labels(labels, x), model, restore)
-    report = _reporter(progress)
+    report = reporter(progress, "steps")
     steps, done = len(wanted) * (1 + len(asked)), 0
     start = time.process_time()
     _ = game.whole
@@ -196,14 +195,3 @@ def _labels(given: Any, x: Tensor) -> np.ndarray | None:
     if labels.shape[:1] != x.shape[:1]:
         raise ArgumentError(f"labels have the shape {labels.shape}, and there are {len(x)} rows")
     return labels
-
-
-def _reporter(progress: bool | Progress | None) -> Progress:
-    if progress is True:
-
-        def to_terminal(done: int, total: int) -> None:
-            end = "\n" if done == total else ""
-            sys.stderr.write(f"\r{done} of {total} steps{end}")
-
-        return to_terminal
-    return progress if callable(progress) else lambda done, total: None

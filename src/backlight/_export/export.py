@@ -92,13 +92,13 @@ def _sql(explainer: Any, dialect: str, table: str, key: str | None, rows: Any) -
         raise ArgumentError(f"dialect must be one of {', '.join(map(repr, DIALECTS))}, not {dialect!r}")
     if not isinstance(explainer, Explainer):
         explainer = Explainer(explainer)
-    model, query = explainer._opened_already()
+    model, query = explainer.opened()
     if not isinstance(model, NetworkModel):
         raise UnsupportedModel(f"{model.kind} is a torch module, which is not written in SQL: use explain_batches")
     front = model.network.front
-    names = front.names if front.named or explainer._names is None else explainer._names
+    names = front.names if front.named or explainer.feature_names is None else explainer.feature_names
     if len(names) != len(front.names):
         raise ColumnsError(f"{len(names)} feature names for {len(front.names)} columns: give one name a column")
-    select = select_of(model.network, query, explainer._targets, names, dialect, table, key)
+    select = select_of(model.network, query, explainer.targets, names, dialect, table, key)
     check_select(select, model.network, names, explainer, rows, table, key)
     return select.query

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +23,7 @@ from backlight._prototype.setup import Setup
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
 from backlight.constraints import Region, compiled
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, NotFound, Unbounded
+from backlight.models.explained import Progress, reporter
 from backlight.priors import L1, L2, Gaussian, Prior
 from backlight.priors.base import ordinary
 from backlight.spaces import Generator, Input, Space
@@ -35,7 +34,6 @@ from backlight.targets.outputs import LogProbability
 
 __all__ = ["Progress", "Solution", "maximise"]
 
-Progress = Callable[[int, int], None]
 
 _STATUSES: dict[type[NoPrototype], str] = {Unbounded: "unbounded", NotFound: "not_found", Infeasible: "infeasible"}
 
@@ -85,7 +83,7 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     for objective in objectives:
         problem = Problem(subject, objective, prior_, space_, strength, region, white, None, None, flat, shape, names)
         problems.append(problem if exact == "never" else _read(problem, example, exact))
-    options = Options(init, restarts, setup.optimizer, setup.steps, setup.seed, _reporter(progress))
+    options = Options(init, restarts, setup.optimizer, setup.steps, setup.seed, reporter(progress, "steps", every=5))
     found = _solve(problems, options, exact)
     return Solution(problems, found, _kind(data), shape)
 
@@ -408,17 +406,3 @@ def _logits(subject: Subject, objectives: list[Objective], example: Tensor) -> N
                 f"{subject.network.score.name!r}: give target=targets.logit(class), or the network "
                 "backlight.neuralize(model, score='probability') where the model has that score"
             )
-
-
-def _reporter(progress: bool | Progress | None) -> Progress:
-    if callable(progress):
-        return progress
-    if not progress:
-        return lambda done, total: None
-
-    def show(done: int, total: int) -> None:
-        if done % 5 == 0 or done >= total:
-            sys.stderr.write(f"\rstep {done} of {total}" + ("\n" if done >= total else ""))
-            sys.stderr.flush()
-
-    return show

@@ -13,7 +13,6 @@ from backlight.batches.opening import open_rows
 from backlight.batches.shards import Piece, Shards, Written
 from backlight.batches.sources import Frames, Source, arrow, column_of, digest_of, length_of, without
 from backlight.errors import ArgumentError, DataError
-from backlight.models import Model, Query
 from backlight.models.explained import reporter
 from backlight.models.network import NetworkModel
 
@@ -97,11 +96,6 @@ def explain_batches(
     return run.write(Path(sink), -(-shard_rows // batch_rows) * batch_rows)
 
 
-def opened(explainer: Explainer, names: Sequence[str]) -> tuple[Model, Query]:
-    """The model of an explainer; ``names`` for one that counts no columns itself."""
-    return explainer._ready if explainer._ready is not None else explainer._opened(names)
-
-
 class _Run:
     """One explainer, one source, one layout."""
 
@@ -123,12 +117,12 @@ class _Run:
         source.check([*(columns or ()), *([] if row_id is None else [row_id])])
         self.columns = self._taken(columns)
         names = self.columns if self.columns is not None else self._unnamed()
-        self.opened = opened(explainer, names)
+        self.opened = explainer.opened(names)
         self.layout: Layout = layout_of(
             self.opened[0],
-            explainer._targets,
+            explainer.targets,
             names,
-            named or explainer._names is not None,
+            named or explainer.feature_names is not None,
             top,
             arrow().int64() if row_id is None else source.kind_of(row_id),
             row_id or "row",
@@ -139,21 +133,21 @@ class _Run:
         if self.source.names is None or columns is not None:
             return None if columns is None else list(columns)
         rest = [name for name in self.source.names if name != self.row_id]
-        model = opened(self.explainer, rest)[0]
+        model = self.explainer.opened(rest)[0]
         if isinstance(model, NetworkModel) and model.network.front.named:
             known = [name for name in model.network.front.names if name in self.source.names]
             return known if len(known) == len(model.network.front.names) else rest
         return rest
 
     def _unnamed(self) -> list[str]:
-        given = self.explainer._names
+        given = self.explainer.feature_names
         if given is not None:
             return list(given)
         width = self.source.width if isinstance(self.source, Frames) and hasattr(self.source, "width") else None
         if width is None:
-            ready = self.explainer._ready
-            if ready is not None and isinstance(ready[0], NetworkModel):
-                return list(ready[0].network.front.names)  # as of an empty partition
+            model = self.explainer.opened()[0] if self.explainer.is_open else None
+            if isinstance(model, NetworkModel):
+                return list(model.network.front.names)  # as of an empty partition
             raise DataError("there are no rows, and nothing says what the columns are: give at least one frame")
         return [f"x{j}" for j in range(width)]
 
@@ -186,7 +180,7 @@ class _Run:
     def write(self, folder: Path, shard_rows: int) -> Written:
         """Write shards, from where an earlier run was killed."""
         identity = {
-            "explainer": fingerprint_of(*self.opened, self.explainer._targets),
+            "explainer": fingerprint_of(*self.opened, self.explainer.targets),
             "source": self.source.fingerprint or "",
             "columns": repr(self.columns),
             "row_id": repr(self.row_id),

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from backlight.cli.common import Architecture, Force, Quiet, Report, app, network_inputs, plainly, progress_bar, width
+from backlight.cli.common import (
+    Architecture,
+    Force,
+    Preprocess,
+    Quiet,
+    Report,
+    Size,
+    app,
+    network_inputs,
+    plainly,
+    progress_bar,
+    width,
+)
 from backlight.cli.terminal import console
 
 if TYPE_CHECKING:
@@ -39,10 +51,8 @@ def audit(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="At most so many inputs, the first ones.")] = 64,
     architecture: Architecture = None,
-    preprocess: Annotated[
-        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
-    ] = "imagenet",
-    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
+    preprocess: Preprocess = "imagenet",
+    size: Size = None,
     target: Annotated[int | None, typer.Option(min=0, help="The output to explain.", show_default="predicted")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the numbers: .csv or .parquet; the heat map: .png.")] = None,
     report: Report = None,

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from backlight.tables import Frame
 
 __all__ = [
-    "All", "Architecture", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Quiet", "Report", "Seed",
-    "Sheet", "Top", "app", "check_outputs", "class_names", "labels_of", "main", "network_inputs", "overrides_of",
-    "plainly",
-    "progress_bar", "require_columns", "split", "width",
+    "All", "Architecture", "Classes", "Data", "Force", "Ids", "Ignore", "Model", "Normal", "Out", "Preprocess",
+    "Quiet", "Report", "ScoreName", "Seed", "Sheet", "Size", "Top", "Trust", "app", "check_outputs", "class_names",
+    "is_network", "labels_of", "main", "network_inputs", "overrides_of", "plainly", "progress_bar",
+    "require_columns", "split", "width",
 ]  # fmt: skip
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -70,6 +70,11 @@ Ids = Annotated[list[str] | None, typer.Option("--id", help="Column(s) that name
 Architecture = Annotated[
     str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
 ]
+Preprocess = Annotated[str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")]
+Size = Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")]
+Classes = Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")]
+ScoreName = Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")]
+Trust = Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 
 
@@ -207,6 +212,11 @@ def class_names(path: Path | None) -> list[str] | None:
         if not isinstance(held, list):
             raise TypeError(f"it holds {type(held).__name__}")
         return [str(item[-1] if isinstance(item, list) else item) for item in held]
+
+
+def is_network(model: Path, architecture: str | None) -> bool:
+    """Whether a model's file is that of a network of pictures."""
+    return architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")
 
 
 def network_inputs(paths: list[Path], rows: int, preprocess: str, size: int | None) -> tuple[Any, list[str] | None]:

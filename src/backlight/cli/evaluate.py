@@ -14,9 +14,14 @@ from backlight.cli.common import (
     Ids,
     Ignore,
     Model,
+    Preprocess,
     Quiet,
     Report,
+    ScoreName,
+    Size,
+    Trust,
     app,
+    is_network,
     network_inputs,
     plainly,
     progress_bar,
@@ -30,8 +35,6 @@ if TYPE_CHECKING:
     from backlight._evaluate import Evaluation
 
 __all__ = ["evaluate"]
-
-_NETWORKS = (".pt2", ".safetensors", ".pth", ".ckpt")
 
 
 @app.command()
@@ -66,13 +69,11 @@ def evaluate(
     units: Annotated[str, typer.Option(help="Taken away together: auto, feature, pixel or a patch's side.")] = "auto",
     rows: Annotated[int, typer.Option(min=2, help="At most so many rows, the first ones.")] = 300,
     target: Annotated[str | None, typer.Option(help="The output: position or name.", show_default="predicted")] = None,
-    score: Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")] = None,
+    score: ScoreName = None,
     architecture: Architecture = None,
-    preprocess: Annotated[
-        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
-    ] = "imagenet",
-    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
-    trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
+    preprocess: Preprocess = "imagenet",
+    size: Size = None,
+    trust: Trust = None,
     ids: Ids = None,
     ignore: Ignore = None,
     out: Annotated[Path | None, typer.Option(help="Write the numbers: .csv or .parquet.")] = None,
@@ -124,7 +125,7 @@ def _opened(
     trust: list[str] | None,
     left_out: list[str],
 ) -> tuple[Any, Any]:
-    if architecture is not None or model.suffix in _NETWORKS:
+    if is_network(model, architecture):
         from backlight.vision.files import load_network
 
         return load_network(model, architecture), network_inputs(paths, rows, preprocess, size)[0]

@@ -10,18 +10,24 @@ import typer
 from backlight.cli.anomalies import deliver
 from backlight.cli.common import (
     All,
+    Classes,
     Force,
     Ids,
     Ignore,
     Model,
     Normal,
+    Preprocess,
     Quiet,
     Report,
+    ScoreName,
     Seed,
     Sheet,
+    Size,
     Top,
+    Trust,
     app,
     check_outputs,
+    is_network,
     labels_of,
     overrides_of,
     plainly,
@@ -64,16 +70,14 @@ def explain(
     architecture: Annotated[
         str | None, typer.Option(help="Weights alone: the network, squeezenet1_0 or a name of torchvision's.")
     ] = None,
-    preprocess: Annotated[
-        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
-    ] = "imagenet",
-    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
+    preprocess: Preprocess = "imagenet",
+    size: Size = None,
+    classes: Classes = None,
     target: Annotated[
         str | None,
         typer.Option(help="The class, cluster or next token to explain: name or position.", show_default="predicted"),
     ] = None,
-    score: Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")] = None,
+    score: ScoreName = None,
     rules: Annotated[str, typer.Option(help="Tables: the rule, by name.")] = "auto",
     method: Annotated[
         list[str] | None,
@@ -83,7 +87,7 @@ def explain(
         ),
     ] = None,
     over: Annotated[bool, typer.Option("--over", help="Pictures: the maps over the picture in the PNG.")] = False,
-    trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
+    trust: Trust = None,
     column: Annotated[
         str | None, typer.Option(help="Texts: the column that holds them.", show_default="text, or the only one")
     ] = None,
@@ -101,9 +105,7 @@ def explain(
         return
     if column is not None:
         raise ArgumentError("--column is for texts, explained by a folder with a model: leave it out")
-    if model.suffix != ".skops" and (
-        architecture is not None or model.suffix in (".pt2", ".safetensors", ".pth", ".ckpt")
-    ):
+    if model.suffix != ".skops" and is_network(model, architecture):
         chosen = read_target(target)
         if isinstance(chosen, str):
             raise ArgumentError(f"--target {chosen!r}: for pictures give the class's position, a whole number")

@@ -13,14 +13,20 @@ from rich.text import Text
 
 from backlight.cli.common import (
     Architecture,
+    Classes,
     Force,
     Ids,
     Ignore,
     Model,
+    Preprocess,
     Quiet,
     Report,
+    ScoreName,
+    Size,
+    Trust,
     app,
     class_names,
+    is_network,
     plainly,
     progress_bar,
     split,
@@ -33,8 +39,6 @@ if TYPE_CHECKING:
     from backlight._prototype import Prototypes
 
 __all__ = ["prototype"]
-
-_NETWORKS = (".pt2", ".safetensors", ".pth", ".ckpt")
 
 
 @app.command()
@@ -61,7 +65,7 @@ def prototype(
         int | None,
         typer.Option(min=1, help="Tables: the smallest change of this row (1 is the first) that gives the target."),
     ] = None,
-    score: Annotated[str | None, typer.Option(help="Tables: which score of the model.", show_default="its own")] = None,
+    score: ScoreName = None,
     bounds: Annotated[
         str | None,
         typer.Option(
@@ -76,11 +80,9 @@ def prototype(
     ] = None,
     shape: Annotated[str | None, typer.Option(help="Draw rows of a table as images, such as 8x8.")] = None,
     architecture: Architecture = None,
-    preprocess: Annotated[
-        str, typer.Option(help="Pictures: imagenet, unit (RGB in 0 to 1) or grey (in 0 to 1).")
-    ] = "imagenet",
-    size: Annotated[int | None, typer.Option(min=1, help="Pictures: side of what the network sees.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="Pictures: names of the classes, one a line or as JSON.")] = None,
+    preprocess: Preprocess = "imagenet",
+    size: Size = None,
+    classes: Classes = None,
     restarts: Annotated[int, typer.Option(min=1, help="Starts for each target, where it must be climbed to.")] = 8,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps of each climb.", show_default="by the problem")
@@ -91,7 +93,7 @@ def prototype(
     report: Report = None,
     force: Force = False,
     seed: Annotated[int, typer.Option(min=0, help="Decides starts and draws.")] = 0,
-    trust: Annotated[list[str] | None, typer.Option(help="Type(s) in the model file that you trust.")] = None,
+    trust: Trust = None,
     ids: Ids = None,
     ignore: Ignore = None,
     quiet: Quiet = False,
@@ -104,7 +106,7 @@ def prototype(
             check_output(path, suffixes, force=force)
     drawn = _shape(shape)
     paths = expand(data)
-    if model.suffix != ".skops" and (architecture is not None or model.suffix in _NETWORKS):
+    if model.suffix != ".skops" and is_network(model, architecture):
         for name, value in (("near", near), ("score", score), ("bounds", bounds), ("fix", fix), ("integer", integer),
                             ("onehot", onehot), ("rule", rule), ("shape", shape)):  # fmt: skip
             if value:

@@ -166,18 +166,19 @@ def _lost_in_a_layer(ex: Explanation) -> str | None:
     )
 
 
-def reporter(progress: bool | Progress | None) -> Progress:
-    """What is called with rows done and rows in all."""
+def reporter(progress: bool | Progress | None, of: str = "rows", every: int = 1) -> Progress:
+    """What is called with how many of something are done, and how many there are."""
     if callable(progress):
         return progress
-    if progress:
-        return _to_terminal
-    return lambda done, total: None
+    if not progress:
+        return lambda done, total: None
 
+    def to_terminal(done: int, total: int) -> None:
+        if done % every == 0 or done >= total:
+            sys.stderr.write(f"\r{done} of {total} {of}" + ("\n" if done >= total else ""))
+            sys.stderr.flush()
 
-def _to_terminal(done: int, total: int) -> None:
-    sys.stderr.write(f"\r{done} of {total} rows" + ("\n" if done >= total else ""))
-    sys.stderr.flush()
+    return to_terminal
 
 
 @cache
