@@ -49,6 +49,19 @@ def test_a_date_column_gives_what_varies_in_it_and_the_gap_to_the_row_before():
     assert np.allclose(by_name["when: gap"].cells[2::2], np.array(seconds) / 3600)
 
 
+@pytest.mark.parametrize("end", [False, True])
+def test_dates_that_stand_for_months_have_no_weekday_and_gaps_in_months(end):
+    quarters = [dt.date(2000 + k // 4, 1 + 3 * (k % 4), 1) - dt.timedelta(days=int(end)) for k in range(60) if k != 31]
+    data, _ = prepare(as_frame(pa.table({"quarter": quarters, "x": np.arange(59) % 7 + 0.5})))
+    by_name = {column.name: column for column in data.columns}
+
+    assert data.used == ("x", "quarter: month", "quarter: gap")
+    names = ["December", "March", "June", "September"] if end else ["January", "April", "July", "October"]
+    assert by_name["quarter: month"].cells.tolist() == [names[k % 4] for k in range(60) if k != 31]
+    assert by_name["quarter: gap"].cells.tolist() == [3.0] * 31 + [6.0] + [3.0] * 27
+    assert by_name["quarter: gap"].why == "months since the row before"
+
+
 def test_days_alone_give_no_hour_and_a_year_gives_the_day_of_the_year():
     days = [dt.date(2022, 1, 1) + dt.timedelta(days=int(k)) for k in np.random.default_rng(0).integers(0, 800, 200)]
     data, _ = prepare(as_frame(pa.table({"day": days, "x": np.arange(200) % 7 + 0.5})))

@@ -196,6 +196,8 @@ SAID = {
     "header after a number sign": ("#temp,press\n" + "\n".join(LINES), ("temp", "press"), N, None),
     "counts and classes": (f"{N},2,good,bad\n" + "\n".join(x + ",1" for x in LINES), ("column_1", "column_2", "column_3"), N, f"Line 1 above the table left out: {N} 2 good bad"),
     "a number among names": ("temp,press,5\n" + "\n".join(x + ",1" for x in LINES), ("temp", "press", "5"), N, "Line 1 is taken as column names, although some are numbers: 5."),
+    "single quotes": ("'temp'\t'site'\n" + "".join(f"{t}\t'north, {i}'\n" for i, t in enumerate(TEMP)), ("temp", "site"), N, None),
+    "an apostrophe is no quote": ("temp;site\n" + "".join(f"{t};'s Gravenhage {i}\n" for i, t in enumerate(TEMP)), ("temp", "site"), N, None),
     "units": ("temp,press\n°C,hPa\n" + "\n".join(LINES), ("temp", "press"), N, "Line 2 is taken as units, not as values: °C, hPa"),
     "total": ("site,temp\n" + "".join(f"s{i},{t}\n" for i, t in enumerate(TEMP)) + f"Total,{TEMP.sum():.2f}\n", ("site", "temp"), N, "The last row holds totals"),
     "total, and a unit": ("site,what,temp\n" + "".join(f"s{i},mean,{t}\n" for i, t in enumerate(TEMP)) + f"Total,°C,{TEMP.sum():.2f}\n", ("site", "what", "temp"), N, "The last row holds totals (Total)"),
@@ -246,6 +248,14 @@ def test_what_is_no_number_far_below_the_first_rows_keeps_the_column_whole(tmp_p
 
     assert frame.column("a")[[0, -1]].tolist() == ["1.50", "ERROR"]
     assert frame.column("b")[[0, -1]].tolist() == ["2", "007"]
+
+
+def test_texts_in_single_quotes_lose_them_and_apostrophes_stay(tmp_path):
+    put("'a','b'\n" + "1,'x, y'\n" * 40)(tmp_path / "t.csv")
+    put("a,b\n" + "1,'s Gravenhage\n" * 40)(tmp_path / "u.csv")
+
+    assert read_files([tmp_path / "t.csv"]).column("b")[0] == "x, y"
+    assert read_files([tmp_path / "u.csv"]).column("b")[0] == "'s Gravenhage"
 
 
 def test_wide_rows_come_in_blocks_of_many_rows(tmp_path, monkeypatch):

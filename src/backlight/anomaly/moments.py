@@ -3,7 +3,8 @@
 Hour, weekday and day of year are taken where they vary, changes of all numbers with ``--time``. Rows are put in the
 order of time, within each series where an identifier column has several rows each. What is taken from a column is
 decided once, on the reference rows, and then the same for every table: a weekday needs two weeks of rows, a day of the
-year a whole year, a gap rows of which most have a moment of their own.
+year a whole year, a gap rows of which most have a moment of their own. Dates that all are the first or the last day of
+a month stand for months, quarters or years: they have no weekday, and their gaps are counted in months.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ __all__ = ["Moments", "find_moments"]
 
 _DAY = 86_400.0
 _WEEKDAYS = np.array(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"], dtype=object)
+_MONTHS = np.array(
+    ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+     "December"], dtype=object,
+)  # fmt: skip
 _UNITS = (("days", _DAY), ("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
-_FEATURES = ("hour", "weekday", "day of year", "gap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,8 @@ def _before(order: np.ndarray, series: np.ndarray | None) -> np.ndarray:
 def _features(column: Column, before: np.ndarray) -> list[tuple[str, tuple[str, float]]]:
     seconds = _order_of(column)
     known = seconds[~np.isnan(seconds)]
+    if _whole_months(column):
+        return _features_of_months(column, before)
     span = float(np.ptp(known)) / _DAY
     found: list[tuple[str, tuple[str, float]]] = []
     if span >= 2 and len(np.unique(known % _DAY // 3600)) > 1:
@@ -142,13 +148,44 @@ def _features(column: Column, before: np.ndarray) -> list[tuple[str, tuple[str, 
     return found
 
 
+def _whole_months(column: Column) -> bool:
+    """Whether all dates are the first, or all the last, day of a month, and of more than two of them."""
+    known = column.cells[~column.missing]
+    days = known.astype("datetime64[D]")
+    if (known != days).any() or len(np.unique(known)) < 3:
+        return False
+    last = days + 1
+    return any(bool((d == d.astype("datetime64[M]").astype("datetime64[D]")).all()) for d in (days, last))
+
+
+def _month_of(column: Column) -> np.ndarray:
+    """Months since 1970; missing is NaN."""
+    months = column.cells.astype("datetime64[M]").astype(float)
+    months[column.missing] = np.nan
+    return np.asarray(months)
+
+
+def _features_of_months(column: Column, before: np.ndarray) -> list[tuple[str, tuple[str, float]]]:
+    months = _month_of(column)
+    known = months[~np.isnan(months)]
+    found: list[tuple[str, tuple[str, float]]] = []
+    if np.ptp(known) >= 12 and len(np.unique(known % 12)) > 1:
+        found.append(("month", ("", 1.0)))
+    gaps = (months - months[before])[before >= 0]
+    gaps = gaps[~np.isnan(gaps)]
+    if len(gaps) and np.median(gaps) > 0 and len(np.unique(gaps)) > 1:
+        found.append(("gap", ("months", 1.0)))
+    return found
+
+
 def _taken(column: Column, feature: str, unit: tuple[str, float], before: np.ndarray) -> Column:
-    seconds = _order_of(column)
-    if feature == "weekday":
-        days = np.where(np.isnan(seconds), 0, (seconds // _DAY + 3) % 7).astype(int)
-        cells = _WEEKDAYS[days].copy()
-        cells[np.isnan(seconds)] = None
-        return Column(f"{column.name}: weekday", "category", f"from the dates of {column.name}", cells)
+    seconds = _month_of(column) if unit[0] == "months" else _order_of(column)
+    if feature in ("weekday", "month"):
+        names = _WEEKDAYS if feature == "weekday" else _MONTHS
+        number = seconds // _DAY + 3 if feature == "weekday" else _month_of(column)
+        cells = names[np.where(np.isnan(number), 0, number % len(names)).astype(int)]
+        cells[np.isnan(number)] = None
+        return Column(f"{column.name}: {feature}", "category", f"from the dates of {column.name}", cells)
     if feature == "hour":
         numbers = seconds % _DAY / 3600
     elif feature == "day of year":

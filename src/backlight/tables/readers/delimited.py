@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from backlight.errors import FileError, listed, require
-from backlight.tables.numbers import MISSING, PLAIN
+from backlight.tables.numbers import MISSING, PLAIN, looks_like_a_number
 from backlight.tables.readers.encoding import decoded, encoding_of, from_chunks
 from backlight.tables.readers.layout import find_layout
 from backlight.tables.readers.registry import Options, Table, reader
@@ -28,6 +28,7 @@ _BLOCK = 1 << 20
 # rows a block at least, up to the largest block
 _ROWS = 512
 _LARGEST_BLOCK = 1 << 26
+_SNIFFED_LINES = 200
 _DELIMITERS = [",", ";", "\t", "|", " "]
 _EXACT = 2.0**53
 # More lines than this with another number of cells: the file is not the table that it was taken for.
@@ -62,6 +63,9 @@ def read_delimited(source: Source, options: Options) -> Table:
     told = re.match(r"sep=(.)\r?\n", sample, re.IGNORECASE)
     delimiter, quote = (told[1], '"') if told else _sniffed(sample, source.ending)
     rows, lines, ends = _rows(sample, delimiter, quote, 1 if told else 0)
+    if _in_single_quotes(sample, delimiter, 1 if told else 0):
+        quote = "'"
+        rows, lines, ends = _rows(sample, delimiter, quote, 1 if told else 0)
     if not any(any(row) for row in rows):
         raise FileError(f"{source.name} holds no cells")
     layout = find_layout(rows, lines)
@@ -88,6 +92,16 @@ def _sniffed(sample: str, ending: str) -> tuple[str, str]:
     if delimiter in ", " and delimiter not in first[0].strip() and not any(len(row) > 1 for row in _split(first, ",")):
         return ",", '"'
     return delimiter, '"'
+
+
+def _in_single_quotes(sample: str, delimiter: str, skip: int) -> bool:
+    """Whether texts stand in single quotes: all of the first line's, and on no line is there an odd one."""
+    lines = [line for line in sample.splitlines()[skip:] if line.strip()][:_SNIFFED_LINES]
+    if not lines or any(line.count("'") % 2 for line in lines):
+        return False
+    cells = next(csv.reader(lines[:1], delimiter=delimiter, quotechar="'"), [])
+    texts = [cell for cell in cells if cell.strip() and not looks_like_a_number(cell)]
+    return bool(texts) and all(f"'{cell}'" in lines[0] for cell in texts)
 
 
 def _split(lines: Sequence[str], delimiter: str) -> list[list[str]]:
