@@ -15,6 +15,7 @@ from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference
 from backlight.anomaly.encoding import fit_encoder
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
+from backlight.anomaly.selfcheck import _dependent
 from backlight.anomaly.tail import fit_tail
 from backlight.anomaly.workflow import explain_table, find_anomalies
 from backlight.classical import neuralize
@@ -415,6 +416,23 @@ def test_a_column_that_only_the_table_varies_in_is_not_overlooked():
     assert first[2] == "state"
 
 
+def test_columns_are_dependent_where_two_ranks_go_together():
+    rng = np.random.default_rng(0)
+    free = rng.normal(size=(200, 3))
+    tied, turned, constant = (np.c_[free, extra] for extra in (np.exp(free[:, 1]), -(free[:, 2] ** 3), np.ones(200)))
+    numbers, one_category = np.zeros(4, dtype=bool), np.array([False, False, False, True])
+
+    assert not _dependent(free, numbers[:3])
+    assert not _dependent(constant, numbers)
+    assert not _dependent(tied, one_category)
+    assert not _dependent(free[:, :1], numbers[:1])
+    assert _dependent(tied, numbers)
+    assert _dependent(turned, numbers)
+    with_gaps = tied.copy()
+    with_gaps[::50, 0] = np.nan
+    assert _dependent(with_gaps, numbers)
+
+
 def test_too_little_to_learn_from_is_refused():
     with pytest.raises(DataError, match="9 rows are too few to learn what is normal: give at least 10"):
         find_anomalies(sensors(n=9, faults=1)[0])
@@ -467,6 +485,10 @@ def test_bands_and_standard_scores_are_those_of_normal_rows():
     assert [bands[0].side(v) for v in (0.0, 2.0, 9.0, np.nan)] == ["below", "inside", "above", "missing"]
     assert bands[1].normal == "u 75 %, v 25 %"
     assert [bands[1].side(v) for v in (0.0, 2.0)] == ["usual", "rare"]
+    # one row in twenty is usual, one in twenty-one is not
+    edge = [bands_of(np.eye(n)[:, :1], ["c"], {"c": ["u", "v"]})[0] for n in (20, 21)]
+    assert [band.side(1.0) for band in edge] == ["usual", "rare"]
+    assert [edge[0].side(v) for v in (0.0, 2.0, -1.0)] == ["usual", "rare", "rare"]
     z = standard_scores(np.array([[3.0, 0.0], [np.nan, 2.0]]), normal, np.array([False, True]))
     assert np.allclose(z[0, 0], 1 / np.std([1, 2, 3]))
     assert z[1, 1] > z[0, 1]

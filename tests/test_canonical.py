@@ -1,8 +1,11 @@
 """Canonical form: it is the same function, every rewrite is undone, attacks are found, clean networks are left alone."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.svm import OneClassSVM
@@ -16,6 +19,7 @@ from backlight.canonical.affine import fold_norms
 from backlight.canonical.algebra import compose, plus, scale_columns, scale_rows, simplest
 from backlight.canonical.bounds import bounds
 from backlight.canonical.canonize import canonical_form
+from backlight.canonical.form import Affine
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import AlphaBeta, Box, Convolution, Dense, Elementwise, Epsilon, Gamma, Zero, ZPlus
 from tests.conftest import examples
@@ -378,7 +382,7 @@ def test_maps_that_are_no_one_map_are_not_made_one():
     assert plus(three, Dense(torch.randn(2, 2).double(), None), (2, 9, 9)) is None
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["mlp", "residual", "convolutional", "maxout"]), st.integers(0, 1000), st.floats(0.1, 3))
 def test_bounds_hold_every_value(name, seed, size):
     net, x = made(name, rows=4, seed=seed)
@@ -389,6 +393,51 @@ def test_bounds_hold_every_value(name, seed, size):
         if value in known:
             assert (numbers >= known[value].low - 1e-9).all()
             assert (numbers <= known[value].high + 1e-9).all()
+
+
+class _Functions(nn.Module):
+    """One layer, and functions of it of every kind: rising, of a known range, bent, of unknown sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.other = nn.Linear(4, 5, dtype=torch.float64), nn.Linear(4, 5, dtype=torch.float64)
+
+    def forward(self, x):
+        h, g = self.fc(x), self.other(x)
+        rows = [
+            h.sigmoid(), h.tanh(), h.exp(), F.softplus(h), h.abs(), h.square(), torch.sqrt(h.relu()), torch.sin(3 * h),
+            F.leaky_relu(h, 0.1), F.leaky_relu(h, -0.5), F.leaky_relu(h, 2.0), torch.maximum(h, g), torch.minimum(h, g),
+            h.softmax(1), F.hardsigmoid(h), h * g, -h, h.flip(1), h.clamp(-0.1, 0.2), F.gelu(h), F.elu(h),
+            torch.log(h.square() + 0.1), h.mean(1, keepdim=True) + g, h.sum(1, keepdim=True) - g,
+            h.amax(1, keepdim=True) + g, h.amin(1, keepdim=True) - g, F.avg_pool1d(h[:, None], 3, 1, 1)[:, 0],
+            F.max_pool1d(h[:, None], 3, 1, 1)[:, 0], h / (1 + g.square()), F.relu6(4 * h), torch.where(g > 0, h, g),
+        ]  # fmt: skip
+        return torch.cat(rows, 1)
+
+
+def test_bounds_hold_for_functions_of_every_kind_and_are_tight_for_a_layer():
+    torch.manual_seed(0)
+    form = lift(_Functions(), ((torch.randn(2, 4, dtype=torch.float64),), {}))
+    (name,) = form.inputs
+    for low in (-1.5, 0.0, 0.4):
+        corners = torch.tensor(list(itertools.product([low, 1.0], repeat=4)), dtype=torch.float64)
+        x = torch.cat([corners, low + (1 - low) * torch.rand(200, 4, dtype=torch.float64)])
+        known, values = bounds(form, intervals((low, 1.0), form.example)), form.run({name: x})
+        assert len(known) > 30
+        for value, interval in known.items():
+            assert (values[value] >= interval.low - 1e-12).all(), value
+            assert (values[value] <= interval.high + 1e-12).all(), value
+        layer = next(value for value in form.order() if isinstance(value, Affine))
+        torch.testing.assert_close(known[layer].low[0], values[layer].amin(0), rtol=0, atol=1e-11)
+        torch.testing.assert_close(known[layer].high[0], values[layer].amax(0), rtol=0, atol=1e-11)
+
+
+def test_units_behind_a_leak_that_falls_are_not_thought_dead_or_linear():
+    torch.manual_seed(14)
+    net = nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(-0.7), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1)).double()
+    x = torch.rand(100, 3, dtype=torch.float64)
+    found = backlight.canonize(net, x, domain=(torch.zeros(3).double(), torch.ones(3).double()))
+    torch.testing.assert_close(found.module(x), net(x), rtol=1e-12, atol=1e-12)
 
 
 def test_unbounded_inputs_have_unbounded_bounds_and_relus_do_not_go_below_zero():

@@ -146,6 +146,22 @@ def test_inlierness_budgets_add_up_and_shrink_where_the_row_is_unusual(rng):
     assert not np.allclose(with_reference.values, unusual.values)
 
 
+@pytest.mark.parametrize("rule", ["stable", "pool", "free"])
+def test_inlierness_is_a_budget_less_outlierness(rule, rng):
+    """Σ b_i = θ = log(Σα / ρ), in proportion to the mean relevance of outlierness over the support vectors."""
+    model = OneClassSVM(nu=0.1).fit(standardised("wine"))
+    query = rng.normal(size=(8, 13))
+    taken, left, theirs = (
+        backlight.explain(model, x, score=score, rules=rule).values
+        for x, score in ((query, "outlierness"), (query, "inlierness"), (model.support_vectors_, "outlierness"))
+    )
+
+    budget = left + taken
+    assert np.allclose(budget, budget[0], rtol=1e-9)
+    assert budget[0].sum() == pytest.approx(np.log(model.dual_coef_.sum() / model.offset_[0]), rel=1e-9)
+    assert np.allclose(budget[0] / budget[0].sum(), theirs.mean(0) / theirs.mean(0).sum(), rtol=1e-7)
+
+
 def test_budgets_are_those_of_the_rule_that_is_asked_for(rng):
     X = standardised("wine")
     net = backlight.neuralize(OneClassSVM(nu=0.1).fit(X), score="inlierness")

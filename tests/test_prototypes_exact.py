@@ -437,6 +437,20 @@ def test_the_most_normal_row_of_a_density_is_its_highest_mode():
     assert mode.f[0] >= SkKernelDensity(bandwidth=0.9, leaf_size=300).fit(Z).score_samples(Z).max()
 
 
+def test_components_far_from_the_origin_are_as_exact_as_near_it():
+    rng = np.random.default_rng(0)
+    log_c, means, y = rng.standard_normal(6), rng.standard_normal((6, 3)), rng.standard_normal((9, 3))
+    for U in (1.5, np.linalg.cholesky(np.eye(3) + 0.2).T[None].repeat(6, 0)):
+        near, far = (Modes(log_c, means + shift, U).terms(y + shift) for shift in (0.0, 1e5))
+        # coordinates of 1e5 have an error of 1e-11
+        assert_allclose(far, near, rtol=0, atol=1e-8)
+        factor = U * np.eye(3)[None].repeat(6, 0) if isinstance(U, float) else U
+        by_hand = [
+            [c - 0.5 * np.square(u @ (x - m)).sum() for c, m, u in zip(log_c, means, factor, strict=True)] for x in y
+        ]
+        assert_allclose(near, by_hand, rtol=1e-12, atol=1e-12)
+
+
 # -- Boltzmann machines ---------------------------------------------------------------------------------------------
 
 
@@ -484,6 +498,14 @@ def test_binary_machines_are_at_a_corner():
         for f in flips
     ]
     assert max(value) <= large.value[0] + 1e-9
+    # rows of data are starts too: a deep corner that nothing else leads to is found from a row beside it
+    for rows in (1, 5, 40):
+        deep = (rng.random(20) < 0.5).astype(float)
+        well = priors.RBM(60 * (2 * deep - 1)[None], np.zeros(20), -60 * deep.sum(keepdims=True) + 30)
+        data = np.abs(np.tile(deep, (rows, 1)) - np.eye(20)[rng.integers(0, 20, rows)] * 0.4)
+        slope = -(2 * deep - 1) * 0.1
+        found = backlight.prototype(line(slope), prior=well, bounds=(0, 1), data=data)
+        assert_array_equal(found.x[0], deep)
 
 
 # -- concave families -----------------------------------------------------------------------------------------------

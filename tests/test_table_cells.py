@@ -197,10 +197,10 @@ def test_a_date_that_is_none_is_flagged():
 
 def test_quarters_and_short_years_are_dates():
     quarters = column([f"{1974 + i // 4}Q{i % 4 + 1}" for i in range(12)])
-    short = column(["25.12.63", "26.12.49", "13.01.07", "14.02.99"])
+    short = column(["25.12.63", "26.12.49", "13.01.07", "14.02.99", "15.03.50", "16.04.51"])
 
     assert quarters.cells[[0, 5]].astype("M8[D]").astype(str).tolist() == ["1974-01-01", "1975-04-01"]
-    assert short.cells.astype("M8[Y]").astype(str).tolist() == ["1963", "2049", "2007", "1999"]
+    assert short.cells.astype("M8[Y]").astype(str).tolist() == ["1963", "2049", "2007", "1999", "2050", "1951"]
 
 
 def test_clock_times_are_hours():

@@ -80,11 +80,7 @@ def _of(
     if isinstance(value, Affine):
         return _affine(value, numbers, found)
     if isinstance(value, Pointwise) and value.op in ("relu", "leaky_relu"):
-        source = found[value.source]
-        return Interval(
-            value.target(source.low, *value.args, **value.kwargs),
-            value.target(source.high, *value.args, **value.kwargs),
-        )
+        return _bent(value, found[value.source])
     if isinstance(value, Operator) and value.op in _MONOTONE and not steered(value, values):
         arguments = [source for source in value.sources() if source in found]
         if len(arguments) == sum(1 for s in value.sources() if _floats(values[s])):
@@ -92,6 +88,15 @@ def _of(
             return Interval(value.compute(low), value.compute(high))
     low_, high_ = _RANGES.get(getattr(value, "op", ""), (-torch.inf, torch.inf))
     return Interval(torch.full_like(numbers, low_), torch.full_like(numbers, high_))
+
+
+def _bent(value: Pointwise, source: Interval) -> Interval:
+    """Of relu or leaky_relu, which falls below zero where its slope there is negative: zero is then the least."""
+    ends = torch.stack([value.target(side, *value.args, **value.kwargs) for side in (source.low, source.high)])
+    ends = torch.where(ends.isnan(), 0.0, ends)  # a slope of zero times −∞
+    low, high = ends.amin(0), ends.amax(0)
+    around = (source.low < 0) & (source.high > 0)
+    return Interval(torch.where(around, low.clamp(max=0.0), low), high)
 
 
 def _floats(value: Any) -> bool:
