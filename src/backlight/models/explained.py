@@ -149,7 +149,10 @@ def _lost_in_a_layer(ex: Explanation) -> str | None:
         return None
     bias = ex.ledger.bias if ex.ledger.bias is not None else np.zeros_like(ex.ledger.absorbed)
     rest = np.abs(ex.ledger.absorbed - bias)
+    axes = tuple(range(1, ex.values.ndim - (ex.output.ndim - 1)))
+    # a score of next to nothing may be the difference of much, and has its rounding
     flow = np.maximum(np.abs(np.asarray(ex.output)), np.abs(ex.ledger.entering).max(0))
+    rest = np.where(rest <= _ROUNDING * np.abs(ex.values).sum(axes), 0.0, rest)
     share = rest / np.maximum(flow, np.finfo(float).tiny)
     worst = np.unravel_index(int(np.argmax(share)), share.shape)
     if share[worst] <= _WORTH_A_WORD:
