@@ -75,7 +75,7 @@ def test_words_are_pairs_of_a_matrix():
     found = text.similarity(net(), TOKENIZER, *TEXTS)
 
     assert found.by_word().sum() == pytest.approx(found.values.sum())
-    assert [word for word, _, _ in found.words[1]][1:] == ["the", "cat", "sees", "it", "home", "."]
+    assert [word.strip() for word, _, _ in found.words[1]][1:] == ["the", "cat", "sees", "it", "home", "."]
     first = found.pairs(1)[0]
     assert abs(first[2]) == pytest.approx(np.abs(found.by_word()).max())
     for word in ("dog", "sees", "similarity"):
