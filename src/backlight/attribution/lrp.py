@@ -244,7 +244,10 @@ class LayerwiseRelevance:
             share = share - share.mean(-1, keepdim=True)
             for k in unknown:
                 name, rule, entering, leaving, bias = entries[k]
-                entries[k] = (name, rule, entering, leaving - share, bias + share)
+                absorbed = entering - leaving + share
+                # what a rule loses beside its bias is known for all rows together
+                lost = (absorbed - bias).mean(-1, keepdim=True)
+                entries[k] = (name, rule, entering, leaving - share, absorbed - lost)
         return chunk
 
     def _require_separate_rows(self, plan: Plan, inputs: Inputs, seeds: Seeds) -> None:

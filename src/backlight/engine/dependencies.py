@@ -69,7 +69,7 @@ class Dependencies:
         found = named_leaves(self.graph.output, lambda leaf: isinstance(leaf, Ref) and self.depends[leaf.index])
         named = {name: ref.index for name, ref in found.items()}
         if not named:
-            raise UnsupportedModel("the model's output does not depend on its inputs by numbers that have a gradient")
+            raise UnsupportedModel(self._why_nothing())
         chosen, self.note = choose({name: self.graph.nodes[index].shape for name, index in named.items()})
         index = named[chosen]
         tail: list[Node] = []
@@ -78,6 +78,16 @@ class Dependencies:
             tail.insert(0, node)
             index = node.args[0].index
         return index, tail
+
+    def _why_nothing(self) -> str:
+        for node in self.graph.nodes:
+            if node.dtype is not None and node.dtype.is_complex and self.reached[node.index]:
+                where = f" in module {node.path!r}" if node.path else ""
+                return (
+                    f"operator {node.op!r}{where} gives complex numbers, which relevance cannot follow: "
+                    "compute real and imaginary parts with real matrices, or explain by a reference method"
+                )
+        return "the model's output does not depend on its inputs by numbers that have a gradient"
 
     def needed(self, output: int) -> set[int]:
         """Every node that a value is computed from, constants left out."""

@@ -269,6 +269,10 @@ class _Planner:
     def _unknown(self, node: Node) -> Site:
         where = f"operator {node.op!r}" + (f" in module {node.path!r}" if node.path else "")
         where += f" ({node.module.__name__})" if node.module is not None and node.path else ""
+        if getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+            raise UnsupportedOperator(
+                f"{where} works in place in a way that cannot be followed: use the operator that returns a new tensor"
+            )
         if self.strict:
             raise UnsupportedOperator(
                 f"no rule is known for {where}, which relevance reaches. Three ways out: strict=False lets its plain "

@@ -373,6 +373,14 @@ def _gather(walk: _Walk, node: Node, held: list[Ref]) -> Rows:
     return rows
 
 
+def _added_along(walk: _Walk, node: Node, held: list[Ref]) -> Rows:
+    """Along an axis, at places that are the same for all rows."""
+    rows = _same([rows for ref in held if (rows := walk.rows(ref)) is not None])
+    if rows.axis == _axis(node.args[1], len(walk.sizes(held[0]))) or walk.rows(node.args[2]) is not None:
+        raise _Mixed
+    return rows
+
+
 def _embedding(walk: _Walk, node: Node, held: list[Ref]) -> Rows:
     if held != [node.args[1]]:
         raise _Open
@@ -420,7 +428,9 @@ _SHAPES_ONLY = frozenset({
 })  # fmt: skip
 
 _ELEMENTWISE = frozenset({
-    "abs", "acos", "add", "addcdiv", "addcmul", "asin", "asinh", "atan", "atan2", "bitwise_and", "bitwise_not",
+    "abs", "acos", "add", "addcdiv", "addcmul", "asin", "asinh", "atan", "atan2",
+    "acosh", "atanh", "hypot", "logaddexp", "logaddexp2", "copysign", "erfinv", "logit", "rad2deg", "frac",
+    "sgn", "sinc", "positive", "i0", "lgamma", "digamma", "bitwise_and", "bitwise_not",
     "bitwise_or", "bfloat16", "celu", "ceil", "clamp", "clamp_max", "clamp_min", "clip", "clone", "contiguous",
     "copy", "cos", "cosh", "deg2rad", "detach", "div", "double", "dropout", "elu", "eq", "erf", "erfc", "exp", "exp2",
     "expm1", "feature_dropout", "float", "floor", "floor_divide", "fmax", "fmin", "fmod", "ge", "gelu", "gt", "half",
@@ -461,15 +471,16 @@ _SAMPLEWISE = frozenset({
     "group_norm", "native_group_norm", "instance_norm", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle",
     "native_channel_shuffle", "im2col", "col2im", "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d",
     "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_linear1d", "upsample_bicubic2d",
-    "upsample_trilinear3d", "max_unpool2d", "max_unpool3d", "lp_pool2d",
+    "upsample_trilinear3d", "_upsample_bicubic2d_aa", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d", "max_unpool2d", "max_unpool3d", "lp_pool2d",
 })  # fmt: skip
 
 _FAMILIES: tuple[tuple[frozenset[str], How], ...] = (
     (_ELEMENTWISE, _broadcast), (_VIEWS, _view), (_RESHAPES, _reshape), (frozenset({"getitem"}), _member),
     (_REDUCTIONS, _reduce),
     (frozenset({"softmax", "_softmax", "log_softmax", "_log_softmax", "_safe_softmax", "cumsum", "cumprod",
-                "logcumsumexp"}), _along(None)),
-    (frozenset({"sort", "argsort", "glu"}), _along(-1)), (frozenset({"topk"}), _along(-1, 2)),
+                "logcumsumexp", "cummax", "cummin"}), _along(None)),
+    (frozenset({"sort", "argsort", "glu", "mode"}), _along(-1)), (frozenset({"topk"}), _along(-1, 2)),
     (frozenset({"flip"}), _along(None)), (frozenset({"roll"}), _along(None, 2)),
     (frozenset({"tril", "triu"}), _last_two),
     (frozenset({"linear"}), _linear),
@@ -483,7 +494,9 @@ _FAMILIES: tuple[tuple[frozenset[str], How], ...] = (
                 "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
                 "_scaled_dot_product_cudnn_attention"}), _attention),
     (frozenset({"cat", "concat", "stack"}), _cat), (frozenset({"pad", "constant_pad_nd"}), _pad),
-    (frozenset({"index"}), _index), (frozenset({"gather", "scatter", "scatter_add"}), _gather),
+    (frozenset({"index"}), _index),
+    (frozenset({"gather", "scatter", "scatter_add", "scatter_reduce"}), _gather),
+    (frozenset({"index_add", "index_copy", "index_fill", "index_reduce"}), _added_along),
     (frozenset({"index_select"}), _along(None)), (frozenset({"repeat_interleave"}), _along(None, 2)),
     (frozenset({"embedding"}), _embedding), (frozenset({"repeat"}), _repeat),
     (frozenset({"slice_scatter", "select_scatter"}), _scattered),

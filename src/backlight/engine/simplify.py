@@ -51,6 +51,8 @@ def simplify(graph: Graph) -> Graph:
         if node.op in ("view", "_unsafe_view"):
             # the copies that made a view possible are dropped
             node.target = torch.ops.aten.reshape.default
+        if node.op == "getitem" and isinstance(given, Ref) and graph.nodes[given.index].op in _BOTH:
+            node = _one_of_two(node, nodes[given.index])
         nodes.append(node)
         source = node.args[0] if node.args else None
         if node.op in ALIASES and isinstance(source, Ref):
@@ -76,6 +78,25 @@ def simplify(graph: Graph) -> Graph:
                 if origin.target is not None and not isinstance(origin.target, _First):
                     origin.target = _First(origin.target)
     return replace(graph, nodes=nodes, output=_swap(graph.output, instead))
+
+
+_BOTH = {"std_mean": ("std", "mean"), "var_mean": ("var", "mean"), "aminmax": ("amin", "amax")}
+
+
+def _one_of_two(node: Node, both: Node) -> Node:
+    """One of the two values of an operator, by the operator that gives that one alone."""
+    name = _BOTH[both.op][node.args[1]]
+    args, kwargs = both.args, dict(both.kwargs)
+    if name == "mean":
+        kwargs.pop("correction", None)
+        kwargs.pop("unbiased", None)
+        # the forms with a flag have it behind the axes
+        args = tuple(a for k, a in enumerate(args) if not (isinstance(a, bool) and k in (1, 2) and len(args) in (2, 4)))
+    if both.op == "aminmax" and isinstance(kwargs.get("dim"), int):
+        kwargs["dim"] = [kwargs["dim"]]
+    packet = getattr(torch.ops.aten, name)
+    target = packet
+    return replace(node, op=name, target=target, args=args, kwargs=kwargs)
 
 
 def _without_value(node: Node) -> bool:
@@ -125,6 +146,11 @@ def _require_deterministic(node: Node) -> None:
         raise UnsupportedModel(
             f"the model is in training mode: {node.name} ({node.op}) {what}, so that a row has no explanation of its "
             "own; call model.eval() first"
+        )
+    if node.op == "_pack_padded_sequence":
+        raise UnsupportedModel(
+            f"operator {node.op!r} at {node.name!r} packs rows of several lengths, which relevance cannot follow: "
+            "pad, run the layer on all steps, and take each row's last valid step with gather"
         )
     if node.op in _RANDOM:
         raise UnsupportedModel(f"the model draws at random: {node.name} ({node.op}); its output has no one explanation")

@@ -8,8 +8,9 @@ needs, and then pull messages from outputs to inputs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import torch
@@ -37,7 +38,9 @@ from backlight.rules import (
 )
 from backlight.rules.maps import FIRST, Rows, by_row
 
-__all__ = ["LedgerRecorder", "LinearSite", "Parts", "Site", "Step", "Transposed", "fill", "total"]
+__all__ = [
+    "LedgerRecorder", "LinearSite", "Parts", "Site", "Step", "Transposed", "TransposedStep", "fill", "sum_of", "total",
+]  # fmt: skip
 
 
 class Parts(dict[int, Message]):
@@ -80,6 +83,11 @@ def total(value: Tensor, message: Message, rows: Rows | None = FIRST) -> Tensor:
     return flow.flatten(1).sum(1, keepdim=True) if rows is None else by_row(flow, rows)
 
 
+def sum_of(amounts: Iterable[Tensor]) -> Tensor:
+    """Σ of tensors."""
+    return reduce(torch.add, amounts)
+
+
 @dataclass(slots=True)
 class LedgerRecorder:
     """Entries of the ledger as they are made, output first.
@@ -94,12 +102,19 @@ class LedgerRecorder:
     rows: int
     entries: list[tuple[Step, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
-    def enter(self, step: Step, entering: Tensor, leaving: Tensor, bias: Tensor | float = 0.0) -> None:
-        """Relevance that entered a step and left it, and what its bias kept."""
+    def enter(
+        self, step: Step, entering: Tensor, leaving: Tensor, bias: Tensor | float = 0.0, *, by_row: bool = False
+    ) -> None:
+        """Relevance that entered a step and left it, and what its bias kept; ``by_row`` where that is by the row."""
         kept = bias if isinstance(bias, Tensor) else torch.zeros_like(entering)
-        if step.rows is None or kept.shape[-1] != self.rows:
+        if not by_row and (step.rows is None or kept.shape[-1] != self.rows):
             kept = kept.flatten(1).sum(1, keepdim=True)
-        self.entries.append((step, self._by_row(entering), self._by_row(leaving), self._by_row(kept)))
+        entering = self._by_row(entering)
+        self.entries.append((step, entering, self._by_row(leaving).expand_as(entering), self._by_row(kept)))
+
+    def total(self, value: Tensor, message: Message, rows: Rows | None) -> Tensor:
+        """Σ of the relevance in a message, (targets, n), by the row where that is known."""
+        return self._by_row(total(value, message, rows))
 
     def undefined(self, step: Step, value: Tensor, message: Message) -> None:
         """Relevance that came outright to units of value zero, of which a step can hand on nothing: 0/0 is 0."""
@@ -107,8 +122,8 @@ class LedgerRecorder:
             return
         zeros = message.direct.where(value == 0, 0.0)
         if bool(zeros.any()):
-            entering = total(value, message, step.rows)
-            self.enter(step, entering, entering - total(value, Message(direct=zeros), step.rows))
+            entering = self.total(value, message, step.rows)
+            self.enter(step, entering, entering - self.total(value, Message(direct=zeros), step.rows))
 
     def _by_row(self, amount: Tensor) -> Tensor:
         return (
@@ -227,7 +242,7 @@ class LinearStep(Step):
 
     def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
         a, z = record
-        aside = None
+        aside, settled = None, False
         if isinstance(self.layer, Elementwise) and message.direct is not None:
             # one input a unit: there is nobody else to share with
             aside, message = message.direct, Message(message.gradient)
@@ -237,8 +252,9 @@ class LinearStep(Step):
         entering, leaving = total(z, message, self.rows), total(a, down, self.sources[0])
         if isinstance(bias, Tensor) and bool(torch.isnan(bias).any()) and bool(torch.isinf(z).any()):
             # a bias of −∞ bars attention, and what it keeps of nothing is nothing
-            bias = entering - leaving
-        book.enter(self, entering, leaving, bias)
+            bias = book.total(z, message, self.rows) - book.total(a, down, self.sources[0])
+            settled = True
+        book.enter(self, entering, leaving, bias, by_row=settled)
         if aside is not None:
             down = Message(down.gradient, aside if down.direct is None else down.direct + aside)
         return (down,)
@@ -339,25 +355,24 @@ class TransposedStep(Step):
         straight = self._transpose(outs, leaves, directs)
         sent = [Message(c, r) if c is not None or r is not None else None for c, r in zip(down, straight, strict=True)]
         if leaks:
-            axes = dict(zip(self.carriers, self.sources, strict=True)).values()
-            entering = sum(total(value.detach(), mail, self.rows) for value, mail in zip(outs, mails, strict=True))
-            leaving = [
-                total(leaf.detach(), mail, axis)
-                for leaf, mail, axis in zip(leaves, sent, axes, strict=True)
-                if mail is not None
-            ]
-            assert isinstance(entering, Tensor)
-            left = sum(leaving, start=torch.zeros_like(entering[:, :1]))
+            pairs = list(zip(outs, gradients, directs, mails, strict=True))
+            entering = sum_of(book.total(value.detach(), mail, self.rows) for value, _, _, mail in pairs)
+            left = self.leaving(leaves, sent, book)
             kept: Tensor | float = 0.0
             if self.constants:
                 # what was shared out and did not leave went to the constants
-                pairs = zip(outs, gradients, directs, strict=True)
-                shared = sum(total(value.detach(), Message(c, r), self.rows) for value, c, r in pairs)
-                kept = shared - left
-            book.enter(self, entering, left, kept)
+                kept = sum_of(book.total(v.detach(), Message(c, r), self.rows) for v, c, r, _ in pairs) - left
+            book.enter(self, entering, left, kept, by_row=True)
         # a value that is used twice by the operator got one leaf, and one message
         mail_of = dict(zip(dict.fromkeys(self.carriers), sent, strict=True))
         return [mail_of.pop(index, None) for index in self.carriers]
+
+    def leaving(self, leaves: tuple[Tensor, ...], sent: Sequence[Message | None], book: LedgerRecorder) -> Tensor:
+        """Σ of what is sent to all carriers, (targets, n)."""
+        axes = dict(zip(self.carriers, self.sources, strict=True)).values()
+        parts = zip(leaves, sent, axes, strict=True)
+        amounts = [book.total(leaf.detach(), mail, axis) for leaf, mail, axis in parts if mail is not None]
+        return sum_of(amounts) if amounts else leaves[0].new_zeros(1, book.rows)
 
     def _transpose(
         self, outs: list[Tensor], leaves: tuple[Tensor, ...], cotangents: list[Tensor | None]

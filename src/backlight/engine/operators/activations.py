@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backlight.engine.graph import Node, Ref
-from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.registry import Context, find, operator
+from backlight.engine.operators.whole import whole
 from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Values, fill
 from backlight.rules import Facts, Message, Pass, Rule, relevance
 
-__all__ = ["ACTIVATIONS", "CLAMPS", "RECTIFIERS", "Activation", "clamp_bounds"]
+__all__ = ["ACTIVATIONS", "CLAMPS", "RECTIFIERS", "Activation", "by_unit", "clamp_bounds"]
 
 # zero for negative inputs, never negative: no relevance comes through where the input is negative
 RECTIFIERS = frozenset({"relu", "relu6"})
@@ -31,7 +32,7 @@ CLAMPS = frozenset({"clamp", "clip", "clamp_min", "hardtanh"})
 Ratio = Callable[..., Tensor]
 
 
-def _by_value(x: Tensor, y: Tensor, *_: Any) -> Tensor:
+def _by_value(x: Tensor, y: Tensor, *_: Any, **__: Any) -> Tensor:
     return (y / x).masked_fill_(x == 0, 0.0)
 
 
@@ -103,14 +104,26 @@ _RATIOS: dict[str, Ratio] = {
     "sinh": _with_limit(1.0),
     "expm1": _with_limit(1.0),
     "log1p": _with_limit(1.0),
+    "tan": _with_limit(1.0),
+    "asin": _with_limit(1.0),
+    "atanh": _with_limit(1.0),
+    "erfinv": _with_limit(math.sqrt(math.pi) / 2),
+    "deg2rad": _with_limit(math.pi / 180),
+    "rad2deg": _with_limit(180 / math.pi),
+    "frac": _with_limit(1.0),
+    **dict.fromkeys(("sign", "sgn", "floor", "ceil", "round", "trunc", "fmod", "remainder", "copysign"), _by_value),
 }
 
 # f(0) ≠ 0
-_OUTRIGHT = frozenset({"sigmoid", "hardsigmoid", "softplus", "exp", "log_sigmoid", "log_sigmoid_forward", "cos", "log"})
+_OUTRIGHT = frozenset({
+    "sigmoid", "special_expit", "hardsigmoid", "softplus", "exp", "exp2", "log_sigmoid", "log_sigmoid_forward", "cos",
+    "cosh", "log", "log2", "log10", "logit", "special_logit", "reciprocal", "rsqrt", "erfc", "acos", "acosh", "sinc",
+    "i0", "lgamma", "digamma", "special_gammaln", "special_psi",
+})  # fmt: skip
 
 
 # functions of one value, unit by unit
-ACTIVATIONS = frozenset(_RATIOS) | _OUTRIGHT | CLAMPS | {"clamp_max", "reciprocal", "rsqrt"}
+ACTIVATIONS = frozenset(_RATIOS) | _OUTRIGHT | CLAMPS | {"clamp_max"}
 
 
 @dataclass(slots=True)
@@ -151,7 +164,9 @@ class _ActivationStep(Step):
 
 
 def _activation(node: Node, context: Context) -> Site | None:
-    if context.carriers(node) != (node.args[0].index,):
+    if node.op in ("fmod", "remainder") and (found := whole(node, context)) is not None:
+        return found
+    if context.carriers(node) != (node.args[0].index,) or context.node(node.args[0]).shape != node.shape:
         return None
     outright = node.op in _OUTRIGHT or (node.op == "threshold" and node.args[1] >= 0 and node.args[2] != 0)
     ratio = None if outright else _RATIOS[node.op]
@@ -161,10 +176,21 @@ def _activation(node: Node, context: Context) -> Site | None:
 operator(*_RATIOS, *_OUTRIGHT)(_activation)
 
 
+def by_unit(node: Node, signal: Ref, context: Context, *, outright: bool) -> Site | None:
+    """Any other function of one value, unit by unit; ``outright`` where it is not zero at zero."""
+    if context.carriers(node) != (signal.index,) or context.node(signal).shape != node.shape:
+        return None
+    return Activation(node, (signal.index,), "activation", Pass(), ratio=None if outright else _by_value)
+
+
 @operator("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
 def clamp(node: Node, context: Context) -> Site | None:
     low, high = clamp_bounds(node)
-    if context.carriers(node) != (node.args[0].index,) or isinstance(low, Ref) or isinstance(high, Ref):
+    if isinstance(low, Ref) or isinstance(high, Ref):
+        # the largest and the smallest of three
+        maker, carriers = find("maximum"), context.carriers(node)
+        return None if maker is None or not carriers else maker(node, context)
+    if context.carriers(node) != (node.args[0].index,):
         return None
     through_zero = (low is None or low <= 0) and (high is None or high >= 0)
     flat = low == 0 or high == 0
@@ -201,7 +227,13 @@ class _ClampRatio:
 @operator("pow")
 def power(node: Node, context: Context) -> Site | None:
     x, exponent = node.args
-    if not context.carries(x) or isinstance(exponent, Ref) or exponent <= 0:
+    if isinstance(x, Ref) and isinstance(exponent, Ref) and context.carries(x):
         return None
+    signal = x if isinstance(x, Ref) and context.carries(x) else exponent
+    if not context.carries(signal) or context.node(signal).shape != node.shape:
+        return None
+    if signal is exponent or exponent <= 0:
+        # no power of zero, or one of a number: not zero at zero
+        return Activation(node, (signal.index,), "activation", Pass(), ratio=None)
     ratio: Ratio = _power if exponent >= 1 else _by_value
     return Activation(node, (x.index,), "activation", Pass(), ratio=ratio)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from backlight.engine.graph import Node
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, Values, fill, total
+from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, Values, fill, sum_of
 from backlight.rules import Facts, Message, Rule, as_gradient
 
 __all__ = ["attention", "softmax"]
@@ -64,10 +64,10 @@ class _SoftmaxStep(Step):
         c = as_gradient(y, message)
         down = y * (c - (y * c).sum(axis - y.dim() if axis >= 0 else axis, keepdim=True))
         sent = Message(down.to(x.dtype))
-        entering = total(y, message, self.rows)
+        entering = book.total(y, message, self.rows)
         # where attention is barred a score may be −∞: its weight is zero, and so is its relevance
-        leaving = total(x.masked_fill(torch.isinf(x), 0.0), sent, self.sources[0])
-        book.enter(self, entering, leaving, entering - leaving)
+        leaving = book.total(x.masked_fill(torch.isinf(x), 0.0), sent, self.sources[0])
+        book.enter(self, entering, leaving, entering - leaving, by_row=True)
         return (sent,)
 
 
@@ -132,10 +132,8 @@ class _FusedStep(Step):
         ]
         down = [torch.stack(column) for column in zip(*columns, strict=True)]
         sent = [Message(c * share) for c, share in zip(down, self.shares, strict=True)]
-        entering = total(out.detach(), message, self.rows)
-        leaving = sum(
-            (total(leaf.detach(), m, axis) for leaf, m, axis in zip(leaves, sent, self.sources, strict=True)),
-            start=torch.zeros_like(entering[:, :1]),
-        )
-        book.enter(self, entering, leaving, entering - leaving)
+        entering = book.total(out.detach(), message, self.rows)
+        parts = zip(leaves, sent, self.sources, strict=True)
+        leaving = sum_of(book.total(leaf.detach(), m, axis) for leaf, m, axis in parts)
+        book.enter(self, entering, leaving, entering - leaving, by_row=True)
         return sent

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
+from backlight.engine.operators.activations import by_unit
+from backlight.engine.operators.products import normalisation
 from backlight.engine.operators.registry import Context, operator
-from backlight.engine.operators.spellings import matrix_product, with_bias
+from backlight.engine.operators.spellings import contracted, matrix_product, with_bias
 from backlight.engine.operators.whole import whole
 from backlight.engine.steps import LinearSite, Site
 from backlight.rules import Convolution, Dense, Elementwise, LinearMap, Zero
@@ -29,9 +31,38 @@ def _site(node: Node, source: Any, layer: LinearMap, role: str = "linear") -> Li
 def linear(node: Node, context: Context) -> Site | None:
     x, weight, *rest = node.args
     w, b = context.constant(weight), context.constant(rest[0]) if rest else None
+    if w is None and context.carries(weight) and (not rest or rest[0] is None):
+        return weighing(node, context)
     if w is None or w.dim() != 2 or (rest and isinstance(rest[0], Ref) and b is None):
         return None
     return _site(node, x, Dense(w, b))
+
+
+def weighing(node: Node, context: Context) -> Site | None:
+    """X @ W.T whose weights are a signal: of a constant x a layer on them, else a product of two signals."""
+    from backlight.engine.operators.products import product
+
+    x, weight = node.args[:2]
+    if context.carries(x):
+        return product(node, context)
+    held, axes = context.constant(x), len(context.node(weight).shape or ())
+    if held is None or axes != 1:
+        return None
+    lead = "abcdefgh"[: held.dim() - 1]
+    return contracted(node, weight.index, "oi", f"{lead}i", f"{lead}o", held)
+
+
+@operator("linalg_multi_dot")
+def chain(node: Node, context: Context) -> Site | None:
+    """A product of several matrices: of one signal in front of constants a layer with their product."""
+    from backlight.engine.operators.functions import product_of_all
+
+    first, *others = node.args[0]
+    matrices = [value for argument in others if (value := context.constant(argument)) is not None]
+    if context.carries(first) and len(matrices) == len(others) and matrices[-1].dim() == 2:
+        weight = matrices[0] if len(matrices) == 1 else torch.linalg.multi_dot(matrices)
+        return contracted(node, first.index, "ai", "ij", "aj", weight)
+    return product_of_all(node, node.args[0], context)
 
 
 @operator("addmm", "baddbmm", "addmv")
@@ -159,6 +190,16 @@ def batch_norm(node: Node, context: Context) -> Site | None:
     return _site(node, x, layer, "scale")
 
 
+@operator("instance_norm")
+def instance_norm(node: Node, context: Context) -> Site | None:
+    """With running statistics what a batch normalisation is."""
+    x, weight, bias, mean, var, batch, momentum, eps, *rest = node.args
+    if batch:
+        return normalisation(node, context)
+    given = (x, weight, bias, mean, var, False, momentum, eps, *rest)
+    return batch_norm(replace(node, op="batch_norm", args=given), context)
+
+
 @operator("mul", "div")
 def mul(node: Node, context: Context) -> Site | None:
     """A product with a constant; of two signals, see ``products``."""
@@ -171,7 +212,7 @@ def mul(node: Node, context: Context) -> Site | None:
         return product(node, context)
     signal, other = (x, y) if context.carries(x) else (y, x)
     if node.op == "div" and (signal is y or node.kwargs):
-        return None
+        return by_unit(node, signal, context, outright=signal is y and not node.kwargs)
     factor = context.constant(other) if isinstance(other, Ref) else other
     if factor is None:
         # depends on the shapes only

@@ -18,13 +18,24 @@ import torch
 from torch import Tensor
 
 from backlight.engine.graph import Node, Ref
-from backlight.engine.operators.registry import Context, operator
+from backlight.engine.operators.registry import Context, find, operator
 from backlight.engine.operators.routing import MOVES
-from backlight.engine.steps import LedgerRecorder, Messages, Site, Step, Transposed, TransposedStep, Values, fill, total
+from backlight.engine.steps import (
+    LedgerRecorder,
+    Messages,
+    Site,
+    Step,
+    Transposed,
+    TransposedStep,
+    Values,
+    fill,
+    sum_of,
+    total,
+)
 from backlight.rules import Facts, Message, Rule, SignalTakesAll, Uniform, as_gradient, row_sums
 from backlight.rules.maps import by_row
 
-__all__ = ["product"]
+__all__ = ["is_factor", "normalisation", "one_product", "product"]
 
 _FACTORS = frozenset({
     "sigmoid", "hardsigmoid", "softmax", "_softmax", "_safe_softmax", "rsqrt", "reciprocal", "std", "var",
@@ -74,7 +85,8 @@ def product(node: Node, context: Context) -> Site | None:
         # a divisor is a factor: of the signal above it relevance goes to the signal alone
         return _Product(node, (node.args[0].index,), "product", SignalTakesAll())
     if len(arguments) > 2 or len(node.inputs) > 2:
-        return None
+        several = find("einsum of several")
+        return several(node, context) if several is not None and node.op == "einsum" else None
     both = tuple(argument.index for argument in arguments)
     if len(both) == 1:
         return _Product(node, both * 2, "product", Uniform())
@@ -82,8 +94,13 @@ def product(node: Node, context: Context) -> Site | None:
     followed = context.follows_attention and node.op not in _ELEMENTWISE
     factors = [not followed and is_factor(argument, context) for argument in arguments]
     if factors[0] != factors[1]:
-        return _Product(node, (both[factors.index(False)],), "product", SignalTakesAll())
-    return _Product(node, both, "product", Uniform())
+        both = (both[factors.index(False)],)
+    return one_product(node, both)
+
+
+def one_product(node: Node, signals: tuple[int, ...]) -> Site:
+    """The site of a product of which these are the signals."""
+    return _Product(node, signals, "product", SignalTakesAll() if len(signals) == 1 else Uniform())
 
 
 @dataclass(slots=True)
@@ -156,7 +173,9 @@ def product_and_sum(node: Node, context: Context) -> Site | None:
             carrying = [carrying[kinds.index(False)]]
     divisors = [*share.values(), *[float(len(carrying))] * len(carrying)]
     carriers = (*share, *(factor.index for factor in carrying))
-    if not carriers or len(set(carriers)) < len(carriers):
+    left = [argument.index for argument in node.args[:3] if context.carries(argument)]
+    if not carriers or (len(set(left)) < len(left) and len(left) > len(carriers)):
+        # of a value that stands in two places only one is followed
         return None
     return _SumAndProduct(node, carriers, "sum", None, tuple(divisors))
 
@@ -187,13 +206,11 @@ class _SumAndProductStep(_ProductStep):
             for m, d in zip(whole, self.divisors, strict=True)
             if m.gradient is not None
         ]
-        entering = total(out.detach(), message, self.rows)
-        leaving = sum(
-            (total(leaf.detach(), m, axis) for leaf, m, axis in zip(leaves, sent, self.sources, strict=True)),
-            start=torch.zeros_like(entering[:, :1]),
-        )
+        entering = book.total(out.detach(), message, self.rows)
+        parts = zip(leaves, sent, self.sources, strict=True)
+        leaving = sum_of(book.total(leaf.detach(), m, axis) for leaf, m, axis in parts)
         # the rest stays with the constants
-        book.enter(self, entering, leaving, entering - leaving)
+        book.enter(self, entering, leaving, entering - leaving, by_row=True)
         return sent
 
 
@@ -219,9 +236,7 @@ def _gated_signal(x: Tensor, dim: int = -1) -> Tensor:
 # -- normalisations ----------------------------------------------------------------------------------------------------
 
 
-@operator(
-    "layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm", "instance_norm"
-)
+@operator("layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm", "_fused_rms_norm")
 def normalisation(node: Node, context: Context) -> Site | None:
     if context.carriers(node) != (node.args[0].index,):
         return None
@@ -250,7 +265,7 @@ def _layout(node: Node, context: Context) -> tuple[int, int, bool, float | None,
     if node.op == "native_group_norm":
         return args[6], 0, True, args[7], constant(args[1]), constant(args[2])
     shape = node.shape
-    if node.op == "instance_norm" and shape is not None and bool(args[5]):
+    if node.op == "instance_norm" and shape is not None:
         return shape[0], 0, True, args[7], constant(args[1]), constant(args[2])
     return None
 

@@ -42,24 +42,33 @@ MOVES = frozenset({
     "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel", "_reshape_alias", "rot90", "take",
     "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float", "double", "half", "bfloat16",
     "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes", "column_stack", "hstack",
-    "vstack", "expand_copy", "max_unpool2d", "max_unpool3d",
+    "vstack", "expand_copy", "max_unpool2d", "max_unpool3d", "index_copy", "diagonal_scatter", "tile", "fliplr",
+    "flipud", "positive", "nan_to_num", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d", "dstack", "adjoint", "mH", "H", "swapdims", "real", "conj", "resolve_conj",
+    "resolve_neg",
 })  # fmt: skip
 
 # of several carriers, some constants: what is moved beside them leaves nothing with them, unless they are not zero
 _MIXES_CONSTANTS = frozenset({
     "cat", "concat", "stack", "where", "masked_fill", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
     "column_stack", "hstack", "vstack", "index_put", "index_fill", "masked_scatter", "scatter", "fill",
+    "index_copy", "diagonal_scatter",
 })  # fmt: skip
 
 SUMS = frozenset({
     "add", "sub", "rsub", "neg", "sum", "mean", "cumsum", "avg_pool1d", "avg_pool2d", "avg_pool3d",
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool3d",
     "_adaptive_avg_pool3d", "upsample_bilinear2d", "_upsample_bilinear2d_aa", "upsample_linear1d",
-    "upsample_bicubic2d", "upsample_trilinear3d", "nanmean",
+    "upsample_bicubic2d", "_upsample_bicubic2d_aa", "upsample_trilinear3d", "nanmean", "nansum", "diff", "trapezoid",
+    "trapz", "cumulative_trapezoid", "gradient", "scatter_add", "index_add", "trace",
 })  # fmt: skip
 
+# what is added to may be a constant
+_ADDED_TO = frozenset({"scatter_add", "index_add", "scatter_reduce", "index_reduce"})
+
 _MAXIMA = frozenset({
-    "maximum", "minimum", "amax", "amin", "max", "min", "topk", "sort", "median", "kthvalue", "fmax", "fmin",
+    "maximum", "minimum", "amax", "amin", "max", "min", "topk", "sort", "median", "kthvalue", "fmax", "fmin", "cummax",
+    "cummin", "mode", "msort", "nanmedian", "aminmax",
 })  # fmt: skip
 
 _POOLS = frozenset({
@@ -105,6 +114,7 @@ def add(node: Node, context: Context) -> Site | None:
         shapes = {context.graph.nodes[index].shape for index in carriers}
         if len(shapes) == 1 and shapes == {node.shape}:
             return _Addition(node, carriers, "sum", DEFAULTS["sum"])
+    constant |= node.op in _ADDED_TO and len(carriers) < sum(isinstance(a, Ref) for a in node.args)
     return Transposed(node, carriers, "sum", DEFAULTS["sum"], leaks=constant)
 
 
@@ -131,7 +141,8 @@ def _shift(node: Node, context: Context) -> Site | None:
 @operator(*_MAXIMA)
 def maximum(node: Node, context: Context) -> Site | None:
     carriers = context.carriers(node)
-    mixed = node.op in ("maximum", "minimum", "fmax", "fmin") and len(carriers) < 2
+    given = [a for a in (*node.args, *node.kwargs.values()) if isinstance(a, Ref)]
+    mixed = node.op in ("maximum", "minimum", "fmax", "fmin", "clamp") and len(carriers) < len(given)
     return Transposed(node, carriers, "maximum", DEFAULTS["maximum"], leaks=mixed)
 
 

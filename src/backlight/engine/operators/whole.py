@@ -82,7 +82,7 @@ def _summed(arriving: Tensor, shape: torch.Size) -> Tensor:
     return arriving.sum_to_size(arriving.shape[0], *shape) if arriving.shape[1:] != shape else arriving
 
 
-@operator("long", "int", "remainder", "fmod", "floor_divide")
+@operator("long", "int", "floor_divide")
 def number(node: Node, context: Context) -> Site | None:
     return whole(node, context)
 
