@@ -24,6 +24,7 @@ from backlight.tables.files import read_files
 from backlight.vision import load_network
 from backlight.vision.architectures import architecture
 from backlight.vision.pictures import preprocessing
+from tests.test_table_files import FILES
 
 pyarrow = pytest.importorskip("pyarrow")
 Image = pytest.importorskip("PIL.Image")
@@ -133,9 +134,8 @@ def mutated_members(data: bytes, rng: np.random.Generator, folder: Path) -> byte
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     texts = [name for name in members if name.endswith("json")]
-    chosen = (
-        texts[int(rng.integers(len(texts)))] if rng.random() < 0.7 else list(members)[int(rng.integers(len(members)))]
-    )
+    likely = texts if texts and rng.random() < 0.7 else list(members)
+    chosen = likely[int(rng.integers(len(likely)))]
     members[chosen] = (
         _member(members[chosen], rng) if chosen in texts and rng.random() < 0.7 else mutated(members[chosen], rng)
     )
@@ -200,6 +200,43 @@ def test_a_damaged_file_is_read_or_refused_with_one_line(name, written, tmp_path
                 assert len(said) < 1500, said
             assert {p.name for p in tmp_path.iterdir()} <= {name, "source.zip", "target.zip"}
     assert refused > EACH * ROUNDS // 10, "mutations reach nothing"
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_a_damaged_table_of_any_kind_is_read_or_refused_with_one_line(kind, tmp_path):
+    name, write = FILES[kind]
+    path = tmp_path / name
+    rng = np.random.default_rng(sorted(FILES).index(kind))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(path)
+        whole = path.read_bytes()
+        for round_ in range(3 * ROUNDS):
+            zipped = whole[:2] == b"PK" and round_ % 4
+            path.write_bytes(mutated_members(whole, rng, tmp_path) if zipped else mutated(whole, rng))
+            try:
+                read_files([path])
+            except BacklightError as error:
+                said = str(error)
+                assert "\n" not in said, said
+                assert len(said) < 1500, said
+
+
+def test_a_table_of_nothing_and_one_for_no_memory_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "marked.csv").write_bytes(b"\xef\xbb\xbfa,b\n" + b"1,2\n" * 9 + b"3,\xc3(,4\n")
+    with pytest.raises(FileError, match=r"marked\.csv begins as UTF-8, and holds bytes that are not"):
+        read_files([tmp_path / "marked.csv"])
+    (tmp_path / "blank.csv").write_text(",\n,\n,\n,\n")
+    with pytest.raises(FileError, match=r"blank\.csv"):
+        read_files([tmp_path / "blank.csv"])
+    _table(tmp_path / "t.arrow")
+
+    def too_much(*options):
+        raise MemoryError("malloc of size 16106992346136640 failed")
+
+    monkeypatch.setattr("backlight.tables.readers.arrow._table", too_much)
+    with pytest.raises(FileError, match=r"t\.arrow cannot be read as Arrow: malloc of size"):
+        read_files([tmp_path / "t.arrow"])
 
 
 def test_nested_json_and_exploding_archives_are_one_sentence(tmp_path):

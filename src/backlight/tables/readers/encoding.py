@@ -33,6 +33,8 @@ def encoding_of(source: Source) -> tuple[str, tuple[str, ...]]:
     """The encoding of a text, and a sentence where it is not UTF-8."""
     for mark, encoding in _MARKS:
         if source.head.startswith(mark):
+            if encoding == "utf-8-sig" and _not_utf8(source) is not None:
+                raise FileError(f"{source.name} begins as UTF-8, and holds bytes that are not: save it as UTF-8 again")
             return encoding, () if encoding == "utf-8-sig" else (f"The text is in {encoding.upper()}.",)
     if source.wide:
         encoding = "utf-16-le" if source.head[1::2].count(0) > source.head[0::2].count(0) else "utf-16-be"

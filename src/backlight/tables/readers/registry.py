@@ -82,15 +82,16 @@ def read_table(path: Path, options: Options) -> Table:
         kind = _kind_of(source)
         try:
             table = kind.read(source, options)
-        except (BacklightError, KeyboardInterrupt, SystemExit, MemoryError):
+        except (BacklightError, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
             # The boundary to every parser: damaged files make them raise what they like, panics of compiled code
-            # (which are no Exceptions) among them.
+            # (which are no Exceptions) and sizes that no memory holds among them.
             raise FileError(f"{source.name} cannot be read as {kind.title}: {one_line(error)}") from error
+    table = _named(table)
     if not table.columns:
         raise FileError(f"{source.name} holds no columns")
-    return _named(table)
+    return table
 
 
 def _kind_of(source: Source) -> _Kind:
