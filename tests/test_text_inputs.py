@@ -201,3 +201,27 @@ def test_a_model_that_cannot_run_says_so_in_its_own_words():
 
     with pytest.raises(backlight.BacklightError, match="grouped products take no double"):
         backlight.explain(Broken().double(), IDS)
+
+
+class Learning(nn.Module):
+    """Returns its loss where labels are given, as models that are trained do; or that alone."""
+
+    def __init__(self, alone: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.alone = nn.Linear(3, 2, bias=False), alone
+
+    def forward(self, x, y):
+        answer = self.head(x)
+        loss = (answer - y).square().mean()
+        return loss if self.alone else {"loss": loss, "answer": answer}
+
+
+def test_a_loss_is_no_answer():
+    x, y = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    net = Learning(False).double()
+    ex = backlight.explain(net, {"x": x, "y": y}, 1)
+
+    assert same(ex.output, net.head(x)[:, 1].detach().numpy())
+    with pytest.raises(backlight.BacklightError, match=r"shape \(\) for 4 rows: it must have one entry a row"):
+        backlight.explain(Learning(True).double(), {"x": x, "y": y})

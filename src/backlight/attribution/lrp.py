@@ -179,6 +179,11 @@ class LayerwiseRelevance:
         inputs = (batch.args, batch.kwargs)
         plan, given, run, found = self.ran(batch, self.layers if places is None else places, targets)
         joint = self.rows == "joint"
+        if run.output.dim() == 0 or len(run.output) != batch.rows:
+            raise UnsupportedModel(
+                f"the explained output has shape {tuple(run.output.shape)} for {batch.rows} rows: it must have one "
+                "entry a row; output= chooses among several outputs"
+            )
         answer = whole_of(plan.graph.layout, targets, lambda out: finish(plan, out))
         seeds = resolve(targets, run.output, answer, joint=joint, last=last_tokens(given, run.output))
         if not joint:

@@ -217,6 +217,9 @@ def choose(shapes: Mapping[str, tuple[int, ...] | None]) -> tuple[str, str]:
     for name in OUTPUT_NAMES:
         if name in shapes:
             return name, ""
+    if len(shapes) > 1 and "loss" in shapes:
+        # what is learnt from labels among the inputs is no answer
+        return choose({name: shape for name, shape in shapes.items() if name != "loss"})
     if len(shapes) == 1:
         return next(iter(shapes)), ""
     if any(name.startswith("[") for name in shapes):

@@ -109,12 +109,13 @@ class Similarity:
         values = self.by_word()
         order = np.argsort(-np.abs(values), axis=None, kind="stable")[:k]
         at = zip(*np.unravel_index(order, values.shape), strict=True)
-        return [(self.words[0][i][0].strip(), self.words[1][j][0].strip(), float(values[i, j])) for i, j in at]
+        first, second = ([word.strip() or "·" for word, _, _ in side] for side in self.words)
+        return [(first[i], second[j], float(values[i, j])) for i, j in at]
 
     def view(self, limit: float | None = None) -> MatrixView:
         """A matrix: words of the one text by words of the other."""
         values = self.by_word()
-        names = tuple(tuple(word.strip() for word, _, _ in side) for side in self.words)
+        names = tuple(tuple(word.strip() or "·" for word, _, _ in side) for side in self.words)
         title = f"similarity {self.output:.3f}"
         return MatrixView(title, names[0], names[1], values, limit or float(np.abs(values).max()) or 1.0)
 
