@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from backlight._rooms import open_room
 from backlight.classical import families
 from backlight.classical.families import (
+    autoencoders,
     bayes,
     boltzmann,
     catboost,
@@ -39,6 +40,7 @@ from backlight.classical.families import (
     trees,
     xgboost,
 )
+from backlight.classical.families.autoencoders import Autoencoder
 from backlight.classical.families.kernels import RadialKernel
 from backlight.classical.frontend import column_maps, transformers
 from backlight.classical.network import Inputs, ModelSpec, NeuralizedModel, Score
@@ -48,12 +50,14 @@ if TYPE_CHECKING:
     from backlight.classical.families.kernelclusters import KernelClusters
 
 __all__ = [
+    "Autoencoder",
     "Inputs",
     "KernelClusters",
     "ModelSpec",
     "NeuralizedModel",
     "RadialKernel",
     "Score",
+    "autoencoders",
     "bayes",
     "boltzmann",
     "catboost",

@@ -1,4 +1,8 @@
-"""Multilayer perceptrons: a `torch.nn.Sequential`, which the relevance engine explains like any other module."""
+"""Multilayer perceptrons: a `torch.nn.Sequential`, which the relevance engine explains like any other module.
+
+A regressor with as many outputs as columns, fitted on ``(X, X)``, is an autoencoder: "outlierness" is the squared
+difference between what it takes and what it gives, each column's own.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,13 @@ import torch
 from torch import nn
 
 from backlight.classical.families.scores import column, plain, predicted
+from backlight.classical.frontend.columns import Features, Vocabulary
 from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.linear import tensor
+from backlight.classical.layers.reconstruction import Reconstruction
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
+from backlight.classical.score_units import SQUARED
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedOption
 
@@ -38,7 +45,15 @@ def perceptron(estimator: Any) -> ModelSpec:
     if names is None:
         outputs = Outputs() if last == 1 else Outputs.each([f"output {k}" for k in range(last)])
         score = plain("predict", lambda inputs: _deep(estimator, inputs), predicted, outputs)
-        return ModelSpec(f"multilayer perceptron ({_sizes(estimator)})", {"predict": score})
+        scores = {"predict": score}
+        if last == estimator.n_features_in_ and last > 1:
+            scores["outlierness"] = plain(
+                "outlierness",
+                lambda inputs: Reconstruction(_module(estimator), inputs.pullback, root=False),
+                lambda model, z: ((np.asarray(z) - model.predict(z)) ** 2).sum(1),
+                unit=SQUARED,
+            )
+        return ModelSpec(f"multilayer perceptron ({_sizes(estimator)})", scores)
     outputs = Outputs.classes(names)
     score = plain("logit", lambda inputs: _deep(estimator, inputs), _logits, outputs)
     return ModelSpec(f"multilayer perceptron ({_sizes(estimator)}, {len(names)} classes)", {"logit": score})
@@ -47,6 +62,15 @@ def perceptron(estimator: Any) -> ModelSpec:
 def _deep(estimator: Any, inputs: Inputs) -> Deep:
     maps = [(W.T, b) for W, b in zip(estimator.coefs_, estimator.intercepts_, strict=True)]
     return Deep(perceptron_layers(maps, ACTIVATIONS[estimator.activation], inputs), len(maps[-1][1]), inputs.pullback)
+
+
+def _module(estimator: Any) -> nn.Sequential:
+    """The perceptron on what it takes itself."""
+    maps = [(W.T, b) for W, b in zip(estimator.coefs_, estimator.intercepts_, strict=True)]
+    features = Features((), np.arange(estimator.n_features_in_), Vocabulary(), n_columns=estimator.n_features_in_)
+    pullback = features.pullback(estimator.n_features_in_, torch.float64)
+    inputs = Inputs(features, estimator.n_features_in_, pullback, torch.float64)
+    return perceptron_layers(maps, ACTIVATIONS[estimator.activation], inputs)
 
 
 def _sizes(estimator: Any) -> str:

@@ -34,14 +34,16 @@ from backlight.classical.neuralize import neuralize, spec_of
 from backlight.classical.score_units import DISTANCE, LOCAL, NATS, PLAIN, ScoreUnit
 from backlight.errors import NotFittedModel, UnsupportedModel, UnsupportedOption, require
 
-__all__ = ["pyod_detector"]
+__all__ = ["Make", "pyod_detector", "reads"]
 
 Make = Callable[[Inputs], Layer]
 Reader = Callable[[Any], tuple[Make, int, ScoreUnit]]
 _READERS: dict[str, Reader] = {}
 
 
-def _reads(*names: str) -> Callable[[Reader], Reader]:
+def reads(*names: str) -> Callable[[Reader], Reader]:
+    """Register a function from a fitted detector to its layer, its number of columns and its unit, by class names."""
+
     def keep(reader: Reader) -> Reader:
         _READERS.update(dict.fromkeys(names, reader))
         return reader
@@ -86,14 +88,14 @@ def _inside(model: Any, function: Callable[[Tensor], Tensor] | None = None) -> M
     return layer if function is None else lambda inputs: Secant(layer(inputs), function)
 
 
-@_reads("OCSVM")
+@reads("OCSVM")
 def _ocsvm(model: Any) -> tuple[Make, int, ScoreUnit]:
     inner = model.detector_
     total, rho = float(np.sum(inner.dual_coef_)), float(np.ravel(inner.offset_)[0])
     return _inside(inner, lambda o: rho - total * torch.exp(-o)), inner.n_features_in_, PLAIN
 
 
-@_reads("IForest")
+@reads("IForest")
 def _iforest(model: Any) -> tuple[Make, int, ScoreUnit]:
     from backlight.classical.families.trees import average_path
 
@@ -102,17 +104,17 @@ def _iforest(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _inside(inner, lambda o: torch.exp2(o / c) + offset), inner.n_features_in_, PLAIN
 
 
-@_reads("GMM", "MCD")
+@reads("GMM", "MCD")
 def _held(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _inside(model.detector_), model.detector_.n_features_in_, NATS if hasattr(model, "means_") else PLAIN
 
 
-@_reads("KDE")
+@reads("KDE")
 def _kde(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _inside(model.kde_), model.kde_.n_features_in_, NATS
 
 
-@_reads("LOF")
+@reads("LOF")
 def _lof(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _inside(model.detector_), model.detector_.n_features_in_, LOCAL
 
@@ -132,7 +134,7 @@ def _is_city(model: Any, metric: Any, params: Any) -> bool:
     return bool(found == "manhattan")
 
 
-@_reads("KNN")
+@reads("KNN")
 def _knn(model: Any) -> tuple[Make, int, ScoreUnit]:
     inner, k = model.neigh_, model.n_neighbors
     rows = np.asarray(inner._fit_X)  # private: the training rows
@@ -148,7 +150,7 @@ def _knn(model: Any) -> tuple[Make, int, ScoreUnit]:
     return make, rows.shape[1], DISTANCE
 
 
-@_reads("Sampling")
+@reads("Sampling")
 def _sampling(model: Any) -> tuple[Make, int, ScoreUnit]:
     rows = np.asarray(model.subset, dtype=float)
     city = _is_city(model, model.metric, model.metric_params)
@@ -159,7 +161,7 @@ def _sampling(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _to(rows, search, np.ones(1), city), rows.shape[1], DISTANCE
 
 
-@_reads("CBLOF")
+@reads("CBLOF")
 def _cblof(model: Any) -> tuple[Make, int, ScoreUnit]:
     centers = np.asarray(model.cluster_centers_, dtype=float)
     large = np.asarray(sorted(model.large_cluster_labels_), dtype=int)
@@ -193,7 +195,7 @@ class _Centers(OrderStatistics):
         return self.anchors[:0]
 
 
-@_reads("PCA")
+@reads("PCA")
 def _pca(model: Any) -> tuple[Make, int, ScoreUnit]:
     axes = np.asarray(model.selected_components_, dtype=float)
     weights = 1 / np.asarray(model.selected_w_components_, dtype=float)
@@ -230,7 +232,7 @@ class _Together(Additive):
         return 1 << 30
 
 
-@_reads("ECOD", "COPOD")
+@reads("ECOD", "COPOD")
 def _tails(model: Any) -> tuple[Make, int, ScoreUnit]:
     def terms(z: np.ndarray) -> np.ndarray:
         one = copy.copy(model)  # it writes its terms on itself
@@ -241,7 +243,7 @@ def _tails(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _terms(terms, model.X_train.shape[1])
 
 
-@_reads("HBOS")
+@reads("HBOS")
 def _hbos(model: Any) -> tuple[Make, int, ScoreUnit]:
     hbos = require("pyod.models.hbos", "pyod", "scoring by histograms")
 
@@ -258,12 +260,12 @@ def _hbos(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _terms(terms, width)
 
 
-@_reads("MAD")
+@reads("MAD")
 def _mad(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _terms(lambda z: 0.6745 * np.abs(z - model.median_) / model.median_diff_, 1)
 
 
-@_reads("LODA")
+@reads("LODA")
 def _loda(model: Any) -> tuple[Make, int, ScoreUnit]:
     cuts = np.asarray(model.projections_, dtype=float)
     shares = cuts**2 / (cuts**2).sum(1, keepdims=True)
@@ -279,7 +281,7 @@ def _loda(model: Any) -> tuple[Make, int, ScoreUnit]:
     return _terms(terms, cuts.shape[1])
 
 
-@_reads("FeatureBagging")
+@reads("FeatureBagging")
 def _bagging(model: Any) -> tuple[Make, int, ScoreUnit]:
     if model.combination != "average":
         raise UnsupportedOption("FeatureBagging(combination='max') is one member's score: fit it with 'average'")
