@@ -10,6 +10,7 @@ from scipy.stats import genpareto
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 
+from backlight.anomaly import selfcheck
 from backlight.anomaly.bands import bands_of, standard_scores
 from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference
 from backlight.anomaly.encoding import fit_encoder
@@ -414,6 +415,24 @@ def test_a_column_that_only_the_table_varies_in_is_not_overlooked():
     first = {int(row): found.study.explanation[i].top(1)[0][0][0] for i, row in enumerate(found.study.rows)}
     assert first[1] == "errors"
     assert first[2] == "state"
+
+
+@pytest.mark.parametrize("trim", [True, False])
+def test_planted_faults_are_learnt_from_only_where_what_is_odd_is_left_out_again(trim, monkeypatch):
+    data, _ = prepare(sensors(n=80, faults=0)[0])
+    learnt = []
+
+    def recorded(X, *arguments, **options):
+        learnt.append(len(X))
+        return fit_detector(X, *arguments, **options)
+
+    monkeypatch.setattr(selfcheck, "fit_detector", recorded)
+    checks = selfcheck.check_reasons(data.coded, data, "kde", trim=trim, seed=0, progress=lambda *_: None)
+
+    assert checks
+    assert (min(learnt) == 80) == trim
+    if not trim:
+        assert [k for k in learnt if k < 80] == [80 - 6] * (len(learnt) // 2)
 
 
 def test_columns_are_dependent_where_two_ranks_go_together():

@@ -432,6 +432,30 @@ def test_bounds_hold_for_functions_of_every_kind_and_are_tight_for_a_layer():
         torch.testing.assert_close(known[layer].high[0], values[layer].amax(0), rtol=0, atol=1e-11)
 
 
+class _Tokens(nn.Module):
+    """Features of tokens, each by itself: a factor and a shift, a rectifier, a layer over the features."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        self.shift = nn.Parameter(torch.randn(4, dtype=torch.float64) * scale)
+        self.fc = nn.Linear(4, 2, dtype=torch.float64)
+        with torch.no_grad():
+            self.fc.weight /= scale
+        self.scale = scale
+
+    def forward(self, x):
+        return self.fc(torch.relu(x * self.scale + self.shift)).sum(1)
+
+
+def test_features_of_tokens_are_normalised_whatever_their_scale():
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    one, three = (backlight.canonize(_Tokens(scale), x).module for scale in (1.0, 3.0))
+    torch.testing.assert_close(one(x), three(x), rtol=1e-12, atol=1e-12)
+    states = [torch.cat([value.flatten() for value in net.state_dict().values()]) for net in (one, three)]
+    torch.testing.assert_close(*states, rtol=1e-12, atol=1e-12)
+
+
 def test_units_behind_a_leak_that_falls_are_not_thought_dead_or_linear():
     torch.manual_seed(14)
     net = nn.Sequential(nn.Linear(3, 6), nn.LeakyReLU(-0.7), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 1)).double()

@@ -83,6 +83,25 @@ def test_a_unit_and_a_convention_are_said():
     assert "in kg" in said
 
 
+def test_a_plain_number_among_per_cent_is_a_fault_and_among_another_unit_a_number():
+    values = [3.5, 4.25, 5.0, 6.75, 7.5, 8.0, 9.25, 10.5, 11.0, 12.75, 13.5, 14.0]
+    share, weight = (column([*(f"{v} {unit}" for v in values), "0.4"]) for unit in ("%", "kg"))
+
+    assert dict(share.flagged) == {12: "0.4"}
+    assert share.cells[:12].tolist() == values
+    assert np.isnan(share.cells[12])
+    assert not weight.flagged
+    assert weight.cells.tolist() == [*values, 0.4]
+
+
+def test_the_unit_is_that_of_most_cells_and_others_are_faults():
+    values = np.arange(1, 21) * 1.25
+    held = column([*(f"{v} kg" for v in values), "7.5 t"])
+
+    assert held.cells[:20].tolist() == values.tolist()
+    assert dict(held.flagged) == {20: "7.5 t"}
+
+
 def test_thousands_and_millions_are_multiplied():
     found = column(["€1.5M", "€300K", "€2M", "€750K", "€0", "€12.5M"] * 3)
 

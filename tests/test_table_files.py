@@ -233,6 +233,23 @@ def test_where_the_table_begins_and_ends_is_found_and_said(case, tmp_path):
     assert not frame.notes if said is None else said in " ".join(frame.notes)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_records_that_leave_keys_out_are_the_frame_of_pandas(seed, tmp_path):
+    draw = np.random.default_rng(seed)
+    records = [
+        {"a": i, **{key: float(draw.normal()) for key in "bcd" if draw.random() < 0.4}, "in": {"x": i * 2.0}}
+        for i in range(25)
+    ]
+    put("\n".join(json.dumps(r) for r in records))(tmp_path / "t.jsonl")
+    put(json.dumps(records))(tmp_path / "t.json")
+    expected = pd.json_normalize(records)
+    for name in ("t.jsonl", "t.json"):
+        frame = read_files([tmp_path / name])
+        assert set(frame.names) == set(expected.columns)
+        for key in frame.names:
+            np.testing.assert_array_equal(frame.column(key).astype(float), expected[key].to_numpy(dtype=float))
+
+
 def test_mended_lines_are_where_they_were(tmp_path):
     put("a,b,c\n" + "1,2,3\n" * 30 + "4,5\n" + "1,2,3\n" * 30 + "6,7,8,9\n" + "1,2,3\n" * 60)(tmp_path / "t.csv")
     frame = read_files([tmp_path / "t.csv"])
