@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.stats import spearmanr
 from torch import nn
 
 import backlight
+from backlight import cli
 from backlight._audit import REWRITES
 from backlight._audit.measure import between, rank_correlation, top_changed, total_variation
 from backlight.errors import ArgumentError, UnsupportedModel
@@ -241,13 +243,25 @@ def program(tmp_path_factory):
     return folder
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "backlight", *map(str, arguments)], capture_output=True, text=True, env=None, check=False
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """The command in this process: exit code, output, errors."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["backlight", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return call
 
 
-def test_audit_on_the_command_line(program):
+def test_audit_on_the_command_line(program, run):
     out = run(
         "audit", program / "net.pt2", program / "rows.csv", "--out", program / "a.csv", "--report", program / "a.html"
     )
@@ -267,7 +281,7 @@ def test_audit_on_the_command_line(program):
     assert (program / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_bad_input_on_the_command_line(program):
+def test_bad_input_on_the_command_line(program, run):
     (program / "words.csv").write_text("a,b\nx,1\ny,2\n", encoding="utf-8")
     for arguments, said in (
         ((program / "net.pt2", program / "words.csv"), "column 'a' is not of numbers"),
@@ -281,7 +295,7 @@ def test_bad_input_on_the_command_line(program):
         assert len(out.stderr.strip().splitlines()) == 1
 
 
-def test_derive_on_the_command_line(tmp_path):
+def test_derive_on_the_command_line(tmp_path, run):
     out = run("derive", "min-i", "--at", "a1=2,a2=1,gamma=1/4", "--out", tmp_path / "phase.png")
     assert out.returncode == 0, out.stderr
     assert "R(a1) = 5/9" in out.stdout
