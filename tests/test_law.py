@@ -12,6 +12,7 @@ import backlight
 from backlight.engine.operators import registry
 from backlight.engine.steps import Transposed
 from backlight.errors import BacklightWarning, ConservationError
+from backlight.rules import WSquare
 from tests.zoo import ZOO, animal
 
 
@@ -48,23 +49,32 @@ def expected(net, x, target):
     return y[torch.arange(len(y)), torch.as_tensor(target)]
 
 
-@pytest.mark.parametrize("rules", ["auto", "epsilon-plus-flat"])
+# beside the automatic choice every network gets one of these in turn
+RULES = ["epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2-beta1", "attnlrp", WSquare(), "epsilon"]
+
+
+def require_closed(ex, score):
+    np.testing.assert_allclose(ex.output, score, rtol=1e-9, atol=1e-12)
+    axes = tuple(range(1, ex.values.ndim - (1 if ex.output.ndim == 2 else 0)))
+    parts = ex.base_values + ex.values.sum(axes) + ex.ledger.absorbed.sum(0)
+    # sums of thousands of numbers of this size have these roundings
+    size = np.abs(ex.values).sum(axes) + np.abs(ex.ledger.entering).sum(0) + np.abs(ex.output)
+    assert (np.abs(parts - ex.output) <= 1e-12 * size + 1e-13).all()
+
+
 @pytest.mark.parametrize("name", ZOO)
-def test_output_is_base_and_values_and_ledger(name, rules):
+def test_output_is_base_and_values_and_ledger(name):
     net, x = animal(name)
-    outputs = net(x).shape[1]
-    for target in TARGETS.values():
-        given = torch.linspace(-1, 1, outputs).double() if isinstance(target, str) and target == "direction" else target
+    direction = torch.linspace(-1, 1, net(x).shape[1]).double()
+    each = [target for target in TARGETS.values() if not isinstance(target, list | str)]
+    scores = torch.stack([expected(net, x, target) for target in [*each, "direction"]], 1)
+    for rules in ("auto", RULES[list(ZOO).index(name) % len(RULES)]):
         with warnings.catch_warnings():
             # what is lost on the way is said; here it must be in the ledger
             warnings.simplefilter("ignore", BacklightWarning)
-            ex = backlight.explain(net, x, given, rules=rules)
-        np.testing.assert_allclose(ex.output, expected(net, x, target), rtol=1e-9, atol=1e-12)
-        axes = tuple(range(1, ex.values.ndim - (1 if ex.output.ndim == 2 else 0)))
-        parts = ex.base_values + ex.values.sum(axes) + ex.ledger.absorbed.sum(0)
-        # sums of thousands of numbers of this size have these roundings
-        size = np.abs(ex.values).sum(axes) + np.abs(ex.ledger.entering).sum(0) + np.abs(ex.output)
-        assert (np.abs(parts - ex.output) <= 1e-12 * size + 1e-13).all()
+            require_closed(backlight.explain(net, x, [*each, direction], rules=rules), scores)
+            require_closed(backlight.explain(net, x, "all", rules=rules), expected(net, x, "all"))
+            require_closed(backlight.explain(net, x, margin, rules=rules), expected(net, x, margin))
 
 
 @pytest.mark.parametrize("name", ["lstm", "tokens", "windows", "frames", "constant beside", "floor", "masked"])

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.architectures import GRAPHS, IMAGES, SEQUENCES, TABLES
 from tests.networks import MAKERS
 
 D = torch.float64
@@ -185,6 +186,10 @@ ZOO = {
     "three dimensions": (
         lambda: nn.Sequential(nn.Conv3d(1, 3, 2), nn.ELU(), nn.AvgPool3d(2), nn.Flatten(), nn.Linear(3, 4)), image(1, 3, 3, 3)
     ),
+    **{name: (make, image(5, 3)) for name, make in GRAPHS.items()},
+    **{name: (make, sequence) for name, make in SEQUENCES.items()},
+    **{name: (make, table()) for name, make in TABLES.items()},
+    **{name: (make, image(2, 8, 8)) for name, make in IMAGES.items()},
     "ends in a softmax": (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 4), nn.Softmax(1)), table()),
 }  # fmt: skip
 
