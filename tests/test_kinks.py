@@ -97,6 +97,57 @@ def test_spellings_of_a_kink_have_one_canonical_form_and_one_explanation(first, 
     assert np.abs(values[0] - values[1]).max() <= 1e-12
 
 
+# steeper to the left, to the right, falling, with a plateau, the same on both sides
+BENT = [
+    (2.0, 0.5),
+    (0.5, 2.0),
+    (-2.0, 0.5),
+    (0.5, -2.0),
+    (2.0, 0.0),
+    (0.0, -2.0),
+    (-3.0, -1.0),
+    (-1.5, 1.5),
+    (1.5, -1.5),
+]
+
+
+def test_any_two_slopes_are_one_unit_of_the_same_function():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(3, 5),
+        Written(
+            lambda z: torch.cat(
+                [b * torch.relu(z - 0.3) - a * torch.relu(0.3 - z) + 0.25 * k for k, (a, b) in enumerate(BENT)], 1
+            )
+        ),
+        nn.Linear(5 * len(BENT), 2),
+    )
+    net = net.double().eval()
+    x = torch.randn(40, 3, dtype=D)
+    made = backlight.canonize(net, x)
+
+    torch.testing.assert_close(made(x), net(x), rtol=0, atol=1e-11)
+    assert sum(step.kind == "recognised" for step in made.log) >= 1
+
+
+def test_parts_side_by_side_are_one_layer():
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 2), nn.Linear(3, 4), nn.Linear(6, 2)
+
+        def forward(self, x):
+            return self.c(torch.cat([self.a(x), self.b(x)], 1))
+
+    torch.manual_seed(0)
+    net, x = Halves().double(), torch.randn(5, 3, dtype=D)
+    made = backlight.canonize(net, x)
+
+    torch.testing.assert_close(made(x), net(x), rtol=0, atol=1e-13)
+    assert "cat" not in made.module.code
+    assert [m.out_features for m in made.module.modules() if isinstance(m, nn.Linear)] == [2]
+
+
 def test_a_function_that_jumps_is_left_as_it_is():
     made, _ = canonical(lambda z: z * (z > 0.5))
 

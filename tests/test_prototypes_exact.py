@@ -395,6 +395,49 @@ def test_one_component_is_the_gaussian_and_clones_are_one():
     assert_allclose(clones.x, gaussian.x, rtol=1e-9)
 
 
+def test_whole_coordinates_of_a_cluster_are_the_best_of_all():
+    X, _ = make_blobs(120, 2, centers=[[0, 0], [3, 1], [-1, 4]], random_state=0)
+    model = KMeans(3, n_init=2, random_state=0).fit(X)
+    p = backlight.prototype(model, bounds=(-3, 5), constraints=[constraints.integer(0, 1)], exact="require")
+
+    grid = np.array(list(itertools.product(range(-3, 6), repeat=2)), dtype=float)
+    scores = backlight.neuralize(model)(grid).numpy()
+    assert_allclose(p.value, scores.max(0), rtol=1e-9)
+    assert_allclose(backlight.neuralize(model)(p.x).numpy().diagonal(), scores.max(0), rtol=1e-9)
+
+
+def test_a_cluster_within_bounds_is_solved_by_its_own_bound():
+    X, _ = make_blobs(120, 3, centers=4, random_state=0)
+    model, prior = KMeans(4, n_init=2, random_state=0).fit(X), priors.Gaussian.fit(X)
+    low, high = np.quantile(X, [0.3, 0.7], axis=0)
+    p = backlight.prototype(model, prior=prior, bounds=(low, high))
+    P, network = np.linalg.inv(prior.cov.numpy()), backlight.neuralize(model)
+
+    def J(x, t):
+        d = x - X.mean(0)
+        return network(x)[:, t].numpy() - 0.5 * np.einsum("ni,ij,nj->n", d, P, d)
+
+    rng = np.random.default_rng(0)
+    others = low + (high - low) * rng.random((4000, 3))
+    for t in range(4):
+        assert p.status[t] in ("exact", "global")
+        assert J(others, t).max() <= J(p.x[t][None], t)[0] + 1e-9
+        assert (p.x[t] >= low).all()
+        assert (p.x[t] <= high).all()
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+def test_the_value_at_a_mode_of_a_kernel_density_is_the_objective(strength):
+    rng = np.random.default_rng(3)
+    X, w, h = rng.standard_normal((40, 3)), rng.standard_normal(3), 0.5
+    prior = priors.KernelDensity(X, h)
+    p = backlight.prototype(line(w, 0.5), prior=prior, strength=strength)
+    squared = np.square(p.x[0] - X).sum(1) / (2 * h**2)
+    log_density = logsumexp(-squared) - np.log(40) - 1.5 * np.log(2 * np.pi * h**2)
+
+    assert_allclose(p.value[0], w @ p.x[0] + 0.5 + strength * log_density, rtol=1e-10)
+
+
 def test_a_narrow_kernel_density_gives_the_top_activating_row_and_a_wide_one_the_mean():
     rng = np.random.default_rng(0)
     X, w = rng.standard_normal((60, 5)), rng.standard_normal(5)
@@ -523,6 +566,7 @@ def test_the_centre_of_a_cluster_is_certified(kind):
 
     assert all(c.kind == "duality gap" and c.value < 1e-9 for c in p.certificate)
     assert p.decided == p.names
+    assert p.status == ("exact",) * 5
     for t in range(5):
 
         def J(x, t=t):
