@@ -16,6 +16,7 @@ from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference
 from backlight.anomaly.encoding import fit_encoder
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
+from backlight.anomaly.reference import usual_rows
 from backlight.anomaly.selfcheck import _dependent
 from backlight.anomaly.tail import fit_tail
 from backlight.anomaly.workflow import explain_table, find_anomalies
@@ -433,6 +434,21 @@ def test_planted_faults_are_learnt_from_only_where_what_is_odd_is_left_out_again
     assert (min(learnt) == 80) == trim
     if not trim:
         assert [k for k in learnt if k < 80] == [80 - 6] * (len(learnt) // 2)
+
+
+@pytest.mark.parametrize(("size", "left"), [(4, 0), (5, 3), (6, 3), (15, 8)])
+def test_half_of_a_rare_level_counts_as_usual_and_a_handful_of_rows_is_no_level(size, left):
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(100, 3))
+    z[:size] += 30  # what is rare is odd too
+    level = np.zeros((100, 1))
+    level[:size] = 1
+
+    kept = usual_rows(z, level, trimmed=0.2)
+
+    assert (kept < size).sum() == left
+    assert len(kept) == 80 + left
+    assert len(usual_rows(z, np.arange(100.0)[:, None], trimmed=0.2)) == 80
 
 
 def test_columns_are_dependent_where_two_ranks_go_together():

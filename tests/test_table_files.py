@@ -213,6 +213,7 @@ SAID = {
     "blank columns": ("a,b,,\n" + "\n".join(x + ",," for x in LINES), ("a", "b"), N, "2 columns without a name or any cell left out"),
     "R's row names": ("a,b\n" + "\n".join(f"r{i},{x}" for i, x in enumerate(LINES)), ("column_1", "a", "b"), N, "without a name"),
     "short line": ("a,b,c\n" + "\n".join([*[x + ",1" for x in LINES], "7,8"]), ("a", "b", "c"), N + 1, f"Line {N + 2} has fewer cells than 3"),
+    "short line beside blank columns": ("a,b,c,,\n" + "\n".join([*[x + ",1,," for x in LINES], "7,8"]), ("a", "b", "c"), N + 1, f"Line {N + 2} has fewer cells"),
     "long line": ("a,b\n" + "\n".join([*LINES[:5], "7,8,9", *LINES[5:]]), ("a", "b"), N + 1, "Line 7 has more cells than 2"),
     "footnotes": ("a,b,c,\n" + "\n".join([*[x + ",1" for x in LINES], "Notes", "1 - one", "2 - two", "3 - three", "4 - four"]), ("a", "b", "c"), N, "5 lines between or below"),
     "footnote": ("a,b,c\n" + "\n".join([*[x + ",1" for x in LINES], "Source: station"]), ("a", "b", "c"), N, "1 line between or below"),
