@@ -691,7 +691,6 @@ def test_targets_that_make_no_sense_are_refused(target, said, rng):
             "metric_params=.*'w'.*scale the columns",
         ),
         (neighbors.LocalOutlierFactor(metric="cosine", novelty=True), "metric='cosine'.*Normalizer"),
-        (neighbors.LocalOutlierFactor(), "novelty=True"),
         (ensemble.VotingClassifier([("a", naive_bayes.GaussianNB()), ("b", svm.SVC())]), "voting='hard'"),
         (process(gp.ExpSineSquared() + gp.WhiteKernel(9)), r"GaussianProcessRegressor\(kernel=ExpSineSquared"),
         (process(gp.RBF() + gp.Matern(nu=2)), "kernel=Matern.*nu=2"),

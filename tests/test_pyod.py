@@ -20,7 +20,7 @@ DETECTORS = [
     ("gmm.GMM", {"n_components": 2, "random_state": 0}), ("mcd.MCD", {"random_state": 0}), ("pca.PCA", {}),
     ("pca.PCA", {"standardization": False}), ("iforest.IForest", {"n_estimators": 20, "random_state": 0}), ("hbos.HBOS", {}),
     ("hbos.HBOS", {"n_bins": "auto"}), ("ecod.ECOD", {}), ("copod.COPOD", {}), ("loda.LODA", {}), ("loda.LODA", {"n_bins": "auto"}),
-    ("cblof.CBLOF", {"random_state": 0}), ("cblof.CBLOF", {"use_weights": True, "random_state": 0}), ("sampling.Sampling", {}),
+    ("abod.ABOD", {}), ("abod.ABOD", {"n_neighbors": 10}), ("cblof.CBLOF", {"random_state": 0}), ("cblof.CBLOF", {"use_weights": True, "random_state": 0}), ("sampling.Sampling", {}),
 ]  # fmt: skip
 
 
@@ -65,10 +65,45 @@ def test_terms_of_one_column_each_are_the_librarys_own():
     assert np.allclose(ex.values, model.O[-len(Q) :], rtol=1e-12)
 
 
-def test_detectors_without_a_network_and_unfitted_ones_are_refused():
-    with pytest.raises(backlight.errors.UnsupportedModel, match="pyod's ABOD has no network here") as raised:
-        backlight.explain(detector("abod.ABOD", {}).fit(X), Q)
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("inne.INNE", "step function"),
+        ("cof.COF", "a row alone"),
+        ("kpca.KPCA", "cancel"),
+        ("qmcd.QMCD", "a row alone"),
+        ("sod.SOD", "a row alone"),
+    ],
+)
+def test_detectors_without_a_network_say_why(name, why):
+    with pytest.raises(backlight.errors.UnsupportedModel, match=why) as raised:
+        backlight.explain(detector(name, {}).fit(X), Q)
     assert len(str(raised.value)) <= 200
+
+
+def test_angles_are_shared_by_the_slopes_of_their_variance():
+    model = detector("abod.ABOD", {"n_neighbors": 4}).fit(X)
+    ex = backlight.explain(model, Q[20:25])
+    near = model.neigh_.kneighbors(Q[20:25], n_neighbors=4, return_distance=False)
+    for row, anchors, found in zip(Q[20:25], X[near], ex.values, strict=True):
+
+        def score(delta):
+            pairs = [(a, b) for a in range(4) for b in range(a + 1, 4)]
+            return -np.var([delta[a] @ delta[b] / (delta[a] @ delta[a]) / (delta[b] @ delta[b]) for a, b in pairs])
+
+        delta, h = anchors - row, 1e-5
+        want = np.zeros(8)
+        for a in range(4):
+            for i in range(8):
+                step = np.zeros((4, 8))
+                step[a, i] = h
+                want[i] -= delta[a, i] * (score(delta + step) - score(delta - step)) / (2 * h) / 4
+        assert np.allclose(found, want, rtol=1e-4, atol=1e-7 * np.abs(want).max())
+    with pytest.raises(backlight.errors.UnsupportedOption, match="method='fast'"):
+        backlight.explain(detector("abod.ABOD", {"method": "default"}).fit(X[:30]), Q)
+
+
+def test_unfitted_detectors_and_other_metrics_are_refused():
     with pytest.raises(backlight.errors.NotFittedModel, match="ECOD is not fitted"):
         backlight.explain(detector("ecod.ECOD", {}), Q)
     with pytest.raises(backlight.errors.UnsupportedOption, match="chebyshev"):

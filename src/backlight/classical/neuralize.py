@@ -186,7 +186,6 @@ _NOT_A_NETWORK = {
     **{
         f"sklearn.cluster.{name}": _NO_SCORE
         for name in (
-            "DBSCAN",
             "HDBSCAN",
             "OPTICS",
             "AgglomerativeClustering",
@@ -216,6 +215,21 @@ _NOT_A_NETWORK = {
         f"sklearn.neighbors.{name}": "the number of rows in a ball is a step function; use KNeighborsClassifier"
         for name in ("RadiusNeighborsClassifier", "RadiusNeighborsRegressor")
     },
+    **{
+        f"sklearn.dummy.{name}": "it looks at no column; explain a model that does"
+        for name in ("DummyClassifier", "DummyRegressor")
+    },
+    **{
+        f"sklearn.semi_supervised.{name}": (
+            "its probabilities are ratios of kernel sums that end in 0 and 1; fit SVC or KNeighborsClassifier to its "
+            "transduction_"
+        )
+        for name in ("LabelPropagation", "LabelSpreading")
+    },
+    "sklearn.cluster.FeatureAgglomeration": "it makes columns and has no score; put a model behind it in a pipeline",
+    "sklearn.neighbors.KNeighborsTransformer": "it makes a graph and has no score; use NearestNeighbors",
+    "hdbscan.hdbscan_.HDBSCAN": _NO_SCORE,
+    "hdbscan.HDBSCAN": _NO_SCORE,
     "sklearn.kernel_approximation.RBFSampler": "random cosines have no rule that conserves; use Nystroem instead",
 }
 

@@ -11,14 +11,14 @@ turns into ``decision_function_shape="ovr"`` by votes and a squashing that no re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from backlight.classical.families.kernels import Kernel, of_pairwise, pool
 from backlight.classical.families.linear import affine, log_odds
-from backlight.classical.families.scores import plain
+from backlight.classical.families.scores import column, plain, predicted
 from backlight.classical.families.svm import dense, products, svm_anchors, svm_kernel, svm_products
 from backlight.classical.frontend.pipeline import Collapsed
 from backlight.classical.functions import PairVotes
@@ -31,7 +31,7 @@ from backlight.classical.neuralize import neuralize
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedOption
 
-__all__ = ["expansion", "kernel_ridge", "levelled", "nystroem", "svc", "svr"]
+__all__ = ["expansion", "kernel_ridge", "levelled", "numbered", "nystroem", "side_by_side", "svc", "svr"]
 
 # Coefficients below this share of the largest one are rounding, of a solver that wanted zero.
 _NOTHING = 1e-300
@@ -162,20 +162,25 @@ def _levelled(kernel: Kernel, anchors: np.ndarray, beta: np.ndarray, intercept: 
 def kernel_ridge(estimator: Any) -> ModelSpec:
     """Neuralize `KernelRidge` with a radial, linear or polynomial kernel."""
     anchors, dual = dense(estimator.X_fit_), np.asarray(estimator.dual_coef_, dtype=float)
-    if dual.ndim == 2 and dual.shape[1] > 1:
-        raise UnsupportedOption("KernelRidge with several outputs is not supported: fit one model an output")
-    beta = dual.ravel()
+    beta = np.atleast_2d(dual.T)
     gamma = 1 / anchors.shape[1] if estimator.gamma is None else float(estimator.gamma)
 
-    make = products(estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta[None], np.zeros(1))
+    make = products(estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta, np.zeros(len(beta)))
     if make is None:
         kernel = of_pairwise(estimator, estimator.kernel, estimator.gamma, anchors.shape[1])
-        make = _levelled(kernel, anchors, beta, 0.0)
+        make = side_by_side([_levelled(kernel, anchors, one, 0.0) for one in beta])
+    score = plain("predict", make, predicted, numbered(len(beta)))
+    return ModelSpec(f"KernelRidge ({len(anchors)} rows)", {"predict": score})
 
-    def predict(model: Any, z: Any) -> np.ndarray:
-        return np.asarray(model.predict(z)).ravel()
 
-    return ModelSpec(f"KernelRidge ({len(anchors)} rows)", {"predict": plain("predict", make, predict)})
+def side_by_side(makes: Sequence[Callable[[Inputs], Layer]]) -> Callable[[Inputs], Layer]:
+    """One layer for each output."""
+    return makes[0] if len(makes) == 1 else lambda inputs: Stack([make(inputs) for make in makes])
+
+
+def numbered(n: int) -> Outputs:
+    """The outputs of a regression."""
+    return Outputs() if n == 1 else Outputs.each([f"output {k}" for k in range(n)])
 
 
 @neuralize.register("backlight.classical.frontend.pipeline.Collapsed")
@@ -215,7 +220,7 @@ def nystroem(estimator: Collapsed) -> ModelSpec:
     if hasattr(model, "offset_"):
         score = plain("decision_function", make, lambda both, z: np.asarray(both.call("decision_function", z)))
         return ModelSpec(kind, {"decision_function": score})
-    if len(beta) > 1:
-        raise UnsupportedOption(f"{kind} with several outputs is not supported: fit one model an output")
-    level = _levelled(kernel, anchors, beta[0], float(bias[0]))
-    return ModelSpec(kind, {"predict": plain("predict", level, lambda both, z: np.ravel(both.call("predict", z)))})
+    bias = np.broadcast_to(bias, len(beta))
+    level = side_by_side([_levelled(kernel, anchors, one, float(b)) for one, b in zip(beta, bias, strict=True)])
+    score = plain("predict", level, lambda both, z: column(both.call("predict", z)), numbered(len(beta)))
+    return ModelSpec(kind, {"predict": score})

@@ -29,7 +29,7 @@ from backlight.classical.score_units import NATS, SQUARED
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedModel, UnsupportedOption
 
-__all__ = ["bayesian_mixture", "covariance", "mixture", "pca", "qda"]
+__all__ = ["bayesian_mixture", "covariance", "factor_analysis", "mixture", "pca", "qda"]
 
 LOG_2PI = float(np.log(2 * np.pi))
 
@@ -222,3 +222,22 @@ def pca(estimator: Any) -> ModelSpec:
             "score_samples", negative_log, -constant, lambda model, z: np.asarray(model.score_samples(_as_array(z)))
         )
     return ModelSpec(f"principal components ({len(V)} of {d}; outlierness is the squared reconstruction error)", scores)
+
+
+@neuralize.register("sklearn.decomposition.FactorAnalysis")
+def factor_analysis(estimator: Any) -> ModelSpec:
+    """Neuralize factors as a density: a Gaussian whose covariance is that of the factors and of each column's noise."""
+    P, mean = np.asarray(estimator.get_precision(), dtype=float), np.asarray(estimator.mean_, dtype=float)
+    constant = 0.5 * (len(mean) * LOG_2PI - float(np.linalg.slogdet(P)[1]))
+
+    def make(inputs: Inputs) -> Layer:
+        return Mahalanobis(tensor(P / 2), tensor(mean), inputs.pullback)
+
+    def log_density(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(model.score_samples(_as_array(z)))
+
+    scores = {
+        "outlierness": shifted("outlierness", make, constant, lambda model, z: -log_density(model, z), NATS),
+        "score_samples": minus("score_samples", make, -constant, log_density),
+    }
+    return ModelSpec(f"factor analysis ({len(estimator.components_)} factors)", scores)

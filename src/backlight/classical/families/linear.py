@@ -107,7 +107,9 @@ def linear_classifier(estimator: Any) -> ModelSpec:
     """Neuralize a linear classifier: "decision_function", and where there are probabilities "log_odds"."""
     make = _affine_layer(estimator)
     outputs = Outputs.classes(estimator.classes_)
-    n = len(estimator.classes_)
+    n, units = len(estimator.classes_), len(affine(estimator)[0])
+    if n == 2 and units > 1:  # several labels at once, each of them there or not
+        outputs = Outputs.each([f"label {k}" for k in range(units)])
     scores = {"decision_function": plain("decision_function", make, _decision, outputs)}
     kind = f"{type(estimator).__name__} ({n} classes)"
     joint = type(estimator).__name__ in ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis")

@@ -3,6 +3,7 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
 * `NearestNeighbors`: "outlierness" is the distance to the k-th neighbour, "mean_distance" the mean over the k.
 * `LocalOutlierFactor(novelty=True)`: LOF = A·B with A the mean density of the neighbours, a constant of the training
   set for given neighbours, and B the mean reach max(kdist_o, ‖x − o‖): relevance of an average of distances.
+  With ``novelty=False`` its own rows are scored, each without itself: ``negative_outlier_factor_``.
 * `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer. See
   `backlight.classical.layers.neighbors.ClassOrderStatistics`.
 * `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it;
@@ -32,9 +33,13 @@ from backlight.classical.neuralize import neuralize
 from backlight.classical.registry import without_names
 from backlight.classical.score_units import DISTANCE, LOCAL
 from backlight.classical.targets import Outputs
-from backlight.errors import UnsupportedOption
+from backlight.errors import DataError, UnsupportedOption
 
-__all__ = ["distances", "local_outlier_factor", "metric_of", "neighbourhood", "vote"]
+__all__ = ["distances", "local_outlier_factor", "metric_of", "neighbourhood", "search_among", "vote"]
+
+
+# A row is one of the training set where it differs by no more than this share of the data's reach.
+_SAME_ROW = 1e-9
 
 
 def _rows(estimator: Any) -> tuple[NearestRows, np.ndarray]:
@@ -107,7 +112,7 @@ def _distances(model: Any, z: Any, k: int) -> np.ndarray:
 def local_outlier_factor(estimator: Any) -> ModelSpec:
     """Neuralize `LocalOutlierFactor(novelty=True)`."""
     if not estimator.novelty:
-        raise UnsupportedOption("LocalOutlierFactor(novelty=False) has no score for new rows: fit it with novelty=True")
+        return _own_rows(estimator)
     nearest, rows = _rows(estimator)
     k = estimator.n_neighbors_
     density = tensor(estimator._lrd)  # private: densities and k-distances of the training rows
@@ -134,6 +139,41 @@ def local_outlier_factor(estimator: Any) -> ModelSpec:
     return ModelSpec(f"local outlier factor ({k} neighbours, {len(rows)} rows)", scores, threshold)
 
 
+def _own_rows(estimator: Any) -> ModelSpec:
+    """`LocalOutlierFactor(novelty=False)`: its own rows, each without itself, as ``negative_outlier_factor_``."""
+    city, rows, k = _is_city(estimator), dense(estimator._fit_X), estimator.n_neighbors_
+    near = np.asarray(without_names(estimator).kneighbors(None, n_neighbors=k, return_distance=False))
+    place = search_among(rows, city)
+    size = float(np.abs(rows - np.median(rows, axis=0)).max())
+
+    def which(z: Any) -> np.ndarray:
+        """Which of its rows each row is."""
+        z = dense(z)
+        found = place.search(z, 1)[:, 0]
+        strange = np.abs(z - rows[found]).max(1) > _SAME_ROW * size
+        if strange.any():
+            raise DataError(
+                f"LocalOutlierFactor(novelty=False) scores the rows that it was fitted on, and row {strange.argmax()} "
+                "is none of them: fit it with novelty=True"
+            )
+        return np.asarray(found)
+
+    nearest = NearestRows(lambda z, n: near[which(z)][:, :n], tensor(rows), city)
+    density, reach = tensor(estimator._lrd), tensor(estimator._distances_fit_X_[:, k - 1])
+
+    def make(inputs: Inputs) -> Layer:
+        return OrderStatistics(
+            nearest, tensor(np.full(k, 1 / k)), inputs.pullback, floor=reach, extra=1e-10,
+            gate=GateMean(density, inputs.dtype),
+        )  # fmt: skip
+
+    score = plain("outlierness", make, lambda model, z: -model.negative_outlier_factor_[which(z)], unit=LOCAL)
+    return ModelSpec(
+        f"local outlier factor of its own {len(rows)} rows ({k} neighbours)", {"outlierness": score},
+        -float(estimator.offset_),
+    )  # fmt: skip
+
+
 @neuralize.register("sklearn.neighbors.KNeighborsClassifier")
 def vote(estimator: Any) -> ModelSpec:
     """Neuralize `KNeighborsClassifier(weights="uniform")`."""
@@ -146,7 +186,7 @@ def vote(estimator: Any) -> ModelSpec:
     if len(names) < 2:
         raise UnsupportedOption("this KNeighborsClassifier was fitted on one class: there is nothing to tell apart")
 
-    by_class = [_search_among(rows[labels == c], nearest.city) for c in range(len(names))]
+    by_class = [search_among(rows[labels == c], nearest.city) for c in range(len(names))]
 
     def make(inputs: Inputs) -> Layer:
         return ClassOrderStatistics(nearest, by_class, torch.tensor(labels.astype(np.int64)), k, inputs.pullback)
@@ -158,7 +198,7 @@ def vote(estimator: Any) -> ModelSpec:
     return ModelSpec(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
 
 
-def _search_among(rows: np.ndarray, city: bool) -> NearestRows:
+def search_among(rows: np.ndarray, city: bool) -> NearestRows:
     """The library's search among some rows, centred: its products would lose digits far from zero."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -219,6 +259,10 @@ def neighbourhood(estimator: Any) -> ModelSpec:
 
 def _uniform(estimator: Any) -> None:
     if estimator.weights != "uniform":
+        why = "odds are infinite where all neighbours agree"
+        if not hasattr(estimator, "classes_"):
+            why = "a mean by ratios of distances, to which no column adds anything"
         raise UnsupportedOption(
-            f"{type(estimator).__name__}(weights={estimator.weights!r}) is not supported: fit it with weights='uniform'"
+            f"{type(estimator).__name__}(weights={estimator.weights!r}) is not supported ({why}): fit it with "
+            "weights='uniform'"
         )

@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from backlight.classical.families.expansions import expansion, levelled
+from backlight.classical.families.expansions import expansion, levelled, numbered, side_by_side
 from backlight.classical.families.kernels import Kernel, at_length, of_process
-from backlight.classical.families.scores import plain
+from backlight.classical.families.scores import plain, predicted
 from backlight.classical.families.svm import dense
 from backlight.classical.functions import Scaled, Together
 from backlight.classical.layers import Layer
@@ -62,17 +62,13 @@ class Term:
 @neuralize.register("sklearn.gaussian_process.GaussianProcessRegressor")
 def gaussian_process(estimator: Any) -> ModelSpec:
     """Neuralize the mean of a Gaussian process."""
-    if np.ndim(estimator.alpha_) > 1 and estimator.alpha_.shape[1] > 1:
-        raise UnsupportedOption("GaussianProcessRegressor with several outputs is not supported: fit one an output")
-    scale = float(np.ravel(estimator._y_train_std)[0])  # private: normalize_y's mean and spread
-    mean = float(np.ravel(estimator._y_train_mean)[0])
-    anchors, beta = dense(estimator.X_train_), scale * np.asarray(estimator.alpha_).ravel()
+    anchors, dual = dense(estimator.X_train_), np.atleast_2d(np.asarray(estimator.alpha_).T)
+    # private: normalize_y's mean and spread
+    scale = np.broadcast_to(np.ravel(estimator._y_train_std), len(dual))
+    mean = np.broadcast_to(np.ravel(estimator._y_train_mean), len(dual))
     terms = _terms(estimator.kernel_, anchors.shape[1], type(estimator).__name__)
-
-    def predict(model: Any, z: Any) -> np.ndarray:
-        return np.asarray(model.predict(z)).ravel()
-
-    score = plain("predict", _layer(terms, anchors, beta, mean), predict)
+    each = [_layer(terms, anchors, float(s) * row, float(m)) for s, row, m in zip(scale, dual, mean, strict=True)]
+    score = plain("predict", side_by_side(each), predicted, numbered(len(dual)))
     return ModelSpec(f"Gaussian process mean ({_names(terms)}, {len(anchors)} rows)", {"predict": score})
 
 

@@ -6,6 +6,7 @@ r"""PyOD's detectors: "outlierness" is ``decision_function``, and the alarm is a
   own search;
 * sums of one term a column (HBOS, ECOD, COPOD, MAD): the terms themselves. ECOD and COPOD rank the rows that are given
   together, with the training rows, so that a row's score depends on the others beside it, as it does there;
+* ABOD: the variance of angles to the nearest rows, which is homogeneous in the differences to them;
 * LODA: each random cut's term, shared by the squares of the cut's weights, as the cut is a step of a projection;
 * FeatureBagging: the mean of its members.
 """
@@ -24,6 +25,7 @@ from backlight.classical.families.neighbors import metric_of
 from backlight.classical.families.scores import plain
 from backlight.classical.frontend.pipeline import carry
 from backlight.classical.layers import EncodedRows, Layer
+from backlight.classical.layers.angles import AngleVariance
 from backlight.classical.layers.composition import Mean, Member
 from backlight.classical.layers.linear import Additive, tensor
 from backlight.classical.layers.links import Secant
@@ -35,6 +37,17 @@ from backlight.classical.score_units import DISTANCE, LOCAL, NATS, PLAIN, ScoreU
 from backlight.errors import NotFittedModel, UnsupportedModel, UnsupportedOption, require
 
 __all__ = ["Make", "pyod_detector", "reads"]
+
+_STEPS = "its score is a step function, constant in every column but at its edges; fit IForest or KNN instead"
+_BESIDE = "it compares the rows that are given with each other, and a row alone has no score; fit LOF or KNN instead"
+_OTHERWISE = "fit one that has, such as ECOD, KNN, LOF or IForest, or write one with backlight.neuralize.register"
+_WHY = {
+    "INNE": _STEPS,
+    **dict.fromkeys(("COF", "LMDD", "LOCI", "QMCD", "ROD", "SOD", "SOS"), _BESIDE),
+    "CD": "Cook's distance refits a regression on the rows that are given; fit MCD or PCA instead",
+    "KPCA": "its error is a difference of kernel sums that cancel to the last digits; fit PCA, KDE or OCSVM instead",
+    "VAE": "its reconstruction is drawn at random, another one in every call; fit AutoEncoder instead",
+}
 
 Make = Callable[[Inputs], Layer]
 Reader = Callable[[Any], tuple[Make, int, ScoreUnit]]
@@ -57,10 +70,7 @@ def pyod_detector(model: Any) -> ModelSpec:
     name = type(model).__name__
     reader = next((_READERS[cls.__name__] for cls in type(model).__mro__ if cls.__name__ in _READERS), None)
     if reader is None:
-        raise UnsupportedModel(
-            f"pyod's {name} has no network here: choose one of {', '.join(sorted(_READERS))}, or explain the model "
-            "inside"
-        )
+        raise UnsupportedModel(f"pyod's {name} has no network: {_WHY.get(name, _OTHERWISE)}")
     if not hasattr(model, "decision_scores_"):
         raise NotFittedModel(f"{name} is not fitted: call its fit(X) first")
     make, width, unit = reader(model)
@@ -148,6 +158,19 @@ def _knn(model: Any) -> tuple[Make, int, ScoreUnit]:
         weights[[(k - 1) // 2, k // 2]] += 0.5
     make = _to(rows, lambda z, n: inner.kneighbors(z, n_neighbors=n, return_distance=False), weights, city)
     return make, rows.shape[1], DISTANCE
+
+
+@reads("ABOD")
+def _abod(model: Any) -> tuple[Make, int, ScoreUnit]:
+    if model.method != "fast":
+        raise UnsupportedOption(f"ABOD(method={model.method!r}) takes all pairs of rows: fit it with method='fast'")
+    rows = np.asarray(model.X_train_, dtype=float)
+
+    def search(z: np.ndarray, k: int) -> np.ndarray:
+        return np.asarray(model.neigh_.kneighbors(z, n_neighbors=k, return_distance=False))
+
+    nearest = NearestRows(search, tensor(rows))
+    return lambda inputs: AngleVariance(nearest, model.n_neighbors, inputs.pullback), rows.shape[1], PLAIN
 
 
 @reads("Sampling")
