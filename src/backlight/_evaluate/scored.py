@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,10 +16,11 @@ from backlight.attribution.inputs import batches, home
 from backlight.attribution.requested import Targets, read_targets
 from backlight.attribution.targets import resolve
 from backlight.attribution.tokens import last_tokens
-from backlight.canonical.lift import torch_module
-from backlight.classical import NeuralizedModel, neuralize
-from backlight.engine.outputs import Outputs
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.models import open_model
+from backlight.models.heads import HeadModel
+from backlight.models.network import NetworkModel
+from backlight.models.torch import TorchModel
 from backlight.tables import as_frame
 
 __all__ = ["Scored", "scored"]
@@ -62,22 +64,19 @@ def scored(model: Any, X: Any, target: Any, score: str | None) -> tuple[Scored, 
     ------
     ArgumentError, UnsupportedModel, DataError
     """
-    found: Scored
-    if isinstance(model, NeuralizedModel):
-        found = _Network(model)
-    elif isinstance(model, nn.Module) or type(model).__name__ == "ExportedProgram":
-        if score is not None:
-            raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")
-        found = _Module(torch_module(model))
-    elif callable(model) and not hasattr(model, "fit"):
-        found = _Function(model)
-    else:
-        found = _Network(neuralize(model, score=score))
+    function = callable(model) and not isinstance(model, nn.Module) and not hasattr(model, "fit")
+    found = _Function(model) if function else _judged(open_model(model, score=score))
     x = found.encode(X)
     if not len(x):
         raise DataError("there are no rows to judge explanations on")
     found.fix(x, target)
     return found, x
+
+
+@singledispatch
+def _judged(opened: Any) -> Scored:
+    """An opened model as a score: one function a kind of model, registered below."""
+    raise UnsupportedModel(f"explanations of a {opened.kind} are not judged: it has no score for changed rows")
 
 
 @dataclass(slots=True)
@@ -142,9 +141,10 @@ def _one_target(target: Any, rows: int) -> Targets:
 
 
 class _Module(_Seeded):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__(kind=type(module).__name__)
-        self.module, self.home = module, home(module)
+    def __init__(self, opened: TorchModel) -> None:
+        super().__init__(kind=opened.kind)
+        self.opened, module = opened, opened.module
+        self.home = home(module)
         self.others: dict[str, Any] = {}
         self.key: str | None = None
         if module.training:
@@ -172,17 +172,15 @@ class _Module(_Seeded):
         return x
 
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
-        from backlight.attribution.reference import _single
-
         with torch.no_grad():
             if self.key is None:
-                return self._at_last({"X": x}, _single(Outputs().take(self.module(x))[0]))
+                return self._at_last({"X": x}, self.opened.score(x))
             n = max((len(v) for v in self.others.values() if isinstance(v, Tensor) and v.dim()), default=0)
             rest = {
                 k: v[rows] if isinstance(v, Tensor) and v.dim() and len(v) == n else v for k, v in self.others.items()
             }
             given = {self.key: x, **rest}
-            return self._at_last(given, _single(Outputs().take(self.module(**given))[0]))
+            return self._at_last(given, self.opened.score(**given))
 
     def _at_last(self, given: dict[str, Any], out: Tensor) -> Tensor:
         """Of outputs over tokens those at each text's last one, unless the target looks at all of them."""
@@ -193,13 +191,11 @@ class _Module(_Seeded):
 class _Network(_Seeded):
     """The network of a classical model: the score is a sum of its layer's units."""
 
-    def __init__(self, network: NeuralizedModel) -> None:
-        super().__init__(kind=network.kind, names=tuple(network.feature_names))
-        self.network = network
+    def __init__(self, opened: NetworkModel) -> None:
+        super().__init__(kind=opened.kind, names=tuple(opened.network.feature_names))
+        self.network = opened.network
         self.own: np.ndarray | None = None
         self.count = 0
-
-    network: NeuralizedModel
 
     def encode(self, X: Any) -> Tensor:
         if not isinstance(X, Tensor):
@@ -226,6 +222,11 @@ class _Network(_Seeded):
         with torch.no_grad():
             step = self.network.layer.rows
             return torch.cat([self.network.layer(self.network.point(part)) for part in torch.split(x, step)])
+
+
+_judged.register(TorchModel, _Module)
+_judged.register(HeadModel, lambda opened: _Module(TorchModel(opened.head)))
+_judged.register(NetworkModel, _Network)
 
 
 class _Function(_Seeded):

@@ -7,6 +7,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import singledispatch
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from backlight.attribution.inputs import home
-from backlight.canonical.lift import torch_module
-from backlight.classical import NeuralizedModel, neuralize, trees
-from backlight.classical.layers import EncodedRows
 from backlight.classical.layers.trees import Trees
-from backlight.engine.capture import light_copy, tensors_of
+from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
+from backlight.models import open_model
+from backlight.models.heads import HeadModel
+from backlight.models.network import NetworkModel
+from backlight.models.torch import TorchModel
 from backlight.tables import as_frame
 from backlight.targets import Seen
 
@@ -105,12 +107,13 @@ class _Enough(Exception):  # noqa: N818 - it is no error
 class ModuleSubject(Subject):
     """A torch module, by a light copy over the same memory: nothing of the user's is touched, weights are frozen."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, opened: TorchModel) -> None:
+        self.opened, model = opened, opened.module
         self._model = model
         self._copy = light_copy(model)
         self._modules = dict(self._copy.named_modules())
         _refuse_training(model)
-        self.kind = type(model).__name__
+        self.kind = opened.kind
         at = home(model)
         self.dtype, self.device = at.dtype, at.device
         first = next((m for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
@@ -224,20 +227,16 @@ class ModuleSubject(Subject):
 
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(tensors_of(self._model).items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.detach().cpu().double().numpy()).tobytes())
-        return digest.hexdigest()
+        return self.opened.fingerprint()
 
 
 class NetworkSubject(Subject):
     """A neuralized model; inputs are the table's columns as numbers."""
 
-    def __init__(self, network: NeuralizedModel, original: Any) -> None:
-        self.network, self._original = network, original
-        self.kind = network.kind
-        self.names = network.feature_names
+    def __init__(self, opened: NetworkModel, original: Any) -> None:
+        self.opened, self._original = opened, original
+        self.network = network = opened.network
+        self.kind, self.names = opened.kind, network.feature_names
         self.shape = (len(self.names),)
         score = network.score
         self.outputs = score.outputs.names or (score.name,)
@@ -252,7 +251,7 @@ class NetworkSubject(Subject):
         """See `Subject.see`."""
         if layers:
             raise ArgumentError(f"a {self.kind} has no layers by name: targets are its outputs {self.outputs}")
-        units = self.network.layer(self._point(x))
+        units = self.opened.score(x)
         directions = self.network.score.outputs.directions
         if directions is None:
             return Seen(units)
@@ -275,27 +274,17 @@ class NetworkSubject(Subject):
     def _normal(self) -> tuple[float, float] | None:
         """Sign and threshold with sign · (score − threshold) ≥ 0 for what a detector calls normal."""
         name, threshold = self.network.score.name, self.network.threshold
-        if name == "decision_function" and not self.classifies and _is_detector(self.network._estimator):
+        if name == "decision_function" and not self.classifies and _is_detector(self.network.estimator):
             return 1.0, 0.0
         return (-1.0, float(threshold)) if name == "outlierness" and threshold is not None else None
 
     def probabilities_of(self, x: Tensor) -> np.ndarray | None:
         """The library's own probabilities of rows, to compare with; None where the model has none."""
-        estimator = self.network._estimator
-        if not hasattr(estimator, "predict_proba"):
-            return None
-        frame = as_frame(x.detach().numpy(), list(self.names or ()))
-        return np.asarray(estimator.predict_proba(self.network._transform(self.network.front.native(frame))))
+        return self.network.original("predict_proba", as_frame(x.detach().numpy(), list(self.names or ())))
 
     def decide(self, x: Tensor) -> Tensor:
         """The predicted output."""
-        return self.network.score.outputs.choose(self.network.layer(self._point(x)))
-
-    def _point(self, x: Tensor) -> EncodedRows:
-        """Rows at every place of the front end; unlike the network's own, also where a climb has left all numbers."""
-        front = self.network.front
-        e = front.elements(x)
-        return EncodedRows(x, e, front.pullback.embed(e))
+        return self.network.score.outputs.choose(self.opened.score(x))
 
     def encode(self, X: Any) -> Tensor:
         """See `Subject.encode`; categories become codes."""
@@ -303,7 +292,7 @@ class NetworkSubject(Subject):
 
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""
-        return self.network.fingerprint()
+        return self.opened.fingerprint()
 
 
 class TreeSubject(Subject):
@@ -396,26 +385,37 @@ def subject_of(model: Any) -> Subject:
     ------
     UnsupportedModel, NotFittedModel
     """
-    if isinstance(model, NeuralizedModel):
-        return NetworkSubject(model, model)
-    if isinstance(model, torch.export.ExportedProgram | nn.Module):
-        return ModuleSubject(torch_module(model))
-    if trees.is_tree(model):
-        if hasattr(model, "tree_"):
-            return TreeSubject(model)
+    if callable(model) and not isinstance(model, nn.Module) and not hasattr(model, "fit"):
+        model = _Wrapped(model)
+    return _climbed(open_model(model), model)
+
+
+@singledispatch
+def _climbed(opened: Any, model: Any) -> Subject:
+    """The subject of an opened model: one function a kind of model, registered here."""
+    raise UnsupportedModel(f"what a {opened.kind} looks for is not known: it has no differentiable score")
+
+
+@_climbed.register
+def _of_module(opened: TorchModel, model: Any) -> Subject:
+    return ModuleSubject(opened)
+
+
+@_climbed.register
+def _of_head(opened: HeadModel, model: Any) -> Subject:
+    return ModuleSubject(TorchModel(opened.head))
+
+
+@_climbed.register
+def _of_network(opened: NetworkModel, model: Any) -> Subject:
+    if hasattr(model, "tree_"):
+        return TreeSubject(model)
+    if any(isinstance(layer, Trees) for layer in opened.network.modules()):
         raise UnsupportedModel(
-            f"{type(model).__name__} is constant on millions of boxes and has no gradient: take a single decision "
-            "tree, or look at its top rows in your data"
+            f"{opened.kind} is made of trees, constant on boxes and without a gradient: take a single decision tree, "
+            "or look at its top rows in your data"
         )
-    if callable(model) and not hasattr(model, "fit"):
-        return ModuleSubject(_Wrapped(model))
-    network = neuralize(model)
-    if any(isinstance(layer, Trees) for layer in network.modules()):
-        raise UnsupportedModel(
-            f"{type(model).__name__} has members made of trees, constant on boxes and without a gradient: look at its "
-            "top rows in your data"
-        )
-    return NetworkSubject(network, model)
+    return NetworkSubject(opened, model)
 
 
 def _refuse_training(model: nn.Module) -> None:

@@ -131,12 +131,12 @@ class ReferenceMethod:
             for k, value in zip(floating, inputs, strict=True):
                 given[k] = value
             args, kwargs = own_inputs(pytree.tree_unflatten(given, spec))
-            return _single(model(*args, **kwargs))
+            return only_output(model(*args, **kwargs))
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):
             taken, layout = outputs.take(run_once(self.model, (batch.args, batch.kwargs)))
-            plain = _single(taken)
+            plain = only_output(taken)
             answer = whole_of(layout, targets, lambda out: out)
             given = dict(zip(names, leaves, strict=True))
             seeds = resolve(targets, plain, answer, last=last_tokens(given, plain))
@@ -311,7 +311,7 @@ def _captum(name: str) -> Any:
     return require("captum.attr", "captum", f"method={name!r}")
 
 
-def _single(output: Any) -> Tensor:
+def only_output(output: Any) -> Tensor:
     if isinstance(output, Tensor):
         return output
     if not output:

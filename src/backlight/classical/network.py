@@ -270,6 +270,16 @@ class NeuralizedModel(nn.Module):
             )
         return EncodedRows(coded, e, z)
 
+    @property
+    def estimator(self) -> Any:
+        """The model that the network was made of; None where it was read from a file."""
+        return self._estimator
+
+    def original(self, method: str, X: Any) -> np.ndarray | None:
+        """What a method of the original model says of the rows of a table; None where it has no such method."""
+        asked = getattr(self._estimator, method, None)
+        return None if asked is None else np.asarray(asked(self._transform(self.front.native(self.front.frame(X)))))
+
     def reference_score(self, X: Any) -> np.ndarray:
         """The same score, computed by the original library: what calling the network must equal.
 

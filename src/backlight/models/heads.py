@@ -16,7 +16,7 @@ from backlight.classical.layers import EncodedRows
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution
 from backlight.models.protocol import Query, refuse_output, refuse_rows
-from backlight.models.torch import dims_of
+from backlight.models.torch import TorchModel, dims_of
 from backlight.rules import Gamma
 
 __all__ = ["HeadModel"]
@@ -29,6 +29,19 @@ class HeadModel:
 
     def __init__(self, head: FeatureHead) -> None:
         self.head, self.kind = head, head.kind
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """See `Model.columns`."""
+        return None
+
+    def score(self, *inputs: Any, **named: Any) -> torch.Tensor:
+        """See `Model.score`."""
+        return TorchModel(self.head).score(*inputs, **named)
+
+    def fingerprint(self) -> str:
+        """See `Model.fingerprint`."""
+        return TorchModel(self.head).fingerprint()
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from backlight.attribution.requested import Targets
 from backlight.classical import NeuralizedModel
 from backlight.classical.frontend.columns import FrontEnd
-from backlight.classical.layers.base import Layer, Propagation
+from backlight.classical.layers.base import EncodedRows, Layer, Propagation
 from backlight.classical.layers.expansion import Levelled
 from backlight.classical.network import Score
 from backlight.classical.score_units import ScoreUnit
@@ -82,6 +83,22 @@ class NetworkModel:
     def __init__(self, network: NeuralizedModel) -> None:
         self.network = network
         self.kind = network.kind
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """See `Model.columns`."""
+        return self.network.feature_names
+
+    def score(self, *inputs: Tensor, **named: Any) -> Tensor:
+        """See `Model.score`: the layer's units, also where a climb has left all numbers."""
+        (x,) = inputs
+        e = self.network.front.elements(x)
+        units: Tensor = self.network.layer(EncodedRows(x, e, self.network.front.pullback.embed(e)))
+        return units
+
+    def fingerprint(self) -> str:
+        """See `Model.fingerprint`."""
+        return self.network.fingerprint()
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""

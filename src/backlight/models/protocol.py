@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from backlight.attribution.reference import Method
 from backlight.attribution.requested import Targets
 from backlight.errors import ArgumentError
@@ -64,6 +66,16 @@ class Model(Protocol):
     """
 
     kind: str
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """Names of the columns that it takes; None where rows are no rows of a table."""
+
+    def score(self, *inputs: Any, **named: Any) -> Tensor:
+        """Its outputs for encoded rows, (n, *outputs): differentiable where the model is, and no value refused."""
+
+    def fingerprint(self) -> str:
+        """SHA-256 over what was learnt."""
 
     def prepare(self, query: Query) -> Query:
         """Check a query and work out what is the same for all rows: rules, references.

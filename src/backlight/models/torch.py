@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from backlight.attribution.canonical import canonical_module
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
-from backlight.attribution.reference import ReferenceMethod, named_method
+from backlight.attribution.reference import ReferenceMethod, named_method, only_output
 from backlight.attribution.requested import Targets
 from backlight.canonical.lift import torch_module
+from backlight.engine.capture import tensors_of
+from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.models.protocol import Query
@@ -30,6 +33,23 @@ class TorchModel:
     def __init__(self, model: nn.Module | torch.export.ExportedProgram) -> None:
         self.module: nn.Module = torch_module(model)
         self.kind = type(self.module).__name__
+
+    @property
+    def columns(self) -> tuple[str, ...] | None:
+        """See `Model.columns`."""
+        return None
+
+    def score(self, *inputs: Any, **named: Any) -> Tensor:
+        """See `Model.score`: the one output that the module returns."""
+        return only_output(Outputs().take(self.module(*inputs, **named))[0])
+
+    def fingerprint(self) -> str:
+        """See `Model.fingerprint`."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(tensors_of(self.module).items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(tensor.detach().cpu().double().numpy()).tobytes())
+        return digest.hexdigest()
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
