@@ -104,6 +104,104 @@ def test_a_metric_is_one_class(X, monkeypatch):
         del METRICS["largest"]
 
 
+OPERATOR = '''
+"""sin(πx)/(πx), unit by unit."""
+
+import torch
+
+from backlight.engine.graph import Node
+from backlight.engine.operators.activations import Activation
+from backlight.engine.operators.registry import Context, operator
+from backlight.engine.steps import Site
+from backlight.rules import Pass
+
+
+@operator("sinc")
+def sinc(node: Node, context: Context) -> Site | None:
+    """The value at zero is one: relevance is handed on outright."""
+    return Activation(node, context.carriers(node), "activation", Pass(), ratio=None)
+'''
+
+
+def test_an_operator_is_one_function(monkeypatch):
+    from backlight.engine.operators import registry
+    from tests.test_unary_operators import check_unary
+
+    monkeypatch.setattr(registry, "_MAKERS", dict(registry._MAKERS))
+    module("backlight.engine.operators.mine", OPERATOR, monkeypatch)
+    assert "sinc" in check_unary(["sinc", "relu"])  # strict: it has a rule now
+
+
+REWRITE = '''
+"""Hidden units in the opposite order."""
+
+import torch
+
+from backlight._audit.rewrite import permuted, rewrite
+from backlight.canonical.form import Form
+from backlight.canonical.units import layers
+
+
+@rewrite("reverse units", why="sums commute", group="symmetry")
+def reverse(form: Form, generator: torch.Generator) -> bool:
+    found = [layer for layer in layers(form) if layer.free and layer.readers.all_mix]
+    for layer in found:
+        order = torch.arange(layer.count).flip(0)
+        maps = [permuted(reader, order) for reader in layer.readers.mixing]
+        layer.units.source = layer.part(order, layer.before.name)
+        for reader, made in zip(layer.readers.mixing, maps, strict=True):
+            reader.term.map = made
+    return bool(found)
+'''
+
+
+def test_a_rewrite_is_one_function(X, monkeypatch):
+    from backlight._audit import REWRITES
+
+    module("backlight._audit.mine", REWRITE, monkeypatch)
+    try:
+        net = torch.nn.Sequential(torch.nn.Linear(3, 6), torch.nn.ReLU(), torch.nn.Linear(6, 2)).double().eval()
+        found = backlight.audit(net, X, rewrites="all")
+        assert "reverse units" in repr(found)
+        only = backlight.audit(net, X, rewrites="reverse units")
+        assert max(only.ssi.values()) < 1e-14  # the order of a sum
+    finally:
+        del REWRITES["reverse units"]
+
+
+DETECTOR = '''
+"""Squared distance with a covariance shrunk once more (oracle approximating shrinkage)."""
+
+from typing import Any
+
+from backlight.anomaly.detectors.base import Detector, register
+from backlight.anomaly.detectors.network import encoded
+
+
+def _oracle(*_: int) -> Any:
+    from sklearn.covariance import OAS
+
+    return OAS()
+
+
+register(Detector("oas", "squared distance, oracle shrinkage", encoded(_oracle)))
+'''
+
+
+def test_a_detector_is_one_registration(monkeypatch):
+    from backlight.anomaly.workflow import find_anomalies
+    from backlight.anomaly.detectors import DETECTORS
+    from tests.test_anomaly import sensors
+
+    module("backlight.anomaly.detectors.mine", DETECTOR, monkeypatch)
+    try:
+        frame, rows, _ = sensors()
+        study = find_anomalies(frame, detector="oas", top=6, check=False).study
+        assert sorted(study.rows) == rows.tolist()
+    finally:
+        del DETECTORS["oas"]
+
+
 def test_every_file_of_a_room_is_found(tmp_path, monkeypatch):
     from backlight._rooms import open_room
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from backlight.engine.graph import Graph, Node, Ref
 from backlight.engine.steps import Site
 
-__all__ = ["ALIASES", "FIRST_OF_TUPLE", "Context", "find", "operator"]
+__all__ = ["ALIASES", "FIRST_OF_TUPLE", "Context", "find", "known_operators", "operator"]
 
 # operators that hand their first argument on as it is
 ALIASES = frozenset({
@@ -101,3 +101,8 @@ def operator(*names: str) -> Callable[[Maker], Maker]:
 def find(op: str) -> Maker | None:
     """The maker of sites for an operator."""
     return _MAKERS.get(op)
+
+
+def known_operators() -> tuple[str, ...]:
+    """Names of all operators that have a maker."""
+    return tuple(_MAKERS)
