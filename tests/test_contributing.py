@@ -189,8 +189,8 @@ register(Detector("oas", "squared distance, oracle shrinkage", encoded(_oracle))
 
 
 def test_a_detector_is_one_registration(monkeypatch):
-    from backlight.anomaly.workflow import find_anomalies
     from backlight.anomaly.detectors import DETECTORS
+    from backlight.anomaly.workflow import find_anomalies
     from tests.test_anomaly import sensors
 
     module("backlight.anomaly.detectors.mine", DETECTOR, monkeypatch)

@@ -143,7 +143,8 @@ def _one_target(target: Any, rows: int) -> Targets:
 class _Module(_Seeded):
     def __init__(self, opened: TorchModel) -> None:
         super().__init__(kind=opened.kind)
-        self.opened, module = opened, opened.module
+        self.opened = opened
+        self.module = module = opened.module
         self.home = home(module)
         self.others: dict[str, Any] = {}
         self.key: str | None = None
