@@ -2,6 +2,8 @@
 
 import datetime as dt
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -286,3 +288,17 @@ def test_a_cell_that_turns_out_not_to_matter_is_left_as_it_was():
 
     assert sorted(change.columns) == [1, 2]
     assert change.excess_after == -1
+
+
+def test_anomalies_of_a_table_wait_neither_for_torch_nor_for_its_memory(tmp_path):
+    """The default detector and its report need NumPy and scikit-learn; torch alone is 200 MB and a second or more."""
+    rows = np.random.default_rng(0).normal(size=(80, 3))
+    np.savetxt(tmp_path / "t.csv", rows, delimiter=",", header="a,b,c", comments="")
+    code = (
+        "import sys; from backlight.cli import app; sys.argv = ['backlight', 'anomalies', 't.csv', '--report', 'r.html'];"
+        "app(standalone_mode=False); sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r.html").is_file()

@@ -191,7 +191,7 @@ def test_the_report_opens_offline_and_unfolds_by_keyboard(run, folder, browser):
 
 
 def test_names_cannot_write_into_the_report(folder, tmp_path):
-    from backlight.report import write_prototype_report
+    from backlight.report.prototypes import write_prototype_report
 
     wine = load_wine(as_frame=True)
     data = wine.data.rename(columns={"ash": "<script>alert(1)</script>"})

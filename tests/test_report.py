@@ -8,7 +8,8 @@ import pytest
 
 from backlight.anomaly.bands import Band, score_text
 from backlight.anomaly.workflow import find_anomalies
-from backlight.report import svg, write_anomaly_report
+from backlight.report import svg
+from backlight.report.anomaly import write_anomaly_report
 from backlight.tables import as_frame
 
 NASTY = '<script>alert("1")</script>'

@@ -16,7 +16,7 @@ from backlight import cli
 from backlight._audit import REWRITES
 from backlight._audit.measure import between, rank_correlation, top_changed, total_variation
 from backlight.errors import ArgumentError, UnsupportedModel
-from backlight.report import write_audit_report
+from backlight.report.audit import write_audit_report
 from backlight.rules import Gamma
 from tests.networks import made, mlp
 from tests.test_canonical import dense

@@ -19,7 +19,7 @@ from backlight._prototype.setup import Setup
 from backlight._prototype.subject import Subject
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed, reading
 from backlight.explanation import Explanation
-from backlight.models.explained import versions
+from backlight.explanation.versions import versions
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
 from backlight.priors import LogProb, Mixture

@@ -14,9 +14,9 @@ from backlight.anomaly.detectors import Contributions, FittedDetector
 from backlight.anomaly.encoding import Encoder
 from backlight.anomaly.kinds import Kind, kinds_of
 from backlight.anomaly.selfcheck import FaultCheck
-from backlight.classical.score_units import ScoreUnit
 from backlight.errors import DataError
 from backlight.explanation import Explanation
+from backlight.explanation.score_units import ScoreUnit
 from backlight.tables.columns import Written
 
 __all__ = ["Calibration", "NormalRows", "Options", "Progress", "Study", "Table", "Threshold", "study"]

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from backlight.anomaly.detectors import DETECTORS, FittedDetector
-from backlight.anomaly.detectors.network import UserNetwork
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.fitting import Fitted, fit_detector
 from backlight.anomaly.groups import Groups, Level
@@ -19,10 +17,12 @@ from backlight.anomaly.prepared import Prepared, prepare
 from backlight.anomaly.selfcheck import check_reasons
 from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, Study, Table, Threshold, study
 from backlight.anomaly.tail import fit_tail
-from backlight.classical import NeuralizedModel
 from backlight.errors import ArgumentError
 from backlight.tables import Frame
 from backlight.tables.columns import Column, Written, understand
+
+if TYPE_CHECKING:
+    from backlight.classical import NeuralizedModel
 
 __all__ = ["Findings", "explain_table", "find_anomalies", "moment_text", "row_context", "row_labels"]
 
@@ -244,6 +244,10 @@ def explain_table(
     scored without itself (kernel density). A row equal to a training row is taken for it. P-values need ``normal``, a
     table of held-out normal rows.
     """
+    from torch import as_tensor
+
+    from backlight.anomaly.detectors.network import UserNetwork
+
     aligned = network.front.align(frame)
     coded = np.asarray(network.encode(frame))
     names = network.feature_names if not aligned.named else aligned.names
@@ -253,7 +257,7 @@ def explain_table(
         threshold, note = network.threshold, "the model's own"
     else:
         threshold, note = _line_of(network, aligned if normal is None else normal)
-    own = network.self_index(torch.as_tensor(coded))
+    own = network.self_index(as_tensor(coded))
     calibration = None if normal is None else np.asarray(network.encode(normal))
     if labels is None:
         labels = row_labels(columns, len(frame))
@@ -261,7 +265,7 @@ def explain_table(
         usual, usual_labels = calibration, row_labels((), len(calibration))
         notes = [f"Normal ranges and p-values come from {len(calibration)} normal rows."]
     else:
-        scores = network.score_without_self(torch.as_tensor(coded), own)
+        scores = network.score_without_self(as_tensor(coded), own)
         calm = scores <= threshold if (scores <= threshold).sum() >= 10 else np.ones(len(coded), dtype=bool)
         usual, usual_labels = coded[calm], labels[calm]
         notes = [

@@ -3,7 +3,7 @@
 ``families``   the models: read the fitted estimator, name its scores
 ``layers``     the vocabulary: layers with a pass forward and a way back, from which all models are composed
 ``frontend``   from the columns of a table to a model's space: transformers, pipelines
-``targets``, ``score_units``  what a user can ask to have explained, and what a score is counted in
+``targets``    what a user can ask to have explained
 ``network``    `NeuralizedModel`, what `neuralize` returns
 ``neuralize``  `neuralize`, and how a third party adds a model
 ``registry``   functions by class

@@ -17,10 +17,10 @@ from backlight.classical import trust
 from backlight.classical.frontend.columns import Features, FrontEnd
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
 from backlight.classical.layers.base import Account, Line
-from backlight.classical.score_units import PLAIN, ScoreUnit
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
+from backlight.explanation.score_units import PLAIN, ScoreUnit
 from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule

@@ -139,8 +139,8 @@ def deliver(
     faults: KnownFaults | None = None,
 ) -> None:
     """Write and print what was found: scores, reasons, the report."""
-    from backlight.models.explained import versions
-    from backlight.report import write_anomaly_report
+    from backlight.explanation.versions import versions
+    from backlight.report.anomaly import write_anomaly_report
     from backlight.tables.files import write_table
 
     provenance = {

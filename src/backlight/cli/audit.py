@@ -68,7 +68,7 @@ def audit(
             check_output(path, suffixes, force=force)
     paths = expand(data)
     from backlight._audit import audit as study
-    from backlight.report import write_audit_numbers, write_audit_picture, write_audit_report
+    from backlight.report.audit import write_audit_numbers, write_audit_picture, write_audit_report
     from backlight.vision.files import load_network
 
     network = load_network(model, architecture)

@@ -51,7 +51,7 @@ def derive(
         for name, value in point.relevance.items():
             terminal.print(f"R({name}) = {value}")
     if out is not None:
-        from backlight.report import write_phases
+        from backlight.report.audit import write_phases
 
         write_phases(found, out, force=force)
         terminal.print(f"written: {out}")

@@ -105,7 +105,7 @@ def evaluate(
     if out is not None:
         found.save(out)
     if report is not None:
-        from backlight.report import write_evaluation_report
+        from backlight.report.evaluation import write_evaluation_report
 
         provenance = {"model sha256": file_hash([model]), "data sha256": file_hash(paths), "seed": str(seed)}
         write_evaluation_report(

@@ -40,7 +40,7 @@ def explain_pictures_of(
     paths = expand(data)
     names = class_names(classes)
     # loads torch: not before the files are known to be there
-    from backlight.report import write_picture_report, write_pictures
+    from backlight.report.pictures import write_picture_report, write_pictures
     from backlight.vision.files import load_network
     from backlight.vision.pictures import preprocessing
     from backlight.vision.workflow import DEFAULTS, explain_pictures

@@ -53,7 +53,7 @@ def show_predictions(
 ) -> None:
     """Write what was asked for, and print what makes each class, cluster or prediction."""
     from backlight.explanation.display import aligned
-    from backlight.report import doubtful, in_words, predictions, reasons_of, write_prediction_report
+    from backlight.report.predictions import doubtful, in_words, predictions, reasons_of, write_prediction_report
     from backlight.tables.files import write_table
 
     if labels is None:

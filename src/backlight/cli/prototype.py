@@ -121,7 +121,7 @@ def prototype(
             model, paths, target, prior or "gaussian", strength, near, score, _bounds(bounds), constraints, restarts,
             steps, seed, trust or [], [*split(ids), *split(ignore)], quiet,
         )  # fmt: skip
-    from backlight.report import write_prototype_numbers, write_prototype_picture, write_prototype_report
+    from backlight.report.prototypes import write_prototype_numbers, write_prototype_picture, write_prototype_report
 
     title = f"What {model.name} looks for"
     if out is not None:

@@ -51,7 +51,7 @@ def explain_texts_of(
     labels = [str(i + 1) for i in range(len(texts))] if named is None else [str(label) for label in named]
     # loads torch: not before the texts are known to be there
     from backlight.findings import texts_of
-    from backlight.report import write_text_report
+    from backlight.report.texts import write_text_report
     from backlight.text import explain, load_folder
     from backlight.text.encode import Encoder
 

@@ -3,7 +3,9 @@
 ``core``      the result itself: immutable, sliceable, NumPy inside
 ``attribution``  what a model says of one batch, and batches put together
 ``ledger``    what each layer received, passed on and kept
+``score_units``  what a score is counted in, for people
 ``storage``   Parquet and safetensors files, never pickle
+``versions``  what the numbers were computed with
 ``plots``     ``ex.plot``, with matplotlib
 ``display``   the dozen lines of ``repr`` and the bars of a notebook
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
-import torch
 
-from backlight._version import __version__
 from backlight.attribution.lrp import TARGET_LINE
 from backlight.attribution.requested import Targets
 from backlight.errors import BacklightWarning, ConservationError, DataError
 from backlight.explanation import Attribution, Explanation
+from backlight.explanation.versions import versions
 from backlight.models.protocol import Model, Query
 
-__all__ = ["Progress", "assembled", "explained", "reporter", "versions"]
+__all__ = ["Progress", "assembled", "explained", "reporter"]
 
 Progress = Callable[[int, int], None]
 
@@ -182,21 +179,3 @@ def reporter(progress: bool | Progress | None, of: str = "rows", every: int = 1)
             sys.stderr.flush()
 
     return to_terminal
-
-
-@cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"backlight": __version__, "python": platform.python_version(), "torch": torch.__version__}
-    for name in ("scikit-learn", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return tuple(found.items())
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that the numbers depend on, where it is installed."""
-    return dict(_versions())

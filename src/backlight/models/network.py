@@ -15,10 +15,10 @@ from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.layers.base import EncodedRows, Layer, Propagation
 from backlight.classical.layers.expansion import Levelled
 from backlight.classical.network import Score
-from backlight.classical.score_units import ScoreUnit
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution
+from backlight.explanation.score_units import ScoreUnit
 from backlight.models.protocol import Query, refuse_output, refuse_rows
 from backlight.tables import Frame, in_batches
 

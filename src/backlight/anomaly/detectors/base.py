@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from backlight.anomaly.encoding import Encoder
-from backlight.classical.score_units import ScoreUnit
+from backlight.explanation.score_units import ScoreUnit
 
 __all__ = [
     "DETECTORS", "MEMBERS", "Contributions", "Detector", "FittedDetector", "Member", "MemberKind", "Reference",

@@ -27,7 +27,7 @@ from backlight.anomaly.detectors.base import (
 )
 from backlight.anomaly.encoding import Encoder
 from backlight.anomaly.tail import Tail, fit_tail
-from backlight.classical.score_units import ScoreUnit
+from backlight.explanation.score_units import ScoreUnit
 
 __all__ = ["BITS", "Ensemble"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from backlight.anomaly.detectors.base import Detector, register
 from backlight.anomaly.detectors.density import scott_bandwidth
-from backlight.anomaly.detectors.network import encoded
+from backlight.anomaly.detectors.single import encoded
 
 
 def _kde(n: int, d: int) -> Any:

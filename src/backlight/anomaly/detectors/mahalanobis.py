@@ -3,7 +3,7 @@
 from typing import Any
 
 from backlight.anomaly.detectors.base import Detector, register
-from backlight.anomaly.detectors.network import encoded
+from backlight.anomaly.detectors.single import encoded
 
 
 def _mahalanobis(*_: int) -> Any:

@@ -13,10 +13,10 @@ import torch
 from backlight.anomaly.detectors.base import Contributions, Reference
 from backlight.anomaly.encoding import Encoder
 from backlight.classical import NeuralizedModel, neuralize
-from backlight.classical.score_units import ScoreUnit
 from backlight.explanation import Attribution
+from backlight.explanation.score_units import ScoreUnit
 
-__all__ = ["EncodedNetwork", "UserNetwork", "encoded"]
+__all__ = ["EncodedNetwork", "UserNetwork", "fitted"]
 
 _CHUNK = 20_000
 
@@ -115,15 +115,10 @@ def _contributions(found: Attribution, gather: Callable[[np.ndarray], np.ndarray
     return Contributions(gather(found.values), base, alone, annotations=annotations)
 
 
-def encoded(make: Callable[[int, int], Any]) -> Callable[[Reference], EncodedNetwork]:
-    """The ``fit`` of a detector, from what makes an unfitted estimator for so many rows and coordinates."""
-
-    def fit(reference: Reference) -> EncodedNetwork:
-        estimator = make(*reference.z.shape).fit(reference.z)
-        network = neuralize(estimator, score="outlierness")
-        return EncodedNetwork(network, reference.encoder, _anchors(estimator, network, len(reference.z)))
-
-    return fit
+def fitted(estimator: Any, reference: Reference) -> EncodedNetwork:
+    """The network of an estimator that was fitted to a reference's encoded rows."""
+    network = neuralize(estimator, score="outlierness")
+    return EncodedNetwork(network, reference.encoder, _anchors(estimator, network, len(reference.z)))
 
 
 def _anchors(estimator: Any, network: NeuralizedModel, m: int) -> np.ndarray:

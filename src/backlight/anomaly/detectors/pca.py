@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from backlight.anomaly.detectors.base import Detector, Reference, register
-from backlight.anomaly.detectors.network import EncodedNetwork, encoded
+from backlight.anomaly.detectors.base import Detector, FittedDetector, Reference, register
+from backlight.anomaly.detectors.single import encoded
 
 _KEPT = 0.9
 
 
-def _fit(reference: Reference) -> EncodedNetwork:
+def _fit(reference: Reference) -> FittedDetector:
     from sklearn.decomposition import PCA
 
     z = reference.z

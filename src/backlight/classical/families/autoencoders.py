@@ -25,8 +25,8 @@ from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.reconstruction import FromCentre, Reconstruction, frozen
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import DISTANCE, SQUARED, ScoreUnit
 from backlight.errors import ArgumentError
+from backlight.explanation.score_units import DISTANCE, SQUARED, ScoreUnit
 
 __all__ = ["Autoencoder", "autoencoder"]
 

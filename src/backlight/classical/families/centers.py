@@ -9,7 +9,7 @@ from backlight.classical.heads import Center
 from backlight.classical.layers.linear import Mahalanobis, tensor
 from backlight.classical.network import ModelSpec
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import SQUARED
+from backlight.explanation.score_units import SQUARED
 
 __all__ = ["center"]
 

@@ -31,9 +31,9 @@ from backlight.classical.layers.pools import LogOdds, SoftMinPool
 from backlight.classical.layers.radial import Radial
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import SQUARED
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedOption
+from backlight.explanation.score_units import SQUARED
 
 __all__ = ["bisecting", "centers_only", "kernel_clusters", "kmeans", "nearest_centroid"]
 

@@ -32,8 +32,8 @@ from backlight.classical.layers.pools import SoftMinPool
 from backlight.classical.layers.surprise import WithSurprise
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import NATS
 from backlight.errors import UnsupportedOption
+from backlight.explanation.score_units import NATS
 
 __all__ = ["kernel_density"]
 

@@ -25,9 +25,9 @@ from backlight.classical.layers.linear import Mahalanobis, Quadratics, tensor
 from backlight.classical.layers.pools import LogOdds, SoftMin
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import NATS, SQUARED
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedModel, UnsupportedOption
+from backlight.explanation.score_units import NATS, SQUARED
 
 __all__ = ["bayesian_mixture", "covariance", "factor_analysis", "mixture", "pca", "qda"]
 

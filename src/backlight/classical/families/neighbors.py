@@ -31,9 +31,9 @@ from backlight.classical.layers.neighbors import ClassOrderStatistics, NearestRo
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
 from backlight.classical.registry import without_names
-from backlight.classical.score_units import DISTANCE, LOCAL
 from backlight.classical.targets import Outputs
 from backlight.errors import DataError, UnsupportedOption
+from backlight.explanation.score_units import DISTANCE, LOCAL
 
 __all__ = ["distances", "local_outlier_factor", "metric_of", "neighbourhood", "search_among", "vote"]
 

@@ -20,9 +20,9 @@ from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.reconstruction import Reconstruction
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import SQUARED
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedOption
+from backlight.explanation.score_units import SQUARED
 
 __all__ = ["perceptron", "perceptron_layers"]
 

@@ -33,8 +33,8 @@ from backlight.classical.layers.neighbors import NearestRows, OrderStatistics
 from backlight.classical.layers.pools import Link
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize, spec_of
-from backlight.classical.score_units import DISTANCE, LOCAL, NATS, PLAIN, ScoreUnit
 from backlight.errors import NotFittedModel, UnsupportedModel, UnsupportedOption, require
+from backlight.explanation.score_units import DISTANCE, LOCAL, NATS, PLAIN, ScoreUnit
 
 __all__ = ["Make", "pyod_detector", "reads"]
 

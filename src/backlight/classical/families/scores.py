@@ -12,8 +12,8 @@ from backlight.classical.functions import Everywhere, Rest, Shifted, Straight, m
 from backlight.classical.layers import Layer
 from backlight.classical.layers.pools import Budget, Link
 from backlight.classical.network import Inputs, Score
-from backlight.classical.score_units import PLAIN, SQUARED, ScoreUnit
 from backlight.classical.targets import Outputs
+from backlight.explanation.score_units import PLAIN, SQUARED, ScoreUnit
 
 __all__ = ["Reference", "column", "minus", "plain", "predicted", "probability", "shifted"]
 

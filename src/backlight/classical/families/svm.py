@@ -36,8 +36,8 @@ from backlight.classical.layers.linear import Affine, tensor
 from backlight.classical.layers.pools import Budget, Link
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize
-from backlight.classical.score_units import NATS
 from backlight.errors import UnsupportedOption
+from backlight.explanation.score_units import NATS
 
 __all__ = ["dense", "one_class_svm", "products", "svm_anchors", "svm_kernel", "svm_products"]
 
