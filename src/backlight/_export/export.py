@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from backlight._export.expressions import DIALECTS
 from backlight._export.sql import select_of
 from backlight._export.verify import check_select
 from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel
+from backlight.models import Query
 from backlight.models.network import NetworkModel
 from backlight.tables.files import atomic
 
@@ -29,14 +30,19 @@ def export(
 ) -> Path:
     """Write the score and the contributions as a program of another system.
 
-    Before anything is written it is run beside the explainer, and compared to 1e-9 of what the score is made of.
+    Before anything is written it is run beside the explainer, and compared to 1e-9 of what the score is made of. ONNX
+    is run in onnxruntime.
 
     Parameters
     ----------
     explainer : Explainer
         Of a scikit-learn model; or such a model.
     path : str or Path
-        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it.
+        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it. ``.onnx``: a graph in double
+        precision, with the outputs ``score``, ``base``, ``contributions``, and ``target``, the name of the predicted
+        output, where that is explained; their shapes are those of ``output``, ``base_values`` and ``values``.
+        Its input is one matrix ``X``; where the model reads words, one input of shape (n, 1) a column, by name: an
+        empty word is a cell without a value.
     dialect : {"duckdb", "sqlite", "postgresql"}
         SQL only. The text needs EXP and LN, which SQLite has where it was built with its mathematical functions, as
         nearly everywhere. What is written for PostgreSQL is compared in SQLite, as no server is at hand.
@@ -78,27 +84,50 @@ def export(
     True
     """
     path = Path(path)
-    writers: dict[str, Callable[[], str]] = {".sql": lambda: _sql(explainer, dialect, table, key, rows)}
+    writers: dict[str, Callable[[], bytes]] = {
+        ".sql": lambda: _sql(explainer, dialect, table, key, rows).encode(),
+        ".onnx": lambda: _onnx(explainer, rows),
+    }
     if path.suffix not in writers:
-        raise ArgumentError(f"cannot export to {path.name!r} in this version: the ending must be .sql")
+        raise ArgumentError(
+            f"cannot export to {path.name!r} in this version: the ending must be {' or '.join(writers)}"
+        )
     content = writers[path.suffix]()
     with atomic(path, force=force) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_bytes(content)
     return path
 
 
 def _sql(explainer: Any, dialect: str, table: str, key: str | None, rows: Any) -> str:
     if dialect not in DIALECTS:
         raise ArgumentError(f"dialect must be one of {', '.join(map(repr, DIALECTS))}, not {dialect!r}")
+    explainer, model, query, names = _opened(explainer, "SQL")
+    select = select_of(model.network, query, explainer.targets, names, dialect, table, key)
+    check_select(select, model.network, names, explainer, rows, table, key)
+    return select.query
+
+
+def _onnx(explainer: Any, rows: Any) -> bytes:
+    from backlight._export.graphs.tables import graph_of
+    from backlight._export.graphs.verify import check_graph
+
+    explainer, model, query, names = _opened(explainer, "ONNX")
+    written = graph_of(model.network, query, explainer.targets, names)
+    check_graph(written, model.network, names, explainer, rows)
+    return written.content
+
+
+def _opened(explainer: Any, language: str) -> tuple[Explainer, NetworkModel, Query, Sequence[str]]:
+    """The explainer, its model, the prepared query, and the names of the columns."""
     if not isinstance(explainer, Explainer):
         explainer = Explainer(explainer)
     model, query = explainer.opened()
     if not isinstance(model, NetworkModel):
-        raise UnsupportedModel(f"{model.kind} is a torch module, which is not written in SQL: use explain_batches")
+        raise UnsupportedModel(
+            f"{model.kind} is a torch module, which is not written in {language}: use explain_batches"
+        )
     front = model.network.front
     names = front.names if front.named or explainer.feature_names is None else explainer.feature_names
     if len(names) != len(front.names):
         raise ColumnsError(f"{len(names)} feature names for {len(front.names)} columns: give one name a column")
-    select = select_of(model.network, query, explainer.targets, names, dialect, table, key)
-    check_select(select, model.network, names, explainer, rows, table, key)
-    return select.query
+    return explainer, model, query, names

@@ -15,7 +15,7 @@ from backlight.errors import BacklightError, ConservationError, UnsupportedModel
 from backlight.explanation import Explanation
 from backlight.tables import Frame, as_frame
 
-__all__ = ["check_select", "made_rows"]
+__all__ = ["check_select", "compared_rows", "made_rows", "require_equal"]
 
 _TOLERANCE = 1e-9
 DOUBLE = "DOUBLE PRECISION"
@@ -54,22 +54,43 @@ def check_select(
     UnsupportedModel
         When no row could be explained.
     """
+    frame, wanted = compared_rows(network, names, explain, rows)
+    shown = [name for name in select.columns if not name.startswith(("target", "backlight_target"))]
+    require_equal(_run(select, frame, names, table, key), wanted, shown)
+    return len(frame)
+
+
+def compared_rows(network: NeuralizedModel, names: Sequence[str], explain: Any, rows: Any) -> tuple[Frame, np.ndarray]:
+    """Rows that can be explained, and score, base and values of each, target after target.
+
+    Raises
+    ------
+    UnsupportedModel
+        When there is none.
+    """
     frame = network.front.align(as_frame(made_rows(network, names) if rows is None else rows))
     frame = frame.take(slice(0, 256))
     kept, wanted = _explained(explain, frame, strict=rows is not None)
     if not len(kept):
         raise UnsupportedModel("no row to compare the export on could be explained: give rows= of the model's table")
-    found = _run(select, frame.take(kept), names, table, key)
-    size = np.abs(wanted).sum(1, keepdims=True)
-    off = np.abs(found - wanted) / np.maximum(size, 1.0)
-    if not np.isfinite(found).all() or off.max() > _TOLERANCE:
-        bad = np.argwhere(~(off <= _TOLERANCE))
+    return frame.take(kept), wanted
+
+
+def require_equal(found: np.ndarray, wanted: np.ndarray, columns: Sequence[str], tolerance: float = _TOLERANCE) -> None:
+    """Compare numbers (n, columns), each row by the size of all of them.
+
+    Raises
+    ------
+    ConservationError
+    """
+    off = np.abs(found - wanted) / np.maximum(np.abs(wanted).sum(1, keepdims=True), 1.0)
+    bad = np.argwhere(~(off <= tolerance))
+    if len(bad):
         row, column = (int(k) for k in bad[0])
         raise ConservationError(
-            f"the export differs from the explainer in {select.columns[column]!r} of row {row} "
+            f"the export differs from the explainer in {columns[column]!r} of row {row} "
             f"({found[row, column]:.12g} for {wanted[row, column]:.12g}): nothing was written"
         )
-    return len(kept)
 
 
 def _explained(explain: Any, frame: Frame, strict: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,243 @@
+"""Nodes of an ONNX graph, from expressions of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from backlight.errors import require
+
+__all__ = ["Graph", "Operand", "Results", "Value"]
+
+# opsets: reductions take their axes as inputs from 18 on; trees in double precision are of the fifth of "ml"
+_OPSETS = {"": 18, "ai.onnx.ml": 5}
+_IR = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """A tensor of the graph; arithmetic on it makes nodes.
+
+    Attributes
+    ----------
+    graph : Graph
+    name : str
+    known : array, optional
+        Its numbers, where it is a constant.
+    """
+
+    graph: Graph
+    name: str
+    known: np.ndarray | None = None
+
+    __array_ufunc__: ClassVar[None] = None  # an array on the left leaves the arithmetic to this class
+
+    def __add__(self, other: Operand) -> Value:
+        return self.graph.op("Add", self, other)
+
+    def __radd__(self, other: Operand) -> Value:
+        return self.graph.op("Add", other, self)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self.graph.op("Sub", self, other)
+
+    def __rsub__(self, other: Operand) -> Value:
+        return self.graph.op("Sub", other, self)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self.graph.op("Mul", self, other)
+
+    def __rmul__(self, other: Operand) -> Value:
+        return self.graph.op("Mul", other, self)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self.graph.op("Div", self, other)
+
+    def __rtruediv__(self, other: Operand) -> Value:
+        return self.graph.op("Div", other, self)
+
+    def __matmul__(self, other: Operand) -> Value:
+        return self.graph.op("MatMul", self, other)
+
+    def __neg__(self) -> Value:
+        return self.graph.op("Neg", self)
+
+    def __lt__(self, other: Any) -> Value:
+        return self.graph.op("Less", self, other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self.graph.op("Greater", self, other)
+
+    def __le__(self, other: Any) -> Value:
+        return self.graph.op("LessOrEqual", self, other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self.graph.op("GreaterOrEqual", self, other)
+
+    def __and__(self, other: Operand) -> Value:
+        return self.graph.op("And", self, other)
+
+    def __or__(self, other: Operand) -> Value:
+        return self.graph.op("Or", self, other)
+
+    def __invert__(self) -> Value:
+        return self.graph.op("Not", self)
+
+    def equals(self, other: Operand) -> Value:
+        """Where both are the same; NaN is nothing's equal."""
+        return self.graph.op("Equal", self, other)
+
+    def exp(self) -> Value:
+        """e^x."""
+        return self.graph.op("Exp", self)
+
+    def log(self) -> Value:
+        """The natural logarithm."""
+        return self.graph.op("Log", self)
+
+    def abs(self) -> Value:
+        """The absolute value."""
+        return self.graph.op("Abs", self)
+
+    def sqrt(self) -> Value:
+        """The square root."""
+        return self.graph.op("Sqrt", self)
+
+    def is_nan(self) -> Value:
+        """Where there is no number."""
+        return self.graph.op("IsNaN", self)
+
+    def double(self) -> Value:
+        """Cast to double precision."""
+        return self.graph.cast(self, np.float64)
+
+    def sum(self) -> Value:
+        """Σ over the last axis, which is kept."""
+        return self.graph.op("ReduceSum", self, np.array([-1]), keepdims=1)
+
+    def min(self) -> Value:
+        """The smallest of the last axis, which is kept."""
+        return self.graph.op("ReduceMin", self, np.array([-1]), keepdims=1)
+
+    def max(self) -> Value:
+        """The largest of the last axis, which is kept."""
+        return self.graph.op("ReduceMax", self, np.array([-1]), keepdims=1)
+
+    def argmax(self) -> Value:
+        """The position of the first of the largest of the last axis, which is kept."""
+        return self.graph.op("ArgMax", self, axis=-1, keepdims=1)
+
+    def columns(self, which: Sequence[int]) -> Value:
+        """Some positions of the last axis."""
+        if self.known is not None:
+            return self.graph.constant(self.known[..., list(which)])
+        return self.graph.op("Gather", self, np.asarray(which, dtype=np.int64), axis=-1)
+
+    def column(self, k: int) -> Value:
+        """One position of the last axis, which is kept."""
+        return self.columns([k])
+
+
+Operand = Value | np.ndarray | float
+# results of a graph by name, with their types and shapes
+Results = dict[str, tuple[Value, type, Sequence[int | str]]]
+
+_FOLDED = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "MatMul": np.matmul}
+
+
+class Graph:
+    """Nodes and constants; the same node is made once.
+
+    Raises
+    ------
+    MissingDependency
+        Without the package ``onnx``.
+    """
+
+    def __init__(self) -> None:
+        self._onnx = require("onnx", "onnx", "export to ONNX")
+        self._nodes: list[Any] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], tuple[Value, Any]] = {}
+        self._made: dict[Any, Value] = {}
+        self._inputs: list[Any] = []
+
+    def input(self, name: str, kind: type, width: int) -> Value:
+        """A matrix of rows that is given."""
+        helper = self._onnx.helper
+        code = self._onnx.TensorProto.STRING if kind is str else helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+        self._inputs.append(helper.make_tensor_value_info(name, code, ["rows", width]))
+        return Value(self, name)
+
+    def constant(self, array: Operand | Sequence[str]) -> Value:
+        """Numbers that are part of the graph, or words."""
+        if isinstance(array, Value):
+            return array
+        numbers = np.asarray(array)
+        if numbers.dtype.kind == "U":
+            numbers = numbers.astype(object)
+        elif numbers.dtype.kind == "i":
+            numbers = numbers.astype(np.int64)
+        said = numbers.tobytes() if numbers.dtype != object else repr(numbers.tolist()).encode()
+        key = (str(numbers.dtype), numbers.shape, said)
+        if key not in self._constants:
+            name = f"backlight.c{len(self._constants)}"
+            proto = self._onnx.numpy_helper.from_array(np.ascontiguousarray(numbers).reshape(numbers.shape), name)
+            self._constants[key] = Value(self, name, numbers), proto
+        return self._constants[key][0]
+
+    def op(self, kind: str, *operands: Operand, domain: str = "", name: str = "", **attributes: Any) -> Value:
+        """The result of one operator; ``name`` is for results of the whole graph."""
+        inputs = [self.constant(one) for one in operands]
+        if kind in _FOLDED and all(one.known is not None for one in inputs):
+            return self.constant(np.asarray(_FOLDED[kind](*(one.known for one in inputs))))
+        key = (kind, domain, name, tuple(one.name for one in inputs), repr(sorted(attributes.items())))
+        if key not in self._made:
+            out = name or f"backlight.v{len(self._nodes)}"
+            node = self._onnx.helper.make_node(kind, [one.name for one in inputs], [out], domain=domain, **attributes)
+            self._nodes.append(node)
+            self._made[key] = Value(self, out)
+        return self._made[key]
+
+    def where(self, test: Operand, yes: Operand, no: Operand) -> Value:
+        """Choose element by element."""
+        return self.op("Where", test, yes, no)
+
+    def concat(self, parts: Sequence[Operand]) -> Value:
+        """Matrices side by side."""
+        return self.constant(parts[0]) if len(parts) == 1 else self.op("Concat", *parts, axis=-1)
+
+    def total(self, parts: Sequence[Operand]) -> Value:
+        """The sum of several."""
+        whole = self.constant(parts[0])
+        for part in parts[1:]:
+            whole = whole + part
+        return whole
+
+    def cast(self, value: Operand, kind: type) -> Value:
+        """In another type of numbers."""
+        return self.op("Cast", value, to=int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))))
+
+    def tensor(self, array: np.ndarray) -> Any:
+        """Numbers as an attribute of a node."""
+        return self._onnx.numpy_helper.from_array(np.ascontiguousarray(array))
+
+    def model(self, results: Results, facts: dict[str, str]) -> bytes:
+        """The whole model: results by name with their types and shapes, and what is said about it."""
+        onnx, helper = self._onnx, self._onnx.helper
+        outputs = []
+        for name, (value, kind, shape) in results.items():
+            self.op("Identity", value, name=name)
+            code = onnx.TensorProto.STRING if kind is str else helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+            outputs.append(helper.make_tensor_value_info(name, code, list(shape)))
+        used = {name for node in self._nodes for name in node.input}
+        kept = [proto for value, proto in self._constants.values() if value.name in used]
+        graph = helper.make_graph(self._nodes, "explanation", self._inputs, outputs, kept)
+        opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="backlight")
+        helper.set_model_props(made, facts)
+        onnx.checker.check_model(made)
+        found: bytes = made.SerializeToString()
+        return found

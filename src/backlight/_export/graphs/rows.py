@@ -1,0 +1,119 @@
+"""What emitters are given and give: matrices of rows on the way through a network, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from backlight._export.graphs.graph import Graph, Value
+from backlight._export.rows import array
+from backlight.classical.layers import Query
+from backlight.classical.layers.pullback import Pullback
+from backlight.classical.registry import public_name
+from backlight.errors import UnsupportedModel
+
+__all__ = ["Emitted", "Rows", "elements", "embedded", "layer", "register", "run"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows at three places of the front end, as `EncodedRows`; and the way back to their columns."""
+
+    graph: Graph
+    coded: Value
+    e: Value
+    z: Value
+    pullback: Pullback
+
+    def columns(self, elements: Value) -> Value:
+        """Relevance of elements (n, E) to relevance of columns."""
+        way = self.pullback
+        if way.identity:
+            return elements
+        if way.shares is not None:
+            shared: Value = elements @ array(way.shares)
+            return shared
+        whole: Value = elements @ np.eye(way.n_columns)[np.asarray(way.owner)]
+        return whole
+
+    def pair(self, delta: Value, gradient: Value) -> Value:
+        """Shares of δ · g; see `Pullback.pair`."""
+        way = self.pullback
+        if way.into is not None and way.back is not None:
+            delta, gradient = delta @ array(way.back), gradient @ array(way.into)
+        return self.columns(delta * gradient)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Emitted:
+    """Outputs (n, U), what features carry of them, and the way back from coefficients (n, U) or (1, U) to columns."""
+
+    output: Value
+    carried: Value
+    back: Callable[[Value], Value]
+
+
+Emitter = Callable[[Any, Rows, Query], Emitted]
+Elements = Callable[[Any, Value], Value]
+_LAYERS: dict[str, Emitter] = {}
+_ELEMENTS: dict[str, Elements] = {}
+
+
+def register(*classes: type) -> Callable[[Emitter], Emitter]:
+    """Say how a layer is written in ONNX."""
+
+    def keep(function: Emitter) -> Emitter:
+        _LAYERS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
+        return function
+
+    return keep
+
+
+def elements(*classes: type) -> Callable[[Elements], Elements]:
+    """Say how a module of a front end is written in ONNX."""
+
+    def keep(function: Elements) -> Elements:
+        _ELEMENTS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
+        return function
+
+    return keep
+
+
+def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
+    """A layer's outputs and its way back.
+
+    Raises
+    ------
+    UnsupportedModel
+        For a layer that nobody has written in ONNX.
+    """
+    for cls in type(found).__mro__:
+        if cls.__qualname__ in _LAYERS:
+            return _LAYERS[cls.__qualname__](found, rows, ask)
+    raise UnsupportedModel(f"{type(found).__name__} layers are not written in ONNX in this version: use Explainer.save")
+
+
+def run(module: nn.Module, x: Value) -> Value:
+    """What a module of a front end makes of rows.
+
+    Raises
+    ------
+    UnsupportedModel
+    """
+    emitter = _ELEMENTS.get(type(module).__qualname__)
+    if emitter is None:
+        step = getattr(module, "step", module)
+        name = public_name(type(step)).rpartition(".")[2]
+        raise UnsupportedModel(f"{name} is not written in ONNX in this version: use Explainer.save, or another step")
+    return emitter(module, x)
+
+
+def embedded(way: Pullback, e: Value) -> Value:
+    """Elements to the model's space."""
+    if way.into is None or way.center is None or way.shift is None:
+        return e
+    return (e - array(way.center)) @ array(way.into).T + array(way.shift)
