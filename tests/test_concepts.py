@@ -12,6 +12,7 @@ import backlight
 from backlight import concepts
 from backlight.errors import ArgumentError
 from tests.conftest import same
+from tests.induction import pairs, trained
 from tests.oracles.attnlrp import Decoder
 
 D = torch.float64
@@ -237,3 +238,24 @@ def test_what_cannot_be_patched_is_refused_in_a_sentence(options, said):
     net, ids = Residual(nn.GELU()).double().eval(), torch.randint(0, 11, (3, 5))
     with pytest.raises(ArgumentError, match=said):
         concepts.patching(net, ids, **{"other": ids, "target": 1, **options})
+
+
+def test_relevance_patching_finds_the_circuit_of_induction():
+    """It takes a training of four seconds: a circuit that is known is one that was learnt."""
+    net = trained()
+    clean, corrupted, answer, other = pairs(4)
+    with torch.no_grad():
+        assert (net(clean)[:, -1].argmax(1) == answer).all()
+        assert (net(corrupted)[:, -1].argmax(1) == other).all()
+    for k in range(4):
+        target = backlight.text.contrast(int(answer[k]), int(other[k]))
+        found = {
+            how: concepts.patching(net, clean[k : k + 1], corrupted[k : k + 1], target, method=how)
+            for how in ("relevance", "activation")
+        }
+
+        assert found["relevance"].correlation(found["activation"]) >= 0.9
+        # what was changed is at its own token first, and is brought to the last one by the second block's attention
+        assert found["relevance"].top(1)[0][1] in (5, 14)
+        brought = [name for name, at, _ in found["activation"].top(8) if at == 14]
+        assert any(name.startswith("blocks.1") for name in brought)

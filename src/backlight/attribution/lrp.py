@@ -18,6 +18,7 @@ from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
+from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.checks import leak_of, rows_are_apart, slack_of
 from backlight.engine.copies import Inputs
 from backlight.engine.network import Network
@@ -29,7 +30,7 @@ from backlight.errors import ArgumentError, BacklightWarning, ConservationError,
 from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
-__all__ = ["TARGET_LINE", "Attributed", "Begun", "LayerwiseRelevance", "arrived", "outputs_for", "whole_of"]
+__all__ = ["MUCH", "TARGET_LINE", "Attributed", "Begun", "LayerwiseRelevance", "arrived", "outputs_for", "whole_of"]
 
 # the ledger's first line where the target is a function of the output: what its gradient does not hold of the score
 TARGET_LINE = ("target", "its gradient at the output")
@@ -60,6 +61,9 @@ class Attributed:
     layers: dict[str, Tensor] = field(default_factory=dict)
     ledger: list[tuple[str, str, Tensor, Tensor, Tensor]] = field(default_factory=list)
 
+
+# bytes that the way back may keep before it is held block by block
+MUCH = 2**30
 
 Line = tuple[str, str, Tensor, Tensor, Tensor]
 
@@ -160,7 +164,9 @@ class LayerwiseRelevance:
         leaves = pytree.tree_leaves((batch.args, batch.kwargs))
         given = dict(zip(plan.inputs, leaves, strict=True))
         found = self._places(plan, places)
-        return plan, given, forward(plan, given, list(found.values())), found
+        whole, blockwise = bytes_kept(plan, batch.rows)
+        cuts = checkpoints(plan) if whole > MUCH and blockwise < whole else ()
+        return plan, given, forward(plan, given, list(found.values()), cuts=cuts), found
 
     def begun(self, batch: Batch, targets: Targets, places: Sequence[str] | None = None) -> Begun:
         """The forward pass, and what is to be sent back.
@@ -276,7 +282,9 @@ class LayerwiseRelevance:
             if pattern == "heads":
                 found |= head_places(plan)
                 continue
-            matched = {name: index for name, index in plan.places.items() if fnmatch.fnmatchcase(name, pattern)}
+            # a tuple of values has its members' relevance, and none of its own
+            known = {name: index for name, index in plan.places.items() if plan.graph.nodes[index].dtype is not None}
+            matched = {name: index for name, index in known.items() if fnmatch.fnmatchcase(name, pattern)}
             if not matched:
                 raise ArgumentError(f"no layer is named {pattern!r}: the layers are {listed(plan.places, 12)}")
             found |= matched

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
 from backlight.attribution.inputs import batches, home
+from backlight.attribution.lrp import MUCH
 from backlight.canonical.lift import torch_module
+from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan
 
 __all__ = ["plan"]
+
+# bytes that are worth a word
+_WORTH_A_WORD = 2**27
 
 
 def plan(
@@ -30,8 +36,8 @@ def plan(
     Returns
     -------
     Plan
-        Prints as a table; ``rows()`` and ``to_frame()`` give it as data. Costs count products with a layer's weights, F
-        forward and B transposed, the forward pass included.
+        Prints as a table, with the memory that a batch will take where that is much; ``rows()`` and ``to_frame()`` give
+        it as data. Costs count products with a layer's weights, F forward and B transposed, the forward pass included.
 
     Examples
     --------
@@ -45,7 +51,20 @@ def plan(
     """
     model = torch_module(model)
     where = home(model, device)
-    batch = next(batches(X, where, 2)[1]).take(0, 2)
+    whole = next(batches(X, where, "auto")[1])
+    batch = whole.take(0, 2)
     elsewhere = where.device if device is not None else None
     network, chosen = Network.of(model), Outputs(output)
-    return network.plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere, outputs=chosen)
+    made = network.plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere, outputs=chosen)
+    return replace(made, notes=[*made.notes, *_words_on_memory(made, whole.rows)], _text="")
+
+
+def _words_on_memory(made: Plan, rows: int) -> list[str]:
+    """What a batch will take, where that is much."""
+    much, little = bytes_kept(made, rows)
+    if much < _WORTH_A_WORD:
+        return []
+    said = f"{rows} row{'' if rows == 1 else 's'} together keep about {much / 1e9:.2g} GB for the way back"
+    if much <= MUCH or little >= much:
+        return [said]
+    return [f"{said}; held block by block ({len(checkpoints(made)) + 1} blocks) about {little / 1e9:.2g} GB"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ class Pass:
         The explained output.
     kept : dict of int to Tensor
         Values at places where relevance is asked for.
+    entries : dict of int to (dict of int to value)
+        By the position of a block's first step, the values that it begins with; `records` of its steps are made again.
     """
 
     plan: Plan
@@ -39,6 +41,8 @@ class Pass:
     inputs: dict[str, Any]
     output: Tensor
     kept: dict[int, Tensor]
+    entries: dict[int, dict[int, Any]] = field(default_factory=dict)
+    _held: int = -1
 
     def relevance(
         self,
@@ -84,6 +88,8 @@ class Pass:
                 message = mail.pop(step.out, None)
                 if message is None:
                     continue
+                if self.entries:
+                    self._again(position)
                 message = _typed(message, plan.graph.nodes[step.out].dtype)
                 if step.out in wanted:
                     found[step.out] = message
@@ -95,15 +101,45 @@ class Pass:
                     watch(position, message, sent, book, before)
                 if last:
                     self.records[position] = None
+                if position in self.entries:
+                    self._forget(position)
                 for carrier, part in zip(step.carriers, sent, strict=True):
                     if part is not None:
                         mail[carrier] = _together(mail.get(carrier), part)
         found |= {index: message for index, message in mail.items() if index in wanted}
         return found, book
 
+    def _again(self, position: int) -> None:
+        """The records of the block that a step is in, where they are not there."""
+        begin = max(k for k in self.entries if k <= position)
+        if self._held == begin:
+            return
+        self._forget(self._held)
+        stop = min((k for k in self.entries if k > begin), default=len(self.plan.steps))
+        values = list(self.plan.template)
+        for index, value in self.entries[begin].items():
+            values[index] = value
+        for k in range(begin, stop):
+            step = self.plan.steps[k]
+            values[step.out], self.records[k] = step.forward(values)
+            for index in self.plan.frees[k]:
+                values[index] = None
+        self._held = begin
+
+    def _forget(self, begin: int) -> None:
+        if begin < 0:
+            return
+        stop = min((k for k in self.entries if k > begin), default=len(self.plan.steps))
+        self.records[begin:stop] = [None] * (stop - begin)
+        self._held = -1
+
 
 def forward(
-    plan: Plan, inputs: dict[str, Any], keep: Sequence[int] = (), put: Mapping[int, Callable[[Any], Any]] | None = None
+    plan: Plan,
+    inputs: dict[str, Any],
+    keep: Sequence[int] = (),
+    put: Mapping[int, Callable[[Any], Any]] | None = None,
+    cuts: Sequence[int] = (),
 ) -> Pass:
     """Run a planned network on inputs by name, keeping what the way back needs.
 
@@ -115,23 +151,29 @@ def forward(
         Nodes whose values are kept beside it.
     put : mapping of int to callable, optional
         What goes on in the place of a node's value, as a function of it: an intervention.
+    cuts : sequence of int
+        Positions of steps that begin a block: what the steps keep is dropped, and made again block by block.
     """
     values = list(plan.template)
     for name, index in plan.inputs.items():
         values[index] = inputs[name]
     records: list[Any] = []
     kept: dict[int, Tensor] = {}
+    entries: dict[int, dict[int, Any]] = {}
+    begins = {0, *cuts} if cuts else set()
     with torch.inference_mode(False), torch.no_grad():
-        for step, gone in zip(plan.steps, plan.frees, strict=True):
+        for position, (step, gone) in enumerate(zip(plan.steps, plan.frees, strict=True)):
+            if position in begins:
+                entries[position] = {k: v for k, v in enumerate(values) if v is not None and plan.template[k] is None}
             values[step.out], record = step.forward(values)
-            records.append(record)
+            records.append(None if begins else record)
             if put is not None and step.out in put:
                 values[step.out] = put[step.out](values[step.out])
             if step.out in keep:
                 kept[step.out] = values[step.out]
             for index in gone:
                 values[index] = None
-    return Pass(plan, records, inputs, values[plan.output], kept)
+    return Pass(plan, records, inputs, values[plan.output], kept, entries)
 
 
 def finish(plan: Plan, output: Tensor) -> Tensor:
