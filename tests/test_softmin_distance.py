@@ -46,6 +46,23 @@ def test_the_score_keeps_its_digits_at_extreme_kernel_widths_and_weights(gamma, 
     assert np.abs(got / expected - 1).max() <= 1e-9
 
 
+@pytest.mark.parametrize("rule", sorted(SOFTMIN_RULES))
+def test_a_row_beside_the_anchor_that_it_became_is_judged_by_the_others_and_scored_by_all(rule, rng):
+    """As for a row of which one cell was changed since the model was fitted."""
+    U, weights, gamma = rng.normal(size=(20, 3)), rng.uniform(0.1, 1, 20), 0.7
+    own = np.arange(8)
+    X = U[own] + rng.normal(size=(8, 3)) * 0.5
+
+    got = pool(U, weights, gamma).relevance(torch.tensor(X), SOFTMIN_RULES[rule](), torch.tensor(own))
+
+    rest = [(np.delete(U, i, 0), np.delete(weights, i)) for i in own]
+    np.testing.assert_allclose(got.score, [oracle.outlierness(x, U, weights, gamma) for x in X], rtol=1e-9)
+    expected = [oracle.outlierness(x, others, w, gamma) for x, (others, w) in zip(X, rest, strict=True)]
+    np.testing.assert_allclose(got.others, expected, rtol=1e-9)
+    expected = np.array([oracle.relevance(x, others, w, gamma, rule) for x, (others, w) in zip(X, rest, strict=True)])
+    np.testing.assert_allclose(got.values, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
+
+
 def test_the_score_of_anchors_is_never_negative(rng):
     U = rng.normal(size=(50, 3))
 

@@ -25,7 +25,7 @@ from backlight.findings.anomalies import (
     timeline,
 )
 from backlight.report import svg
-from backlight.tables.files import atomic
+from backlight.report.page import write_html
 
 __all__ = ["write_anomaly_report"]
 
@@ -46,8 +46,7 @@ def write_anomaly_report(
 ) -> None:
     """Write one self-contained HTML file; to a temporary name first."""
     html = render(findings, title=title, source=source, provenance=provenance, faults=faults)
-    with atomic(path, force=force) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_html(html, path, force=force)
 
 
 def render(
