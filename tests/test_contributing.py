@@ -175,7 +175,7 @@ DETECTOR = '''
 from typing import Any
 
 from backlight.anomaly.detectors.base import Detector, register
-from backlight.anomaly.detectors.network import encoded
+from backlight.anomaly.detectors.single import encoded
 
 
 def _oracle(*_: int) -> Any:

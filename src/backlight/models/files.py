@@ -34,7 +34,7 @@ SCHEMA = 1
 # where the classes of a file come from; everything in these modules is arithmetic on tensors
 _ROOMS = ("classical.layers", "classical.frontend", "rules")
 _MODULES = (
-    "classical.functions", "classical.score_units", "classical.targets", "classical.families.kernels",
+    "classical.functions", "explanation.score_units", "classical.targets", "classical.families.kernels",
     "attribution.requested", "attribution.reference", "models.protocol", "models.network",
 )  # fmt: skip
 _TORCH = (
