@@ -17,8 +17,9 @@ from torch import nn
 import backlight
 from backlight.engine.capture import capture
 from backlight.errors import BacklightError, DataError, FileError, UntrustedModelError
-from backlight.vision import guards, load_network
-from backlight.vision.operators import aten, symbolic
+from backlight.programs import guards
+from backlight.programs.operators import aten, symbolic
+from backlight.vision import load_network
 from tests.test_engine import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")

@@ -13,9 +13,9 @@ from pathlib import Path
 from torch import nn
 
 from backlight.errors import ArgumentError, FileError, MissingFileError, UntrustedModelError, listed, reading
+from backlight.programs.archive import Archive
+from backlight.programs.program import build
 from backlight.vision.architectures import architecture
-from backlight.vision.archive import Archive
-from backlight.vision.program import build
 
 __all__ = ["load_network"]
 

@@ -1,7 +1,7 @@
 """An exported program from the JSON and the plain numbers of its archive, built from the very bytes that were read.
 
 ``torch.export.load`` unpickles, evaluates symbolic expressions and compiles conditions, so it is not called. What can
-be built here is a list of calls of the operators in `backlight.vision.operators` on tensors, numbers and
+be built here is a list of calls of the operators in `backlight.programs.operators` on tensors, numbers and
 texts; anything else in the file is an error that names it. Nothing is compiled: the list is interpreted.
 """
 
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from backlight.errors import FileError, UntrustedModelError
-from backlight.vision import operators
-from backlight.vision.archive import Archive
-from backlight.vision.exported import Condition, ExportedNetwork, Input
-from backlight.vision.guards import linear, parsed
+from backlight.programs import operators
+from backlight.programs.archive import Archive
+from backlight.programs.exported import Condition, ExportedNetwork, Input
+from backlight.programs.guards import linear, parsed
 
 __all__ = ["build"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.fx import traceback
 
 from backlight.errors import DataError
-from backlight.vision.guards import holds
+from backlight.programs.guards import holds
 
 __all__ = ["Condition", "ExportedNetwork", "Input"]
 
