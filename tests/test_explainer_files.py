@@ -19,7 +19,7 @@ from sklearn.svm import SVR, OneClassSVM
 from torch import nn
 
 import backlight
-from backlight.errors import ExistingFileError, FileError, MissingFileError, UnsupportedModel
+from backlight.errors import ArgumentError, ExistingFileError, FileError, MissingFileError, UnsupportedModel
 from backlight.models import files
 from tests.test_family import ALL, data, fitted, queries, scores_of
 
@@ -208,7 +208,7 @@ def test_other_files_are_refused(saved, tmp_path):
 
 
 def test_a_module_and_a_librarys_own_step_are_refused(rng, tmp_path):
-    with pytest.raises(UnsupportedModel, match=r"torch module is code.*torch\.export\.save"):
+    with pytest.raises(ArgumentError, match="explain a row before saving"):
         backlight.Explainer(nn.Linear(2, 1).eval()).save(tmp_path / "e")
     X = rng.normal(size=(30, 2))
     with pytest.raises(UnsupportedModel, match="PowerTransformer cannot be kept"):
@@ -225,3 +225,84 @@ def test_a_network_from_a_file_says_what_it_lacks(rng, tmp_path):
     with pytest.raises(UnsupportedModel, match="was read from a file"):
         network.reference_score(X)
     assert torch.isfinite(network(X)).all()
+
+
+# -- torch modules -----------------------------------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(5, 5), nn.Linear(5, 3), nn.LayerNorm(5)
+
+    def forward(self, x):
+        return self.b(self.norm(x + torch.tanh(self.a(x))))
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x * x
+
+
+def convolutional():
+    norm = nn.BatchNorm2d(4)
+    norm.running_mean.uniform_(-1, 1), norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), norm, nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 3)
+    )
+
+
+MODULES = {
+    "perceptron": (lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)), (4,)),
+    "convolutional": (convolutional, (2, 8, 8)),
+    "residual, double": (lambda: Residual().double(), (5,)),
+    "attention": (lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), (3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_torch_module_is_kept_as_a_program(name, tmp_path):
+    torch.manual_seed(0)
+    make, shape = MODULES[name]
+    net = make().eval()
+    X = torch.randn(6, *shape, dtype=next(net.parameters()).dtype)
+    target = 1 if name != "attention" else torch.arange(24.0).reshape(3, 8)
+    explainer = backlight.Explainer(net, target, rules="epsilon")
+    explainer(X[:2])
+    explainer.save(tmp_path / "e")
+    written = (tmp_path / "e").read_bytes()
+    assert b"sample_inputs" not in written  # where torch.export.save puts a pickle
+    assert X[0].numpy().tobytes()[:16] not in written  # the user's rows stay at home
+
+    loaded = backlight.Explainer.load(tmp_path / "e")
+    there = loaded(X)
+    assert_same(there, explainer(X))
+    assert loaded.plan == explainer.plan
+    assert loaded.layers == explainer.layers
+    assert_same(pickle.loads(pickle.dumps(loaded))(X), there)
+    loaded.save(tmp_path / "again")
+    assert_same(backlight.Explainer.load(tmp_path / "again")(X), there)
+
+
+def test_a_module_that_is_no_program_says_so(tmp_path):
+    explainer = backlight.Explainer(Branching().eval(), lambda y: y[:, 0])
+    explainer(np.ones((2, 2)))
+    with pytest.raises(UnsupportedModel, match="send this explainer by pickle"):
+        explainer.save(tmp_path / "e")
+
+
+def test_a_program_in_an_explainer_is_read_with_the_same_care(tmp_path):
+    explainer = backlight.Explainer(nn.Linear(3, 2).eval())
+    explainer(np.ones((2, 3)))
+    explainer.save(tmp_path / "e")
+    kept = files.from_bytes((tmp_path / "e").read_bytes())
+    whole = kept["model"]["program"].numpy().tobytes()
+    for found, put in (
+        (b"torch.ops.aten.linear.default", b"torch.ops.aten.system.default"),
+        (b"PK\x01\x02", b"PK\x01\x00"),
+    ):
+        kept["model"]["program"] = torch.frombuffer(bytearray(whole.replace(found, put)), dtype=torch.uint8)
+        path = tmp_path / "hostile"
+        path.write_bytes(files.to_bytes(kept))
+        with pytest.raises(FileError):
+            backlight.Explainer.load(path)

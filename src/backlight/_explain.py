@@ -11,10 +11,9 @@ from backlight.attribution.requested import Targets, read_targets
 from backlight.classical.frontend.pipeline import ColumnsUnknown
 from backlight.errors import ArgumentError, FileError
 from backlight.explanation import Explanation
-from backlight.models import Model, Query, explained, open_model
+from backlight.models import Model, Query, explained, open_model, reopened
 from backlight.models.explained import Progress
 from backlight.models.files import from_bytes, read, to_bytes, write
-from backlight.models.network import NetworkModel
 from backlight.references import Reference
 from backlight.tables import as_frame
 
@@ -141,13 +140,14 @@ class Explainer:
         """Write one file that holds no code and no pickle; see `load`.
 
         The network of a classical model is kept whole, without the model that it was made of: neither scikit-learn nor
-        the estimator is needed to explain by it, and its explanations are the same to the last bit.
+        the estimator is needed to explain by it, and its explanations are the same to the last bit. A torch module is
+        kept as the exported program of what the explainer was called with, and compared before it is written.
 
         Raises
         ------
         UnsupportedModel
-            For what cannot be kept without code: a torch module, a function of yours, a step that only scikit-learn
-            can compute.
+            For what cannot be kept without code: a module that torch cannot export or that is explained otherwise as a
+            program, a function of yours, a step that only scikit-learn can compute.
         ExistingFileError
         """
         write(self._as_bytes(), Path(path), force=force)
@@ -175,7 +175,7 @@ class Explainer:
             raise FileError("the file does not hold an explainer")
         explainer._targets, explainer._names = targets, kept["names"]
         explainer._asked, explainer._given, explainer._score = query, None, None
-        explainer._ready = (NetworkModel.again(kept["model"]), query)
+        explainer._ready = (reopened(kept["model"]), query)
         return explainer
 
     def __getstate__(self) -> dict[str, Any]:

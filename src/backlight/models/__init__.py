@@ -11,7 +11,7 @@ Imports ``classical``, ``attribution`` and what is below them. A new kind of mod
 """
 
 from backlight.models.explained import explained
-from backlight.models.open import open_model
+from backlight.models.open import open_model, reopened
 from backlight.models.protocol import Model, Query
 
-__all__ = ["Model", "Query", "explained", "open_model"]
+__all__ = ["Model", "Query", "explained", "open_model", "reopened"]

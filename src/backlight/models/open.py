@@ -15,7 +15,7 @@ from backlight.models.network import NetworkModel
 from backlight.models.protocol import Model
 from backlight.models.torch import TorchModel
 
-__all__ = ["open_model"]
+__all__ = ["open_model", "reopened"]
 
 
 def open_model(model: Any, *, score: str | None = None, columns: Sequence[str] | None = None) -> Model:
@@ -48,3 +48,14 @@ def open_model(model: Any, *, score: str | None = None, columns: Sequence[str] |
             raise ArgumentError(f"score={score!r} does not apply to a torch module: leave it out, or give target=")
         return TorchModel(model)
     return NetworkModel(neuralize(model, score=score, columns=columns))
+
+
+def reopened(kept: dict[str, Any]) -> Model:
+    """The model of what `Model.kept` gave, as it was read from a file.
+
+    Raises
+    ------
+    FileError
+    """
+    kind = TorchModel if "program" in kept else NetworkModel
+    return kind.again(kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,12 +17,13 @@ from backlight.attribution.canonical import canonical_module
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import ReferenceMethod, named_method, only_output
-from backlight.attribution.requested import Targets
+from backlight.attribution.requested import Requested, Targets
 from backlight.canonical.lift import torch_module
 from backlight.engine.capture import tensors_of
 from backlight.engine.outputs import Outputs
-from backlight.errors import ArgumentError, UnsupportedModel
+from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
+from backlight.models.programs import example_of, probe_of, read_program, written_program
 from backlight.models.protocol import Query
 
 __all__ = ["TorchModel", "as_arrays", "dims_of"]
@@ -33,6 +35,9 @@ class TorchModel:
     def __init__(self, model: nn.Module | torch.export.ExportedProgram) -> None:
         self.module: nn.Module = torch_module(model)
         self.kind = type(self.module).__name__
+        self._example: Batch | None = None
+        # of a model from a file: what it was read from, and what its layers were called
+        self._program: tuple[Tensor, tuple[str, ...]] | None = None
 
     @property
     def columns(self) -> tuple[str, ...] | None:
@@ -79,6 +84,7 @@ class TorchModel:
 
     def attribute(self, batch: Batch, targets: Targets, query: Query) -> Attribution:
         """See `Model.attribute`."""
+        self._example = self._example or example_of(batch)
         name, options = named_method(query.method)
         model, facts = self.module, {}
         if query.canonical:
@@ -115,6 +121,8 @@ class TorchModel:
     @property
     def layers(self) -> tuple[str, ...]:
         """See `Model.layers`."""
+        if self._program is not None:
+            return self._program[1]
         return tuple(name for name, module in self.module.named_modules() if name and not list(module.children()))
 
     def plan(self, query: Query) -> str:
@@ -124,10 +132,33 @@ class TorchModel:
 
     def kept(self, query: Query) -> dict[str, Any]:
         """See `Model.kept`."""
-        raise UnsupportedModel(
-            "a torch module is code, which a saved explainer does not hold: save it with torch.export.save, or send "
-            "the explainer by pickle"
-        )
+        if self._program is not None:
+            return {"program": self._program[0], "layers": self._program[1], "kind": self.kind}
+        if self._example is None:
+            raise ArgumentError("the shapes of a torch module's inputs are not known yet: explain a row before saving")
+        data = torch.frombuffer(bytearray(written_program(self.module, self._example)), dtype=torch.uint8)
+        found = {"program": data, "layers": self.layers, "kind": self.kind}
+        asked, probe = Targets((Requested(function=_total),), False), probe_of(self._example)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the user is told of them where rows are explained
+            own, other = (model.attribute(probe, asked, query) for model in (self, type(self).again(found)))
+        if not (np.array_equal(own.values, other.values) and np.array_equal(own.output, other.output)):
+            raise UnsupportedModel(f"{self.kind} is explained otherwise as a program: send this explainer by pickle")
+        return found
+
+    @classmethod
+    def again(cls, kept: dict[str, Any]) -> TorchModel:
+        """The model of what `kept` gave."""
+        program, layers, kind = kept["program"], kept["layers"], kept["kind"]
+        if not isinstance(program, Tensor) or not isinstance(layers, tuple) or program.dtype is not torch.uint8:
+            raise FileError("the file does not hold a program")
+        model = cls(read_program(program.numpy().tobytes()))
+        model.kind, model._program = str(kind), (program, layers)
+        return model
+
+
+def _total(output: Tensor) -> Tensor:
+    return output.flatten(1).sum(1)
 
 
 def _layer_names(layers: Any) -> list[str]:

@@ -11,7 +11,7 @@ import re
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from backlight.errors import FileError, UntrustedModelError
 
@@ -32,7 +32,10 @@ class Archive:
 
     Parameters
     ----------
-    path : Path
+    file : Path or file of bytes
+    size : int
+    name : str
+        What it is called in errors.
 
     Raises
     ------
@@ -42,14 +45,14 @@ class Archive:
         No such archive.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = zipfile.ZipFile(path)
-        self._name = path.name
+    def __init__(self, file: Path | IO[bytes], size: int, name: str) -> None:
+        self._file = zipfile.ZipFile(file)
+        self._name = name
         try:
-            self._members = self._known(path.stat().st_size)
-            for name, value in (("archive_format", b"pt2"), ("archive_version", b"0"), ("byteorder", b"little")):
-                if self._short(name) != value:
-                    raise FileError(f"{path.name} is no exported program of a known format: {name} is not {value!r}")
+            self._members = self._known(size)
+            for member, value in (("archive_format", b"pt2"), ("archive_version", b"0"), ("byteorder", b"little")):
+                if self._short(member) != value:
+                    raise FileError(f"{name} is no exported program of a known format: {member} is not {value!r}")
         except BaseException:
             self._file.close()
             raise

@@ -77,5 +77,5 @@ def _weights(path: Path, name: str) -> nn.Module:
 
 
 def _program(path: Path) -> nn.Module:
-    with reading(path, "an exported program"), Archive(path) as archive:
+    with reading(path, "an exported program"), Archive(path, path.stat().st_size, path.name) as archive:
         return build(archive, path.name)
