@@ -34,6 +34,8 @@ class Mixer(nn.Module):
 MIXERS = {
     "centred": lambda h: h - h.mean(0),
     "standardised": lambda h: h / (h.std(0) + 1),
+    "plus the mean": lambda h: h + h.mean(0, keepdim=True),
+    "plus the first": lambda h: h[:1] + h,
     "graph": lambda h: A @ h,
     "graph of single edges": lambda h: SHIFTED @ h,
     "graph by einsum": lambda h: torch.einsum("ij,jk->ik", A, h),
@@ -229,6 +231,34 @@ def test_joint_rows_add_up_to_the_score_and_to_the_mixture(rule, target):
     np.testing.assert_allclose(ex.output, mixed.output, rtol=1e-12)
     np.testing.assert_allclose(ex.values.sum(0), mixed.values, rtol=1e-9, atol=1e-11)
     np.testing.assert_allclose(ex.ledger.absorbed.sum(0), ex.residual, rtol=1e-8, atol=1e-11)
+
+
+class _SomeRows(nn.Module):
+    """A layer with a bias on three of the rows, and what it makes of them added to every row."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        return self.b(h) + self.b(h[1:4]).sum(0, keepdim=True)
+
+
+@pytest.mark.filterwarnings("ignore:the rows of a batch")
+@pytest.mark.parametrize("how", ["joint", "separate"])
+def test_the_bias_of_a_layer_on_some_of_the_rows_is_booked_whole(how):
+    torch.manual_seed(0)
+    net, x = _SomeRows().double(), torch.randn(N, 4, dtype=torch.float64)
+    ex = backlight.explain(net, x, 1, rules=Zero(), rows=how)
+
+    # LRP-0 loses what biases keep, and nothing else
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(), ex.residual.sum(), rtol=1e-9)
+    np.testing.assert_allclose(ex.ledger.bias.sum(1), ex.ledger.absorbed.sum(1), rtol=1e-9, atol=1e-12)
+    kept = dict(zip(ex.ledger.layers, ex.ledger.bias.sum(1), strict=True))
+    bias = float(net.b.bias[1].detach())
+    # every row's score holds the bias once for itself and three times for the others
+    assert sorted(kept[name] / (N * bias) for name in ("b", "b@2")) == pytest.approx([1, 3])
 
 
 def test_joint_rows_of_rows_that_are_apart_are_the_separate_ones_on_the_diagonal():

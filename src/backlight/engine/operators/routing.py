@@ -111,8 +111,9 @@ def add(node: Node, context: Context) -> Site | None:
     if constant and (shifted := _shift(node, context)) is not None:
         return shifted
     if node.op == "add" and len(set(carriers)) == 2 and "alpha" not in node.kwargs:
-        shapes = {context.graph.nodes[index].shape for index in carriers}
-        if len(shapes) == 1 and shapes == {node.shape}:
+        # as many rows too: a mean of all rows is one row, which is added to each
+        given = [context.graph.nodes[index] for index in carriers]
+        if all((one.shape, one.rows, one.sizes) == (node.shape, node.rows, node.sizes) for one in given):
             return _Addition(node, carriers, "sum", DEFAULTS["sum"])
     constant |= node.op in _ADDED_TO and len(carriers) < sum(isinstance(a, Ref) for a in node.args)
     return Transposed(node, carriers, "sum", DEFAULTS["sum"], leaks=constant)
