@@ -1,6 +1,7 @@
 """From a table to explained anomalies: what a study promises."""
 
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +13,13 @@ from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 
 from backlight.anomaly import selfcheck
 from backlight.anomaly.bands import bands_of, standard_scores
-from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference
+from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference, kde, ocsvm
 from backlight.anomaly.encoding import fit_encoder
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
 from backlight.anomaly.reference import usual_rows
 from backlight.anomaly.selfcheck import _dependent
+from backlight.anomaly.study import _scores
 from backlight.anomaly.tail import fit_tail
 from backlight.anomaly.workflow import explain_table, find_anomalies
 from backlight.classical import neuralize
@@ -434,6 +436,23 @@ def test_planted_faults_are_learnt_from_only_where_what_is_odd_is_left_out_again
     assert (min(learnt) == 80) == trim
     if not trim:
         assert [k for k in learnt if k < 80] == [80 - 6] * (len(learnt) // 2)
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 2), (400, 9)])
+def test_the_boundary_and_the_density_have_the_same_kernel(n, d):
+    h = 1.4 * n ** (-1 / (d + 4))
+
+    assert kde._kde(n, d).bandwidth == pytest.approx(h, rel=1e-12)
+    assert ocsvm._ocsvm(n, d).gamma == pytest.approx(1 / (2 * h**2), rel=1e-12)
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf])
+def test_a_single_row_with_no_finite_score_is_named(score):
+    table = SimpleNamespace(coded=np.zeros((5, 2)), own=np.full(5, -1))
+    judge = SimpleNamespace(score=lambda z, own: np.where(np.arange(len(z)) == 3, score, 1.0))
+
+    with pytest.raises(DataError, match="row 4 has no finite score"):
+        _scores(judge, table, lambda *_: None)
 
 
 @pytest.mark.parametrize(("size", "left"), [(4, 0), (5, 3), (6, 3), (15, 8)])

@@ -364,6 +364,18 @@ def test_a_kernel_classifier_is_a_log_ratio_of_two_pools(gamma, rng):
             assert near(ex.base_values[n], L * (np.log(pools[0][0].sum()) - np.log(pools[1][0].sum())))
 
 
+@pytest.mark.parametrize("model", [svm.SVC(gamma=0.3, C=5.0), svm.SVR(gamma=0.3)])
+def test_an_expansion_does_not_jump_at_its_own_anchors(model, rng):
+    """Support vectors are part of the function, which is explained as it is: beside one and at one it is the same."""
+    X = rng.normal(size=(60, 3))
+    model = model.fit(X, (X[:, 0] * X[:, 1] > 0).astype(float))
+    at = model.support_vectors_[:10]
+    beside = at + 1e-8 * rng.normal(size=at.shape)
+    here, there = (backlight.explain(model, x).values for x in (at, beside))
+
+    assert np.abs(here - there).max() <= 1e-5 * np.abs(here).max()
+
+
 def test_the_published_rules_by_name(rng):
     X, y = table(rng, classes=2)
     model = svm.SVC(gamma=0.2).fit(X, y)
