@@ -10,6 +10,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import itertools
 import sys
 import warnings
 from collections import Counter
@@ -115,8 +116,8 @@ def _data(name: str, tags: Any, rng: np.random.Generator) -> tuple[np.ndarray, A
 _SEARCHES = ("GridSearchCV", "RandomizedSearchCV", "HalvingGridSearchCV", "HalvingRandomSearchCV")
 
 
-def sklearn_models(part: str = "") -> Iterator[tuple[str, Any, np.ndarray]]:
-    """Fitted estimators that score rows, with the rows."""
+def sklearn_models(part: str = "", settings: int = 3) -> Iterator[tuple[str, Any, np.ndarray]]:
+    """Fitted estimators that score rows, with the rows, in so many settings each."""
     from sklearn.experimental import enable_halving_search_cv  # noqa: F401
     from sklearn.utils import all_estimators
 
@@ -126,7 +127,7 @@ def sklearn_models(part: str = "") -> Iterator[tuple[str, Any, np.ndarray]]:
             continue
         if part not in name:
             continue
-        for setting, arguments in _settings(cls, name):
+        for setting, arguments in itertools.islice(_settings(cls, name), settings):
             try:
                 model = cls(**arguments)
                 X, y = _data(name, model.__sklearn_tags__(), np.random.default_rng(0))
@@ -143,7 +144,7 @@ def sklearn_models(part: str = "") -> Iterator[tuple[str, Any, np.ndarray]]:
             yield f"{name}({setting})", model, X
 
 
-def other_models() -> Iterator[tuple[str, Any, Any]]:
+def other_models(part: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Fitted models of other libraries, with rows; those that are not installed are left out and said."""
     import pandas as pd
     from sklearn.linear_model import LogisticRegression, Ridge
@@ -156,6 +157,8 @@ def other_models() -> Iterator[tuple[str, Any, Any]]:
     frame = pd.DataFrame({"a": X[:, 0] + 9, "city": np.array(["x", "y", "z"])[y], "b": X[:, 1] + 9})
 
     def fitted(name: str, make: Any, rows: Any, *target: Any) -> Iterator[tuple[str, Any, Any]]:
+        if part not in name:
+            return
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -175,7 +178,9 @@ def other_models() -> Iterator[tuple[str, Any, Any]]:
     for name, (target, options) in boosters.items():
         yield from fitted(name, lambda name=name, o=options: _named(name.strip())(n_estimators=8, **o), X, target)
     for name in PYOD:
-        yield from fitted(f"pyod.{name}", lambda name=name: _named(f"pyod.models.{name}")(), X)
+        rows = X[:, :1] if name == "mad.MAD" else X  # a detector of one column
+        options = {"n_features": 5} if name == "deep_svdd.DeepSVDD" else {}
+        yield from fitted(f"pyod.{name}", lambda name=name, o=options: _named(f"pyod.models.{name}")(**o), rows)
     for name in (
         "BalancedRandomForestClassifier",
         "BalancedBaggingClassifier",
@@ -201,12 +206,20 @@ def other_models() -> Iterator[tuple[str, Any, Any]]:
         _named("imblearn.over_sampling.RandomOverSampler")(), LogisticRegression()), X, two)  # fmt: skip
     for name, target in (("OLS", number), ("Logit", two), ("GLM", number)):
         yield from fitted(f"statsmodels.{name}", lambda name=name, t=target: _Late(name, t), np.c_[np.ones(150), X])
+    yield from fitted("skorch.NeuralNetClassifier", lambda: _skorch("NeuralNetClassifier"), X.astype("f4"), two)
+    yield from fitted("hdbscan.HDBSCAN", lambda: _named("hdbscan.HDBSCAN")(), X)
+    yield from fitted("river.LogisticRegression", _River, X, two)
+    texts = [" ".join(rng.choice(["good", "bad", "plot", "film", "nice"], 6)) for _ in y]
+    for vectorizer in ("CountVectorizer", "TfidfVectorizer"):
+        make = _named(f"sklearn.feature_extraction.text.{vectorizer}")
+        yield from fitted(f"texts.{vectorizer}", lambda m=make: make_pipeline(m(), LogisticRegression()), texts, two)
+    yield from fitted("torch.Autoencoder", lambda: _autoencoder(), X)
     yield from fitted("skorch.NeuralNetRegressor", lambda: _skorch(), X.astype("f4"), number.astype("f4")[:, None])
 
 
 PYOD = [
     "abod.ABOD", "cblof.CBLOF", "cd.CD", "cof.COF", "copod.COPOD", "ecod.ECOD", "gmm.GMM", "hbos.HBOS", "iforest.IForest", "inne.INNE",
-    "kde.KDE", "knn.KNN", "kpca.KPCA", "lmdd.LMDD", "loda.LODA", "lof.LOF", "mcd.MCD", "ocsvm.OCSVM", "pca.PCA", "qmcd.QMCD",
+    "auto_encoder.AutoEncoder", "deep_svdd.DeepSVDD", "feature_bagging.FeatureBagging", "mad.MAD", "kde.KDE", "knn.KNN", "kpca.KPCA", "lmdd.LMDD", "loda.LODA", "lof.LOF", "mcd.MCD", "ocsvm.OCSVM", "pca.PCA", "qmcd.QMCD",
     "sampling.Sampling", "sod.SOD", "sos.SOS",
 ]  # fmt: skip
 ENCODERS = [
@@ -217,7 +230,7 @@ ENGINE = [
     "encoding.MeanEncoder", "encoding.OneHotEncoder", "transformation.LogTransformer", "outliers.Winsorizer",
     "discretisation.EqualWidthDiscretiser",
 ]  # fmt: skip
-SINGLE = ("xgboost", "skorch")  # libraries that compute in single precision
+SINGLE = ("xgboost", "skorch", "pyod.auto_encoder", "pyod.deep_svdd")  # libraries that compute in single precision
 
 
 class _Late:
@@ -239,12 +252,32 @@ def _named(name: str) -> Any:
     return importlib.import_module(name) if name == "statsmodels.api" else getattr(importlib.import_module(room), last)
 
 
-def _skorch() -> Any:
+class _River:
+    """A model of river, which learns rows one by one and has another interface."""
+
+    def fit(self, X: Any, y: Any) -> Any:
+        model = _named("river.linear_model.LogisticRegression")()
+        for row, label in zip(X, y, strict=True):
+            model.learn_one(dict(enumerate(row)), bool(label))
+        return model
+
+
+def _skorch(kind: str = "NeuralNetRegressor") -> Any:
     import torch
 
     torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
-    return _named("skorch.NeuralNetRegressor")(net, max_epochs=2, verbose=0)
+    units = 1 if kind == "NeuralNetRegressor" else 2
+    net = torch.nn.Sequential(torch.nn.Linear(5, 6), torch.nn.ReLU(), torch.nn.Linear(6, units))
+    options = {} if units == 1 else {"criterion": torch.nn.CrossEntropyLoss}
+    return _named(f"skorch.{kind}")(net, max_epochs=2, verbose=0, **options)
+
+
+def _autoencoder() -> Any:
+    import torch
+
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(5, 2), torch.nn.Tanh(), torch.nn.Linear(2, 5))
+    return _named("backlight.classical.Autoencoder")(net)
 
 
 def verdict(model: Any, X: Any, exactly: float = 1e-10) -> tuple[str, str]:
@@ -254,7 +287,10 @@ def verdict(model: Any, X: Any, exactly: float = 1e-10) -> tuple[str, str]:
         warnings.simplefilter("ignore")
         try:
             net = backlight.neuralize(
-                model, columns=list(getattr(rows, "columns", [f"x{j}" for j in range(rows.shape[1])]))
+                model,
+                columns=None
+                if isinstance(rows, list)
+                else list(getattr(rows, "columns", [f"x{j}" for j in range(rows.shape[1])])),
             )
             wanted = net.reference_score(rows)
             ex = backlight.explain(net, rows, "all" if net.score.outputs.names else None)
@@ -287,7 +323,7 @@ def run(models: Iterator[tuple[str, Any, Any]], part: str = "") -> Counter[str]:
         if part in name:
             found, why = verdict(model, X, 1e-5 if name.startswith(SINGLE) else 1e-10)
             counts[found] += 1
-            print(f"{found:10} {name}: {why[:150]}", flush=True)
+            print(f"{found:10} {name}: {why[:200]}", flush=True)
     return counts
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import tomllib
+import warnings
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 ROOT = Path(__file__).parent.parent
@@ -55,6 +57,7 @@ def supported(path: Path) -> None:
         by_package.setdefault(name.partition(".")[0], []).append(name)
     for package, names in by_package.items():
         lines += [f"**{package}** ({len(names)}): " + ", ".join(f"`{name.rpartition('.')[2]}`" for name in names), ""]
+    lines += _scores()
     lines += ["## Every operator of networks with a rule", "", ", ".join(f"`{name}`" for name in sorted(_MAKERS)), ""]
     named = [
         value for _, value in sorted(vars(rules).items()) if inspect.isclass(value) and issubclass(value, rules.Rule)
@@ -66,6 +69,46 @@ def supported(path: Path) -> None:
     lines += ["", "## Every reference", "", "| reference | |", "|---|---|"]
     lines += [f"| `{name}` | {_first(kind)} |" for name, kind in sorted(references.KINDS.items())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _scores() -> list[str]:
+    """A table of what the networks of scikit-learn's estimators explain, from a small fit of each by its defaults."""
+    import contextlib
+    import importlib.util
+    import io
+
+    from backlight import errors, neuralize
+
+    spec = importlib.util.spec_from_file_location("matrix", ROOT / "benchmarks" / "matrix.py")
+    if spec is None or spec.loader is None:
+        return []
+    matrix = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(matrix)
+    lines = ["## Every estimator of scikit-learn, as it is fitted by default", ""]
+    lines += ["| estimator | scores, the default first, and what they are counted in | rule |", "|---|---|---|"]
+    refused = []
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, model, _ in matrix.sklearn_models(settings=1):
+            short = name.partition("(")[0]
+            try:
+                network = neuralize(model)
+                scores = [_in_words(one) for one in neuralize.head(network._estimator).scores.values()]
+                lines.append(f"| `{short}` | {', '.join(scores)} | {_rule(network)} |")
+            except errors.BacklightError as error:
+                said = " ".join(str(error).split()).replace("|", r"\|")
+                refused.append(f"| `{short}` | {said} |")
+    lines += ["", "## What is refused, and why", "", "| estimator | |", "|---|---|", *refused, ""]
+    return lines
+
+
+def _in_words(score: Any) -> str:
+    return f"`{score.name}`" + (f" ({score.unit.name})" if score.unit.name else "")
+
+
+def _rule(network: Any) -> str:
+    found = network.rule("auto")
+    return f"`{found if isinstance(found, str) else type(found).__name__}`"
 
 
 def _first(thing: type) -> str:

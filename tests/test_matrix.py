@@ -29,3 +29,18 @@ def test_every_model_works_or_is_refused_in_a_sentence(matrix, part, at_least, c
     said = capsys.readouterr().out
     assert set(counts) <= {"works", "refused"}, said
     assert counts["works"] >= at_least, said
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("part", "library", "at_least"),
+    [("xgboost", "xgboost", 7), ("lightgbm", "lightgbm", 4), ("catboost", "catboost", 2), ("imblearn", "imblearn", 5), ("pyod.k", "pyod", 2),
+     ("pyod.a", "pyod", 1), ("Encoder", "category_encoders", 12), ("feature_engine", "feature_engine", 5), ("statsmodels", "statsmodels", 3),
+     ("skorch", "skorch", 2), ("texts", "sklearn", 2), ("torch", "torch", 1)],
+)  # fmt: skip
+def test_models_of_other_libraries_work_or_are_refused_in_a_sentence(matrix, part, library, at_least, capsys):
+    pytest.importorskip(library)
+    counts = matrix.run(matrix.other_models(part), part)
+    said = capsys.readouterr().out
+    assert set(counts) <= {"works", "refused"}, said
+    assert counts["works"] >= at_least, said

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backlight.anomaly.detectors import DETECTORS, FittedDetector, Reference
+from backlight.anomaly.detectors import FittedDetector, Reference, detector_of
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.prepared import Prepared
 from backlight.anomaly.reference import usual_rows
-from backlight.errors import ArgumentError, DataError, listed
+from backlight.errors import DataError
 
 __all__ = ["Fitted", "fit_detector"]
 
@@ -46,8 +46,7 @@ def fit_detector(rows: np.ndarray, data: Prepared, name: str = "ensemble", *, tr
     trim : bool
         Whether the most unusual rows are set aside first: where nobody said that the rows are normal.
     """
-    if name not in DETECTORS:
-        raise ArgumentError(f"detector {name!r} is not known: choose from {listed(DETECTORS)}")
+    kind = detector_of(name)
     missing = np.isnan(data.coded).any(0) | np.isnan(rows).any(0)
     gone = np.flatnonzero(np.isnan(rows).all(0))
     if len(gone):
@@ -56,5 +55,5 @@ def fit_detector(rows: np.ndarray, data: Prepared, name: str = "ensemble", *, tr
     encoder = fit_encoder(rows, rows, data.used, data.levels, missing)
     usual = usual_rows(encoder(rows), rows) if trim else np.arange(len(rows))
     encoder = fit_encoder(rows, rows[usual], data.used, data.levels, missing)
-    detector = DETECTORS[name].fit(Reference(encoder, encoder(rows[usual])))
+    detector = kind.fit(Reference(encoder, encoder(rows[usual])))
     return Fitted(detector, encoder, usual)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backlight.anomaly.detectors import DETECTORS, FittedDetector
+from backlight.anomaly.detectors import FittedDetector, detector_of
 from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.fitting import Fitted, fit_detector
 from backlight.anomaly.groups import Groups, Level
@@ -98,7 +98,7 @@ def find_anomalies(
         Rows known to be normal; without them the table itself is the reference, anomalies included.
     overrides : mapping of column name to kind, optional
     detector : str
-        A name of `backlight.anomaly.DETECTORS`.
+        A name of `backlight.anomaly.DETECTORS`, or PyOD's as ``pyod:NAME``, which has its own threshold.
     alarm_rate : float, optional
         Share of normal rows that may lie above the threshold; by default 0.01, or 0.05 where fewer than 99
         rows say little of 0.01.
@@ -115,8 +115,7 @@ def find_anomalies(
     """
     if alarm_rate is not None and not 0 < alarm_rate < 1:
         raise ArgumentError(f"the alarm rate must lie between 0 and 1, not {alarm_rate}")
-    if detector not in DETECTORS:
-        raise ArgumentError(f"detector {detector!r} is not known: choose from {', '.join(DETECTORS)}")
+    detector_of(detector)  # known, before anything is read or fitted
     data, reference = prepare(frame, overrides, normal, time)
     progress("fitting", 0, 1)
     learnt = _learn(data, reference, detector, seed)
@@ -184,6 +183,9 @@ class _Learnt:
         return Calibration(self.rows[self.calibrated], self.own[self.calibrated], position)
 
     def threshold(self, rate: float | None, seed: int) -> Threshold:
+        own = self.fitted.detector.own_threshold
+        if rate is None and own is not None:
+            return Threshold(own, "the detector's own; --alarm-rate asks for another")
         scores = self.fitted.detector.score(self.rows[self.calibrated], self.own[self.calibrated])
         rate = rate if rate is not None else 0.01 if len(scores) >= _LEAST_ROWS else 0.05
         tail = fit_tail(scores)
@@ -212,7 +214,7 @@ class _Learnt:
 def _learn(data: Prepared, reference: Prepared | None, detector: str, seed: int) -> _Learnt:
     rows = data.coded if reference is None else reference.coded
     order = np.random.default_rng(seed).permutation(len(rows))
-    chosen = np.sort(order[: DETECTORS[detector].most_rows])
+    chosen = np.sort(order[: detector_of(detector).most_rows])
     fitted = fit_detector(rows[chosen], data, detector, trim=reference is None)
     own = np.full(len(rows), -1)
     own[chosen] = fitted.own(len(chosen))

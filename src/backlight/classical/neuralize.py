@@ -247,6 +247,8 @@ def _unknown(thing: Any) -> str:
         return f"{method} is a method: give the {type(owner).__name__} itself, and say which score= is wanted"
     if callable(thing) and not hasattr(thing, "fit"):
         return f"a {type(thing).__name__} cannot be looked into: give a fitted estimator or a torch.nn.Module"
+    if hasattr(thing, "learn_one"):
+        return f"{name[-60:]} learns dicts one by one, and has no table: fit scikit-learn's model of that kind"
     if not hasattr(thing, "fit"):
         return f"a {name:.80} is no model: give a fitted estimator, a Pipeline or a torch.nn.Module"
     return (

@@ -52,7 +52,7 @@ def anomalies(
         typer.Option(
             help="ensemble (density, local, correlation and marginal together), kde (kernel density), "
             "ocsvm (one-class SVM), lof (local outlier factor), knn (nearest neighbours), "
-            "mixture, mahalanobis, pca (reconstruction error) or kmeans."
+            "mixture, mahalanobis, pca (reconstruction error), kmeans, or one of PyOD's, such as pyod:ECOD."
         ),
     ] = "ensemble",
     top: Top = 20,

@@ -74,6 +74,10 @@ class FittedDetector(Protocol):
     def method(self) -> str:
         """How its contributions are found."""
 
+    @property
+    def own_threshold(self) -> float | None:
+        """The score above which it flags rows itself; None where that comes from the tail of scores."""
+
     def score(self, coded: np.ndarray, own: np.ndarray) -> np.ndarray:
         """The outlierness of rows (n, d), higher is more unusual."""
 

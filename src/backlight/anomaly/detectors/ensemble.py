@@ -98,6 +98,11 @@ class Ensemble:
         """See `FittedDetector`."""
         return self.encoder(coded)
 
+    @property
+    def own_threshold(self) -> float | None:
+        """See `FittedDetector`."""
+        return None
+
     def fingerprint(self) -> str:
         """See `FittedDetector`."""
         digest = hashlib.sha256(" ".join(self.names).encode())

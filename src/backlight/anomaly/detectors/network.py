@@ -42,6 +42,11 @@ class _Network:
         rule = self.network.rule("auto")
         return f"lrp ({getattr(rule, 'name', rule)})"
 
+    @property
+    def own_threshold(self) -> float | None:
+        """See `FittedDetector`."""
+        return None
+
     def _scores(self, z: np.ndarray, own: np.ndarray) -> np.ndarray:
         parts = [
             self.network.score_without_self(torch.as_tensor(z[k : k + _CHUNK]), own[k : k + _CHUNK])
@@ -82,11 +87,20 @@ class UserNetwork(_Network):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedNetwork(_Network):
-    """A network on encoded rows; ``anchors`` says which anchor each reference row became, −1 for none."""
+    """A network on encoded rows; ``anchors`` says which anchor each reference row became, −1 for none.
+
+    ``keeps_threshold`` says whether the model's own threshold counts where nobody asks for a rate.
+    """
 
     network: NeuralizedModel
     encoder: Encoder
     anchors: np.ndarray
+    keeps_threshold: bool = False
+
+    @property
+    def own_threshold(self) -> float | None:
+        """See `FittedDetector`."""
+        return self.network.threshold if self.keeps_threshold else None
 
     def score(self, coded: np.ndarray, own: np.ndarray) -> np.ndarray:
         """See `FittedDetector`."""
@@ -122,7 +136,8 @@ def fitted(estimator: Any, reference: Reference) -> EncodedNetwork:
 
 
 def _anchors(estimator: Any, network: NeuralizedModel, m: int) -> np.ndarray:
-    if network.layer.training_rows() is None:
+    rows = network.layer.training_rows()
+    if rows is None or (len(rows) != m and not hasattr(estimator, "support_")):
         return np.full(m, -1)
     support = getattr(estimator, "support_", None)
     if support is None or getattr(support, "ndim", 1) != 1 or not hasattr(estimator, "dual_coef_"):

@@ -36,7 +36,7 @@ from backlight.classical.neuralize import neuralize, spec_of
 from backlight.errors import NotFittedModel, UnsupportedModel, UnsupportedOption, require
 from backlight.explanation.score_units import DISTANCE, LOCAL, NATS, PLAIN, ScoreUnit
 
-__all__ = ["Make", "pyod_detector", "reads"]
+__all__ = ["Make", "detectors", "pyod_detector", "reads"]
 
 _STEPS = "its score is a step function, constant in every column but at its edges; fit IForest or KNN instead"
 _BESIDE = "it compares the rows that are given with each other, and a row alone has no score; fit LOF or KNN instead"
@@ -62,6 +62,11 @@ def reads(*names: str) -> Callable[[Reader], Reader]:
         return reader
 
     return keep
+
+
+def detectors() -> list[str]:
+    """The detectors that have a network, by their names there."""
+    return sorted(_READERS)
 
 
 @neuralize.register("pyod.models.base.BaseDetector")
