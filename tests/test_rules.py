@@ -329,3 +329,14 @@ def test_rules_compare_by_value_and_print_what_differs_from_the_default():
     assert repr(Epsilon(1e-6, absolute=True)) == "Epsilon(absolute=True)"
     assert Box([0, 0], [1, 1]) == Box(torch.zeros(2), torch.ones(2))
     assert hash(Box([0, 0], [1, 1])) == hash(Box(torch.zeros(2), torch.ones(2)))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_only_a_bias_that_is_distributed_costs_a_filter(bias):
+    layer = as_map(nn.Linear(3, 2, bias=bias))
+    costs = {how: Epsilon(0, bias=how).prepare(layer, Facts()).cost for how in ("absorb", "exclude", "distribute")}
+    assert costs == {
+        "absorb": "F + B",
+        "exclude": "F + B",
+        "distribute": "F + B + box filter" if bias else "F + B",
+    }

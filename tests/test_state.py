@@ -338,3 +338,27 @@ def test_a_forward_that_writes_into_its_parameters_is_refused(method):
     with pytest.raises(UnsupportedModel, match="writes into its own parameters"):
         backlight.explain(net, torch.randn(2, 3, dtype=torch.float64), 0, method=method)
     assert torch.equal(net.a.weight, before)
+
+
+LAYOUTS = {
+    "dense": lambda x: x,
+    "columns first": lambda x: x.t().contiguous().t(),
+    "every second": lambda x: torch.stack([x, x + 1], 2)[..., 0],
+    "sparse": lambda x: x.to_sparse(),
+    "sparse rows": lambda x: x.to_sparse_csr(),
+    "half": lambda x: x.half(),
+    "whole": lambda x: x.long(),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_checksum_sees_every_single_number_in_every_layout(layout):
+    x = torch.arange(12, dtype=torch.float64).reshape(3, 4)
+    same, first = checksum(LAYOUTS[layout](x.clone())), checksum(LAYOUTS[layout](x))
+    assert same == first
+    for place in range(12):
+        changed = x.clone()
+        changed.view(-1)[place] += 3
+        assert checksum(LAYOUTS[layout](changed)) != first
+    assert checksum(LAYOUTS[layout](x.reshape(4, 3))) != first
