@@ -162,6 +162,47 @@ def test_an_encoder_of_transformers_with_its_own_tokenizer():
     assert (ex.values[1, 3:] == 0).all()
 
 
+class Spoken(Language):
+    """Takes vectors in the place of token numbers, as models of transformers do."""
+
+    def get_input_embeddings(self):
+        return self.embed
+
+    def forward(self, input_ids=None, attention_mask=None, inputs_embeds=None):
+        x = self.embed(input_ids) if inputs_embeds is None else inputs_embeds
+        kept = attention_mask[..., None].to(x.dtype)
+        return self.head(torch.tanh((x * kept).cumsum(1) / kept.cumsum(1).clamp(min=1)))
+
+
+@pytest.mark.parametrize(("reference", "away"), [
+    (None, None), (0, 0), (torch.tensor([[4, 4, 4, 4, 4]]), 4), ({"input_ids": 2}, 2),
+])  # fmt: skip
+def test_reference_methods_explain_token_numbers_by_their_vectors(reference, away):
+    pytest.importorskip("captum")
+    net = Spoken().double().eval()
+    given = {"input_ids": IDS, "attention_mask": MASK}
+    method = backlight.Method("integrated_gradients", steps=200)
+    ex = backlight.explain(net, given, 5, method=method, reference=reference)
+    with torch.no_grad():
+        start = torch.zeros(1, 1, 6, dtype=torch.float64) if away is None else net.embed(torch.tensor([[away]]))
+        other = net(None, MASK, start.expand(2, 5, 6))
+        ends = [4, 2]
+        want = torch.stack([net(**given)[k, end, 5] for k, end in enumerate(ends)])
+        base = torch.stack([other[k, end, 5] for k, end in enumerate(ends)])
+
+    assert ex.values.shape == (2, 5)
+    assert same(ex.output, want.numpy())
+    assert same(ex.base_values, base.numpy())
+    assert np.allclose(ex.values.sum(1), (want - base).numpy(), rtol=0, atol=1e-5)
+    assert (ex.values[1, 3:] == 0).all()
+    if away is None:
+        x = net.embed(IDS).detach().requires_grad_()
+        out = net(None, MASK, x)
+        (slope,) = torch.autograd.grad(out[0, 4, 5] + out[1, 2, 5], x)
+        quick = backlight.explain(net, given, 5, method="gradient_x_input")
+        assert same(quick.values, (slope * x).sum(-1).detach().numpy())
+
+
 class Boxes(nn.Module):
     """Whole numbers of two kinds that are looked up, one a difference of two; and a shape taken from another value."""
 

@@ -11,9 +11,10 @@ Sources: Sundararajan, Taly, Yan, "Axiomatic attribution for deep networks", ICM
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from backlight.attribution.tokens import last_tokens
 from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed, with_outputs
 from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, UnsupportedModel, listed, require
+from backlight.references import Reference as Shared
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method", "named_method"]
 
@@ -111,12 +113,26 @@ class ReferenceMethod:
     output: Any = None
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
+        words = embedded(self.model, batch, self.reference)
+        if words is None:
+            return self._explained(batch, targets, {})
+        name, ids, replaced, point = words
+        inner = replace(self, reference={"inputs_embeds": point})
+        found = inner._explained(replaced, targets, {name: ids})
+        # a token has what its vector has
+        return Attributed({name: ids}, {name: found.values["inputs_embeds"].sum(-1)}, found.seeds, found.base)
+
+    def _explained(self, batch: Batch, targets: Targets, beside: dict[str, Tensor]) -> Attributed:
+        """``beside``: inputs that say where texts end, and that the model is not given."""
         outputs = outputs_for(self.output, targets)
         model, _ = with_outputs(light_copy(self.model, buffers="apart"), outputs)
         leaves, spec = pytree.tree_flatten((batch.args, batch.kwargs))
         floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not floating:
-            raise ArgumentError(f"method={self.name!r} needs an input of floating-point numbers")
+            raise ArgumentError(
+                f"method={self.name!r} needs an input of floating-point numbers; of token numbers it needs a model that "
+                "takes inputs_embeds"
+            )
         names = input_names(model, batch.args, batch.kwargs)
 
         def output(*inputs: Tensor) -> Tensor:
@@ -138,7 +154,7 @@ class ReferenceMethod:
             taken, layout = outputs.take(run_once(self.model, (batch.args, batch.kwargs)))
             plain = only_output(taken)
             answer = whole_of(layout, targets, lambda out: out)
-            given = dict(zip(names, leaves, strict=True))
+            given = dict(zip(names, leaves, strict=True)) | beside
             seeds = resolve(targets, plain, answer, last=last_tokens(given, plain))
             points = tuple(
                 torch.zeros_like(x[:1])
@@ -169,6 +185,35 @@ class ReferenceMethod:
             names[k]: torch.stack([parts[j].detach() for parts in found]).to(inputs[j]) for j, k in enumerate(floating)
         }
         return Attributed({names[k]: leaves[k] for k in floating}, values, seeds, base)
+
+
+def embedded(model: nn.Module, batch: Batch, reference: Any) -> tuple[str, Tensor, Batch, Tensor] | None:
+    """Token numbers as the vectors that a model would look up, where it takes these too, and those of the reference.
+
+    Returns
+    -------
+    (name, ids, batch, point) or None
+        The reference is zero vectors, the vectors of token numbers, or vectors.
+    """
+    tensors = [leaf for leaf in pytree.tree_leaves((batch.args, batch.kwargs)) if isinstance(leaf, Tensor)]
+    table = getattr(model, "get_input_embeddings", None)
+    known = inspect.signature(model.forward).parameters
+    ids = batch.kwargs.get("input_ids", batch.args[0] if len(batch.args) == 1 else None)
+    takes = "inputs_embeds" in known and next(iter(known)) == "input_ids"
+    whole = not any(t.is_floating_point() for t in tensors)
+    if table is None or not takes or not whole or not isinstance(ids, Tensor):
+        return None
+    look_up = light_copy(table(), buffers="apart")
+    with torch.inference_mode(False), torch.no_grad():
+        vectors = look_up(ids)
+        given = reference.get("input_ids") if isinstance(reference, dict) else reference
+        given = given.origin() if isinstance(given, Shared) else given
+        point = torch.zeros_like(vectors[:1])
+        if given is not None:
+            point = torch.as_tensor(given, device=ids.device)
+            point = look_up(point) if not point.is_floating_point() else point.to(vectors)
+    others = {name: value for name, value in batch.kwargs.items() if name != "input_ids"}
+    return "input_ids", ids, replace(batch, args=(), kwargs={**others, "inputs_embeds": vectors}), point
 
 
 def _score(
