@@ -410,3 +410,14 @@ def test_a_box_that_rows_leave_names_the_cell_and_can_be_allowed():
     np.testing.assert_allclose(ex.values, expected, rtol=1e-12)
     with pytest.raises(ArgumentError, match="outside must be"):
         backlight.rules.Box(0, 1, outside="clip")
+
+
+def test_graphs_of_many_lengths_are_bounded(monkeypatch):
+    from backlight.engine import network
+
+    monkeypatch.setattr(network, "_KEPT_GRAPHS", 3)
+    net = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool1d(2), nn.Flatten()).double()
+    values = [backlight.explain(net, torch.ones(2, 1, length, dtype=torch.float64), 0).values for length in range(4, 9)]
+
+    assert len(network.Network.of(net)._graphs) <= 3
+    assert [value.shape[-1] for value in values] == [4, 5, 6, 7, 8]

@@ -130,7 +130,7 @@ class ReferenceMethod:
         floating = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
         if not floating:
             raise ArgumentError(
-                f"method={self.name!r} needs an input of floating-point numbers; of token numbers it needs a model that "
+                f"method={self.name!r} needs an input of floating-point numbers, or token numbers of a model that "
                 "takes inputs_embeds"
             )
         names = input_names(model, batch.args, batch.kwargs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.table import Table
 
 from backlight.cli.common import labels_of, progress_bar, require_columns, split
@@ -62,7 +64,7 @@ def explain_texts_of(
             folder.model, folder.tokenizer, texts, read_target(target), batch_size=_TOGETHER, rules=rules,
             progress=lambda done, total: progress("explaining", done, total),
         )  # fmt: skip
-    found = texts_of(ex, labels)
+    found = texts_of(replace(ex, labels=np.array(labels, dtype=object)), labels)
     source = f"{model.name} on {paths[0].name}"
     if out is not None and out.suffix == ".json":
         with atomic(out, force=force) as temporary:

@@ -50,7 +50,7 @@ def _try(plan: Plan, model: nn.Module, inputs: Inputs, leaves: list[Any], n: int
 
     def outputs(given: list[Any]) -> list[Tensor]:
         if not traced:
-            return [forward(plan, dict(zip(plan.inputs, given, strict=True))).output]
+            return [forward(plan, dict(zip(plan.inputs, given, strict=True)), cuts=(0,)).output]
         found = pytree.tree_leaves(run_once(model, pytree.tree_unflatten(given, spec)))
         return [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.is_floating_point()]
 

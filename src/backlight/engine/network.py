@@ -25,6 +25,8 @@ from backlight.errors import DataError, UnsupportedModel
 __all__ = ["Network"]
 
 _KEPT_PLANS = 8
+# texts of another length are another graph: those of the last lengths are kept
+_KEPT_GRAPHS = 16
 
 
 class Network:
@@ -92,6 +94,8 @@ class Network:
                     _verify(plan, model, inputs, outputs)
                     return plan
                 signature = signature if graph.how == "exported" else fixed
+                while len(self._graphs) >= _KEPT_GRAPHS:
+                    del self._graphs[next(iter(self._graphs))]
                 self._graphs[signature] = graph
             key = (signature, _rules_key(rules), strict, str(device))
             kept = self._plans.get(key)
@@ -171,7 +175,8 @@ def _verify(plan: Plan, model: nn.Module, inputs: Inputs, outputs: Outputs) -> N
         raise DataError(f"{type(model).__name__} cannot run on these inputs: {said}") from error
     with torch.inference_mode(False), torch.no_grad():
         leaves = pytree.tree_leaves(inputs)
-        run = forward(plan, dict(zip(plan.inputs, leaves, strict=True)))
+        # nothing goes back: what the steps would keep is dropped
+        run = forward(plan, dict(zip(plan.inputs, leaves, strict=True)), cuts=(0,))
         actual = finish(plan, run.output)
     rebuilt = [leaf for leaf in pytree.tree_leaves(expected) if isinstance(leaf, Tensor) and leaf.shape == actual.shape]
     # folding changes the order of sums: a few thousand roundings at most, in the coarsest precision of the graph

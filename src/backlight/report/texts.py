@@ -33,7 +33,7 @@ def write_text_report(
     means = aligned([word.mean for word in words], signed=True)
     write_page(
         "texts.html.j2", path, force=force, title=title, kind=str(ex.provenance["model"]), method=ex.method,
-        score=ex.target, count=len(ex), gap=float(np.abs(ex.residual).max()),
+        score=ex.target, count=len(ex), gap=aligned([float(np.abs(ex.residual).max())])[0],
         size=aligned([float(np.median(np.abs(ex.output)))])[0],
         words=[
             {
@@ -44,10 +44,7 @@ def write_text_report(
         ],
         left=len(found.words) - len(words),
         texts=[
-            {
-                "label": found.labels[i], "said": found.said[i],
-                "shown": Markup(ex.plot.text(i).html()),  # noqa: S704 - escaped where it was made
-            }
+            Markup(ex.plot.text(i).html())  # noqa: S704 - escaped where it was made
             for i in rows
         ],
         plan=str(ex.provenance.get("plan", "")),
