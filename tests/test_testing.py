@@ -1,23 +1,27 @@
 """The public law suites, over everything that is registered, and on things that break a law."""
 
+import importlib
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
+from sklearn.cluster import DBSCAN, KMeans
+from sklearn.decomposition import PCA, FactorAnalysis
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.mixture import GaussianMixture
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, OneClassSVM
 
 import backlight
 from backlight import priors
+from backlight.classical import Autoencoder
 from backlight.rules import NAMED_RULES, Epsilon, Gamma, named
 from backlight.rules.base import AUDITED
 from backlight.testing import check_neuralized, check_prior, check_rule
@@ -79,6 +83,8 @@ MODELS = {
     "lof": LocalOutlierFactor(novelty=True), "mixture": GaussianMixture(2, random_state=0), "bayes": GaussianNB(),
     "logistic": LogisticRegression(), "lda": LinearDiscriminantAnalysis(), "svc": SVC(),
     "perceptron": MLPClassifier((4,), solver="lbfgs", max_iter=3000, random_state=0),
+    "factors": FactorAnalysis(2), "dbscan": DBSCAN(eps=0.9), "norm": make_pipeline(PCA(2), Normalizer(), LogisticRegression()),
+    "autoencoder": Autoencoder(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Tanh(), torch.nn.Linear(2, 3))),
 }  # fmt: skip
 
 
@@ -89,6 +95,38 @@ def test_networks_keep_the_laws(name):
     check_neuralized(
         MODELS[name].fit(X, (X[:, 0] > 0) + 1 * (X[:, 1] > 0.5)), np.r_[X[:10], 3 * rng.normal(size=(10, 3))]
     )
+
+
+def test_models_of_texts_keep_the_laws():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["good", "bad", "plot", "film", "dull"], 6)) for _ in range(40)]
+    labels = [text.count("good") > 1 for text in texts]
+    check_neuralized(make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, labels), texts[:12])
+    check_neuralized(make_pipeline(CountVectorizer(), PCA(2), SVC()).fit(texts, labels), texts[:12])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "abod.ABOD",
+        "cblof.CBLOF",
+        "gmm.GMM",
+        "hbos.HBOS",
+        "iforest.IForest",
+        "knn.KNN",
+        "loda.LODA",
+        "lof.LOF",
+        "mcd.MCD",
+        "ocsvm.OCSVM",
+    ],
+)
+def test_detectors_of_pyod_keep_the_laws(name):
+    pytest.importorskip("pyod")
+    room, _, cls = name.partition(".")
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    model = getattr(importlib.import_module(f"pyod.models.{room}"), cls)().fit(X)
+    check_neuralized(model, np.r_[X[:6], 3 * np.random.default_rng(1).normal(size=(6, 3))])
 
 
 def test_a_network_that_is_not_the_models_is_told():

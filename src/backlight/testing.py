@@ -23,8 +23,8 @@ def check_neuralized(estimator: Any, X: Any, *, scores: Any = None) -> None:
     ----------
     estimator : fitted estimator or Pipeline
         Its class is registered with ``backlight.neuralize.register``.
-    X : table of shape (n, d)
-        Rows to try it on: rows of the training set, new ones, and far ones.
+    X : table of shape (n, d), or list of str
+        Rows to try it on: rows of the training set, new ones, and far ones. Texts for a model of texts.
     scores : sequence of str, optional
         By default all that it has.
 
@@ -45,9 +45,10 @@ def check_neuralized(estimator: Any, X: Any, *, scores: Any = None) -> None:
     from backlight.classical.neuralize import spec_of
     from backlight.tables import as_frame
 
-    frame = as_frame(X)
+    texts = isinstance(X, list) and bool(X) and isinstance(X[0], str)
+    frame = neuralize(estimator).front.frame(X) if texts else as_frame(X)
     for score in list(scores or spec_of(unwrap(estimator).estimator).scores):
-        network = neuralize(estimator, score=score, columns=frame.names)
+        network = neuralize(estimator, score=score, columns=None if texts else frame.names)
         known, found = np.asarray(network.reference_score(X)), network(X).detach().numpy()
         _same(f"{score}: the network's score is the model's", found, known, 1e-10, 1e-10)
         explainer = Explainer(network)
