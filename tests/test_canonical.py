@@ -159,6 +159,12 @@ def widths(canonical):
     return [m.out_features for m in canonical.module.modules() if isinstance(m, nn.Linear)]
 
 
+def test_a_network_with_nothing_to_simplify_says_so():
+    found = backlight.canonize(dense([[1, 2]]))
+    assert not found.log
+    assert repr(found).startswith("canonical form: 0 steps")
+
+
 def test_collinear_units_are_one():
     net = nn.Sequential(dense([[1, 2], [2, 4], [0, 1]]), nn.ReLU(), dense([[1, 1, 1]]))
     found = backlight.canonize(net)

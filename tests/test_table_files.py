@@ -251,6 +251,20 @@ def test_records_that_leave_keys_out_are_the_frame_of_pandas(seed, tmp_path):
             np.testing.assert_array_equal(frame.column(key).astype(float), expected[key].to_numpy(dtype=float))
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_file_without_a_single_date_does_not_make_texts_of_another_ones_dates(order, tmp_path):
+    days = pd.Series(pd.date_range("2024-01-01", periods=6))
+    parts = [pd.DataFrame({"when": days, "x": range(6)}), pd.DataFrame({"when": [np.nan] * 4, "x": range(4)})]
+    for k, part in enumerate(parts):
+        part.to_parquet(tmp_path / f"{k}.parquet")
+    when = read_files([tmp_path / f"{k}.parquet" for k in order]).column("when")
+
+    assert when.dtype.kind == "M"
+    first = 0 if order == (0, 1) else 4
+    assert (when[first : first + 6] == days.to_numpy()).all()
+    assert np.isnat(np.delete(when, range(first, first + 6))).all()
+
+
 def test_mended_lines_are_where_they_were(tmp_path):
     put("a,b,c\n" + "1,2,3\n" * 30 + "4,5\n" + "1,2,3\n" * 30 + "6,7,8,9\n" + "1,2,3\n" * 60)(tmp_path / "t.csv")
     frame = read_files([tmp_path / "t.csv"])
