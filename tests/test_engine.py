@@ -118,6 +118,18 @@ def test_a_folded_batch_normalisation_is_the_fused_network(rule):
     np.testing.assert_allclose(ours.values, theirs.values, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rule", ["zero", "gamma", "zplus", "epsilon"])
+def test_a_folded_batch_normalisation_behind_a_dense_layer_is_the_fused_network(rule, bias):
+    from torch.nn.utils.fusion import fuse_linear_bn_eval
+
+    net = seeded(nn.Sequential(nn.Linear(5, 4, bias=bias), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 3)), bias=bias)
+    fused = nn.Sequential(fuse_linear_bn_eval(net[0], net[1]), *net[2:])
+    x = torch.randn(6, 5, dtype=next(net.parameters()).dtype)
+    ours, theirs = (backlight.explain(made, x, 1, rules=PAIRS[rule][0]) for made in (net, fused))
+    np.testing.assert_allclose(ours.values, theirs.values, rtol=1e-9, atol=1e-11)
+
+
 # -- conservation on what architectures are made of --------------------------------------------------------------------
 
 
@@ -458,6 +470,7 @@ def test_an_operator_can_be_registered():
 
     try:
         net = nn.Sequential(nn.Linear(4, 4), Strange()).double()
+        assert callable(inverse)
         assert "linalg_inv" in str(backlight.plan(net, torch.randn(2, 4).double(), strict=True))
     finally:
         del registry._MAKERS["linalg_inv"]
