@@ -119,6 +119,8 @@ class Region:
         By how much the target's logit must lead.
     sparse : int, optional
         How many columns may differ from the centre.
+    excluded : list of tuples of columns
+        Sets of which not all may differ from the centre; of a one-hot group its first column stands for all.
     """
 
     low: np.ndarray
@@ -131,6 +133,7 @@ class Region:
     integers: list[int] = field(default_factory=list)
     margin: float | None = None
     sparse: int | None = None
+    excluded: list[tuple[int, ...]] = field(default_factory=list)
 
     @property
     def bounded(self) -> bool:
@@ -155,7 +158,14 @@ class Region:
     @property
     def free(self) -> bool:
         """Whether nothing is asked for."""
-        return not (self.bounded or self.mixed or self.rules or self.margin is not None or self.sparse is not None)
+        return not (
+            self.bounded
+            or self.mixed
+            or self.rules
+            or self.margin is not None
+            or self.sparse is not None
+            or self.excluded
+        )
 
     def violation(self, x: np.ndarray) -> float:
         """How far a point is from satisfying everything but the decision, in units of the columns."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import TreeSubject
 from backlight.errors import ArgumentError
@@ -30,7 +31,7 @@ _POINTS = 128
 def account(found: Prototypes, problems: Sequence[Problem]) -> Explanation:
     """See the module. What quadrature misses, on kinks, is the explanation's residual."""
     one = problems[0]
-    if isinstance(one.subject, TreeSubject):
+    if isinstance(one.subject, TreeSubject | EnsembleSubject):
         raise ArgumentError("a tree is constant between its thresholds, so that no feature pays by degrees")
     if found.center is None:
         raise ArgumentError("there is no centre to count from: the prior has none, and no data were given")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import NetworkSubject, Subject, TreeSubject
 from backlight.errors import ArgumentError, DataError
@@ -166,7 +167,7 @@ def _own_confidence(subject: Subject, x: torch.Tensor, classes: np.ndarray) -> n
         seen = subject.see(x.to(subject.device, subject.dtype))
     out = seen.output if seen.logits is None else seen.logits
     assert out is not None
-    if isinstance(subject, TreeSubject):
+    if isinstance(subject, TreeSubject | EnsembleSubject):
         p = out.numpy()
     elif isinstance(subject, NetworkSubject):
         told = subject.probabilities_of(x.to(subject.dtype))

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from backlight import targets
 from backlight._prototype.constrained import constrained, held, needs_programs
+from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.exact import SOLVERS
 from backlight._prototype.exact.mixed_integer import MOST_UNITS
 from backlight._prototype.formulas import Linear, Network, checked, formula_of
 from backlight._prototype.gradient_ascent import Batch, Options, ascend, finish
+from backlight._prototype.leaf_search import search
 from backlight._prototype.optimizer import Best, evaluate
 from backlight._prototype.problem import Certificate, Found, Problem, whitening_of
 from backlight._prototype.setup import Setup
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
-from backlight.constraints import Region, compiled
+from backlight.constraints import Region, compiled, onehot
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, NotFound, Unbounded
 from backlight.models.explained import Progress, reporter
 from backlight.priors import L1, L2, Gaussian, Prior
@@ -71,7 +73,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         subject.prepare(example)
         if data is not None and len(shape) == 1:
             names = _names(data, names)
-    region = compiled(bounds, constraints, names, _center(prior_), None if flat is None else flat.numpy())
+    whole = [*constraints, *(onehot(*group) for group in subject.groups)]
+    region = compiled(bounds, whole, names, _center(prior_), None if flat is None else flat.numpy())
     objectives = [one for wanted in _targets(target, subject) for one in wanted.expand(subject.outputs)]
     _logits(subject, objectives, example)
     if math.isinf(strength) and region.free:
@@ -110,7 +113,7 @@ def _leads(
     subject: Subject, objective: Objective, region: Region, example: Tensor, wanted_whole: bool
 ) -> list[Linear] | list[Network] | None:
     """What must not be negative for the decision: one formula a rival, all of one kind."""
-    if region.margin is None or objective.wanted is None or isinstance(subject, TreeSubject):
+    if region.margin is None or objective.wanted is None or isinstance(subject, TreeSubject | EnsembleSubject):
         return None
     networks = region.boxed and (region.mixed or region.sparse is not None or wanted_whole)
     if not subject.classifies:
@@ -173,7 +176,8 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
             raise ArgumentError(_why_not(problems[rest[0]]))
         if isinstance(problems[0].subject, TreeSubject):
             raise ArgumentError("a tree has no gradient to climb: give a quadratic prior, and leave exact='prefer'")
-        climbed = _climbed([problems[t] for t in rest], options, errors, rest)
+        ways = _searched if isinstance(problems[0].subject, EnsembleSubject) else _climbed
+        climbed = ways([problems[t] for t in rest], options, errors, rest)
         found |= {t: result for t, result in zip(rest, climbed, strict=True) if result is not None}
     errors |= {t: Unbounded(result.notes[-1]) for t, result in found.items() if result.status == "unbounded"}
     if len(errors) == len(problems):
@@ -193,6 +197,18 @@ def _exact(problem: Problem) -> Found | None:
         if found is not None:
             return found
     return None
+
+
+def _searched(
+    problems: list[Problem], options: Options, errors: dict[int, NoPrototype], places: list[int]
+) -> list[Found | None]:
+    found = [search(problem) for problem in problems]
+    for problem, place, result in zip(problems, places, found, strict=True):
+        if result is None:
+            errors[place] = NotFound(
+                f"a search found no input with what is asked for target {problem.objective.name!r}: there may be one"
+            )
+    return found
 
 
 def _climbed(
@@ -287,7 +303,7 @@ def _misfit(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _shape(
     subject: Subject, rows: Tensor | None, prior: Prior | None, bounds: Any, space: Space, init: Any
 ) -> tuple[int, ...]:
-    if isinstance(subject, NetworkSubject | TreeSubject):
+    if isinstance(subject, NetworkSubject | TreeSubject | EnsembleSubject):
         assert subject.shape is not None
         return subject.shape
     if space.shape is not None:
@@ -392,8 +408,8 @@ def _logits(subject: Subject, objectives: list[Objective], example: Tensor) -> N
             f"the outputs of {subject.kind} are probabilities ({subject.ends_in} at the end), not logits: give "
             "target=targets.log_probability(class), or the network without its last step"
         )
-    if wants_p and isinstance(subject, TreeSubject):
-        raise ArgumentError("the outputs of a tree are probabilities already: give target=targets.logit(class)")
+    if wants_p and isinstance(subject, TreeSubject | EnsembleSubject):
+        raise ArgumentError("the outputs of trees are no logits of a softmax: give target=targets.logit(class)")
     if wants_p and isinstance(subject, NetworkSubject):
         seen = subject.see(example)
         logits = seen.output if seen.logits is None else seen.logits

@@ -42,6 +42,8 @@ class Subject(ABC):
         Names of its outputs; known after `prepare`.
     classifies : bool
         Whether the largest output is a decision.
+    groups : sequence of lists of columns
+        One-hot columns that stand for the categories of a column.
     dtype : torch.dtype
         What the model takes.
     """
@@ -51,6 +53,7 @@ class Subject(ABC):
     shape: tuple[int, ...] | None = None
     outputs: tuple[str, ...] = ()
     classifies: bool = False
+    groups: Sequence[list[int]] = ()
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
 
@@ -411,10 +414,9 @@ def _of_network(opened: NetworkModel, model: Any) -> Subject:
     if hasattr(model, "tree_"):
         return TreeSubject(model)
     if any(isinstance(layer, Trees) for layer in opened.network.modules()):
-        raise UnsupportedModel(
-            f"{opened.kind} is made of trees, constant on boxes and without a gradient: take a single decision tree, "
-            "or look at its top rows in your data"
-        )
+        from backlight._prototype.ensemble import ensemble_of  # which is a subject itself
+
+        return ensemble_of(opened.network, model)
     return NetworkSubject(opened, model)
 
 

@@ -7,6 +7,7 @@ A solver takes a `Problem` and returns what it found, None where it does not app
 from __future__ import annotations
 
 from backlight._prototype.exact.concave import concave
+from backlight._prototype.exact.ensembles import ensembles
 from backlight._prototype.exact.mixed_integer import mixed_integer
 from backlight._prototype.exact.modes import modes
 from backlight._prototype.exact.quadratic import quadratic
@@ -16,4 +17,13 @@ from backlight._prototype.problem import Solver
 
 __all__ = ["SOLVERS"]
 
-SOLVERS: tuple[Solver, ...] = (quadratic, concave, modes, gaussian_machine, binary_machine, leaves, mixed_integer)
+SOLVERS: tuple[Solver, ...] = (
+    ensembles,
+    quadratic,
+    concave,
+    modes,
+    gaussian_machine,
+    binary_machine,
+    leaves,
+    mixed_integer,
+)

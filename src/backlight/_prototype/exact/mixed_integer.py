@@ -26,7 +26,7 @@ from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.errors import ArgumentError, Infeasible, NotFound, Unbounded
 from backlight.priors import L1
 
-__all__ = ["MOST_UNITS", "mixed_integer"]
+__all__ = ["MOST_UNITS", "mixed_integer", "penalty"]
 
 MOST_UNITS = 64
 
@@ -46,7 +46,7 @@ def mixed_integer(problem: Problem) -> Found | None:
     constant = _objective(program, problem, x)
     if region.sparse is not None:
         _few(program, problem, x)
-    squares = _penalty(program, problem, x)
+    squares = penalty(program, problem, x)
     result = settled(program, squares)
     _raise_unless_solved(result, problem)
     v = _inside(np.asarray(result.x)[x], problem, whole)
@@ -143,7 +143,7 @@ def _center(problem: Problem) -> np.ndarray:
     return np.zeros(problem.dimension) if given is None else given.numpy()
 
 
-def _penalty(program: Program, problem: Problem, x: np.ndarray) -> Squares | None:
+def penalty(program: Program, problem: Problem, x: np.ndarray) -> Squares | None:
     """Strength · Ω in the objective."""
     prior = problem.prior
     strength = 1.0 if problem.smallest else problem.strength

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,9 +76,10 @@ class Squares:
         return np.asarray(0.5 * solution[self.places] ** 2 - solution[self.tops])
 
 
-def settled(program: Program, squares: Squares | None) -> Any:
+def settled(program: Program, squares: Squares | None, seconds: float = _SECONDS) -> Any:
     """The program's solution, with tangents put in until the squares are what they should be."""
-    result = program.solve()
+    end = time.monotonic() + seconds
+    result = program.solve(seconds=seconds)
     for _ in range(_CUTS if squares is not None else 0):
         assert squares is not None
         if result.x is None:
@@ -85,6 +87,8 @@ def settled(program: Program, squares: Squares | None) -> Any:
         missing = squares.missing(np.asarray(result.x))
         if missing.sum() <= 1e-8 * (1 + abs(float(result.fun))):
             break
+        if time.monotonic() >= end:
+            break
         squares.cut(program, np.asarray(result.x)[squares.places])
-        result = program.solve()
+        result = program.solve(seconds=max(1.0, end - time.monotonic()))
     return result

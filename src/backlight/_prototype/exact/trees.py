@@ -16,7 +16,7 @@ from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.subject import TreeSubject
 from backlight.errors import ArgumentError, Infeasible
 
-__all__ = ["boxes", "leaves"]
+__all__ = ["boxes", "inside", "leaves"]
 
 
 def leaves(problem: Problem) -> Found | None:
@@ -49,7 +49,7 @@ def leaves(problem: Problem) -> Found | None:
         if np.any(box[0] > box[1]):
             continue
         visited += 1
-        best = _inside(problem, box)
+        best = inside(problem, box)
         if best is not None and (found is None or value - best[0] > found[0]):
             found, gap = (value - best[0], best[1], leaf), best[2]
     if found is None:
@@ -59,7 +59,7 @@ def leaves(problem: Problem) -> Found | None:
     return Found(x, "exact", Certificate("leaves", gap, True), problem.code_of(x), notes=notes)
 
 
-def _inside(problem: Problem, box: tuple[np.ndarray, np.ndarray]) -> tuple[float, np.ndarray, float] | None:
+def inside(problem: Problem, box: tuple[np.ndarray, np.ndarray]) -> tuple[float, np.ndarray, float] | None:
     """½‖v‖², the point and its gap: the least of strength · Ω in a box."""
     white = problem.white
     assert white is not None
