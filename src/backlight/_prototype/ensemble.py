@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight._prototype.subject import Subject
+from backlight._prototype.subject import LAYERS, Subject
 from backlight.classical import NeuralizedModel
 from backlight.classical.families.trees import Single
 from backlight.classical.frontend.columns import Branches, MultiplyAdd, Pick, ShiftDivide
@@ -248,3 +248,6 @@ def _moved(kind: Kind) -> Kind:
 def _width(module: nn.Module, width: int) -> int:
     with torch.no_grad():
         return int(module(torch.zeros(1, width, dtype=torch.float64)).shape[1])
+
+
+LAYERS[Trees] = ensemble_of

@@ -15,10 +15,10 @@ from backlight import targets
 from backlight._prototype.constrained import constrained, held, needs_programs
 from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.exact import SOLVERS
+from backlight._prototype.exact.leaf_search import search
 from backlight._prototype.exact.mixed_integer import MOST_UNITS
 from backlight._prototype.formulas import Linear, Network, checked, formula_of
 from backlight._prototype.gradient_ascent import Batch, Options, ascend, finish
-from backlight._prototype.leaf_search import search
 from backlight._prototype.optimizer import Best, evaluate
 from backlight._prototype.problem import Certificate, Found, Problem, whitening_of
 from backlight._prototype.setup import Setup

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatch
 from typing import Any
 
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from backlight.attribution.inputs import home
-from backlight.classical.layers.trees import Trees
+from backlight.classical import NeuralizedModel
+from backlight.classical.layers import Layer
 from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
 from backlight.models import open_model
@@ -25,7 +26,7 @@ from backlight.models.torch import TorchModel
 from backlight.tables import as_frame
 from backlight.targets import Seen
 
-__all__ = ["ModuleSubject", "NetworkSubject", "Subject", "TreeSubject", "subject_of"]
+__all__ = ["LAYERS", "ModuleSubject", "NetworkSubject", "Subject", "TreeSubject", "subject_of"]
 
 
 class Subject(ABC):
@@ -393,6 +394,10 @@ def subject_of(model: Any) -> Subject:
     return _climbed(open_model(model), model)
 
 
+LAYERS: dict[type[Layer], Callable[[NeuralizedModel, Any], Subject]] = {}
+"""Layers without a gradient, and what makes the subject of a network that holds one."""
+
+
 @singledispatch
 def _climbed(opened: Any, model: Any) -> Subject:
     """The subject of an opened model: one function a kind of model, registered here."""
@@ -413,10 +418,9 @@ def _of_head(opened: HeadModel, model: Any) -> Subject:
 def _of_network(opened: NetworkModel, model: Any) -> Subject:
     if hasattr(model, "tree_"):
         return TreeSubject(model)
-    if any(isinstance(layer, Trees) for layer in opened.network.modules()):
-        from backlight._prototype.ensemble import ensemble_of  # which is a subject itself
-
-        return ensemble_of(opened.network, model)
+    for kind, make in LAYERS.items():
+        if any(isinstance(layer, kind) for layer in opened.network.modules()):
+            return make(opened.network, model)
     return NetworkSubject(opened, model)
 
 

@@ -19,8 +19,8 @@ import torch
 
 from backlight._prototype.choices import choices
 from backlight._prototype.ensemble import EnsembleSubject
+from backlight._prototype.exact.leaf_search import center_of, costs, kept, linear_rules
 from backlight._prototype.exact.quadratic import Form, branch
-from backlight._prototype.leaf_search import center_of, costs, kept, linear_rules
 from backlight._prototype.problem import Problem
 from backlight.errors import Infeasible
 

@@ -26,10 +26,10 @@ import torch
 from backlight._prototype.choices import Choice, choices
 from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.exact.boxes import Boxes
+from backlight._prototype.exact.leaf_search import center_of, costs, kept, linear_rules, search, separable
 from backlight._prototype.exact.mixed_integer import penalty
 from backlight._prototype.exact.program import Program, Squares, settled
 from backlight._prototype.exact.trees import inside
-from backlight._prototype.leaf_search import center_of, costs, kept, linear_rules, search, separable
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.errors import ArgumentError, Infeasible, NotFound
 
