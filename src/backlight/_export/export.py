@@ -13,6 +13,7 @@ from backlight._export.verify import check_select
 from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel
 from backlight.models import Query
 from backlight.models.network import NetworkModel
+from backlight.models.torch import TorchModel
 from backlight.tables.files import atomic
 
 __all__ = ["export"]
@@ -36,13 +37,13 @@ def export(
     Parameters
     ----------
     explainer : Explainer
-        Of a scikit-learn model; or such a model.
+        Or a model: of scikit-learn, or for ONNX a torch module.
     path : str or Path
-        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it. ``.onnx``: a graph in double
-        precision, with the outputs ``score``, ``base``, ``contributions``, and ``target``, the name of the predicted
-        output, where that is explained; their shapes are those of ``output``, ``base_values`` and ``values``.
-        Its input is one matrix ``X``; where the model reads words, one input of shape (n, 1) a column, by name: an
-        empty word is a cell without a value.
+        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it. ``.onnx``: a graph with the
+        outputs ``score``, ``base`` and ``contributions``, of the shapes of ``output``, ``base_values`` and ``values``,
+        and ``target``, the predicted output, where that is explained. Of a table it takes one matrix ``X`` in double
+        precision; where the model reads words, one input of shape (n, 1) a column, by name: an empty word is a cell
+        without a value. A torch module has its own precision, and is compared to 1e-4 where that is single.
     dialect : {"duckdb", "sqlite", "postgresql"}
         SQL only. The text needs EXP and LN, which SQLite has where it was built with its mathematical functions, as
         nearly everywhere. What is written for PostgreSQL is compared in SQLite, as no server is at hand.
@@ -51,7 +52,7 @@ def export(
     key : str, optional
         A column of it that names the rows; by default ``row`` counts them from 1, in the table's own order.
     rows : table, optional
-        Rows to compare on (the first 256); by default some are made up.
+        Rows to compare on (the first 256); by default some are made up. A torch module needs them.
     force : bool
         Whether a file that is there is replaced.
 
@@ -108,9 +109,14 @@ def _sql(explainer: Any, dialect: str, table: str, key: str | None, rows: Any) -
 
 
 def _onnx(explainer: Any, rows: Any) -> bytes:
+    from backlight._export.graphs.networks import network_graph
     from backlight._export.graphs.tables import graph_of
     from backlight._export.graphs.verify import check_graph
 
+    explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
+    opened, query = explainer.opened()
+    if isinstance(opened, TorchModel):
+        return network_graph(opened, query, explainer, rows)
     explainer, model, query, names = _opened(explainer, "ONNX")
     written = graph_of(model.network, query, explainer.targets, names)
     check_graph(written, model.network, names, explainer, rows)

@@ -151,24 +151,30 @@ _FOLDED = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "MatMul": np.m
 class Graph:
     """Nodes and constants; the same node is made once.
 
+    Parameters
+    ----------
+    kind : type
+        The precision of its constants.
+
     Raises
     ------
     MissingDependency
         Without the package ``onnx``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: type = np.float64) -> None:
         self._onnx = require("onnx", "onnx", "export to ONNX")
+        self.kind = kind
         self._nodes: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], tuple[Value, Any]] = {}
         self._made: dict[Any, Value] = {}
         self._inputs: list[Any] = []
 
-    def input(self, name: str, kind: type, width: int) -> Value:
-        """A matrix of rows that is given."""
+    def input(self, name: str, kind: type, *shape: int) -> Value:
+        """Rows that are given, each of a shape."""
         helper = self._onnx.helper
         code = self._onnx.TensorProto.STRING if kind is str else helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-        self._inputs.append(helper.make_tensor_value_info(name, code, ["rows", width]))
+        self._inputs.append(helper.make_tensor_value_info(name, code, ["rows", *shape]))
         return Value(self, name)
 
     def constant(self, array: Operand | Sequence[str]) -> Value:
@@ -180,6 +186,8 @@ class Graph:
             numbers = numbers.astype(object)
         elif numbers.dtype.kind == "i":
             numbers = numbers.astype(np.int64)
+        elif numbers.dtype.kind == "f":
+            numbers = numbers.astype(self.kind)
         said = numbers.tobytes() if numbers.dtype != object else repr(numbers.tolist()).encode()
         key = (str(numbers.dtype), numbers.shape, said)
         if key not in self._constants:
@@ -200,6 +208,13 @@ class Graph:
             self._nodes.append(node)
             self._made[key] = Value(self, out)
         return self._made[key]
+
+    def several(self, kind: str, count: int, *operands: Operand, **attributes: Any) -> list[Value]:
+        """The results of an operator that has several."""
+        names = [f"backlight.v{len(self._nodes)}.{k}" for k in range(count)]
+        inputs = [self.constant(one).name for one in operands]
+        self._nodes.append(self._onnx.helper.make_node(kind, inputs, names, **attributes))
+        return [Value(self, name) for name in names]
 
     def where(self, test: Operand, yes: Operand, no: Operand) -> Value:
         """Choose element by element."""
