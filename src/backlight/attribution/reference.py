@@ -27,8 +27,11 @@ from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
 from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed, with_outputs
+from backlight.engine.checks import model_keeps_rows_apart
+from backlight.engine.copies import Inputs, running
+from backlight.engine.network import Network
 from backlight.engine.outputs import choose
-from backlight.errors import ArgumentError, UnsupportedModel, listed, require
+from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed, require
 from backlight.references import Reference as Shared
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method", "named_method"]
@@ -111,6 +114,20 @@ class ReferenceMethod:
     seed: int
     options: dict[str, Any]
     output: Any = None
+    strict: bool = False
+
+    def _require_separate_rows(self, inputs: Inputs) -> None:
+        shapes = [(tuple(leaf.shape), leaf.dtype) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
+        key = ("rows apart", repr(shapes))
+        if Network.of(self.model).derived(key, lambda: model_keeps_rows_apart(self.model, inputs)):
+            return
+        said = (
+            "the rows of a batch see each other: values of a row are what it does for the scores of all rows together; "
+            "batch_size=1 explains each row alone"
+        )
+        if self.strict:
+            raise UnsupportedModel(said)
+        warnings.warn(said, BacklightWarning, stacklevel=7)
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
         words = embedded(self.model, batch, self.reference)
@@ -147,12 +164,14 @@ class ReferenceMethod:
             for k, value in zip(floating, inputs, strict=True):
                 given[k] = value
             args, kwargs = own_inputs(pytree.tree_unflatten(given, spec))
-            return only_output(model(*args, **kwargs))
+            with running(self.model):
+                return only_output(model(*args, **kwargs))
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):
             taken, layout = outputs.take(run_once(self.model, (batch.args, batch.kwargs)))
             plain = only_output(taken)
+            self._require_separate_rows((batch.args, batch.kwargs))
             answer = whole_of(layout, targets, lambda out: out)
             given = dict(zip(names, leaves, strict=True)) | beside
             seeds = resolve(targets, plain, answer, last=last_tokens(given, plain))

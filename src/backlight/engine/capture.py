@@ -24,7 +24,7 @@ from torch.utils import _pytree as pytree
 from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
 from backlight.engine.graph import PRIME, Graph, Node, Ref
 from backlight.engine.outputs import Layout, Outputs
-from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
     "Inputs",
@@ -91,12 +91,7 @@ def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) ->
             # torch.export documents no common class of what it raises
             except Exception as error:
                 first = first or error
-        try:
-            run_once(model, inputs)
-        except UnsupportedModel:
-            raise
-        except Exception as error:
-            raise DataError(f"{type(model).__name__} cannot run on these inputs: {_first_line(error)}") from error
+        run_once(model, inputs)
         try:
             return _laid_out(_from_trace(copy, own_inputs(inputs), model), layout, outputs)
         except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -14,8 +14,9 @@ from backlight.engine.copies import Inputs, run_once
 from backlight.engine.plan import Plan
 from backlight.engine.run import forward
 from backlight.engine.steps import LedgerRecorder, Parts, total
+from backlight.errors import DataError
 
-__all__ = ["leak_of", "rows_are_apart", "slack_of"]
+__all__ = ["leak_of", "model_keeps_rows_apart", "rows_are_apart", "slack_of"]
 
 _ROWS = 3
 
@@ -38,29 +39,62 @@ def rows_are_apart(plan: Plan, model: nn.Module, inputs: Inputs) -> bool:
         few = [leaf[pick.to(leaf.device)] if _by_rows(leaf, n) else leaf for leaf in leaves]
         # a network may take even numbers of rows alone
         with contextlib.suppress(RuntimeError):
-            plan.apart = _try(plan, model, inputs, few, _ROWS)
+            plan.apart = _try(_planned(plan), few, _ROWS, plan.graph.precisions, valid=False)
             return plan.apart
-    plan.apart = _try(plan, model, inputs, leaves, n)
+    traced = plan.graph.how == "traced"
+    outputs = _plainly(model, inputs) if traced else _planned(plan)
+    plan.apart = _try(outputs, leaves, n, plan.graph.precisions, valid=traced)
     return plan.apart
 
 
-def _try(plan: Plan, model: nn.Module, inputs: Inputs, leaves: list[Any], n: int) -> bool:
+def model_keeps_rows_apart(model: nn.Module, inputs: Inputs) -> bool:
+    """The same of a model that has no plan, by running it: each of three rows is replaced by another row in turn."""
+    leaves, _ = pytree.tree_flatten(inputs)
+    n = next((len(leaf) for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()), 1)
+    if n < 2:
+        return True
+    precisions = {leaf.dtype for leaf in (*leaves, *model.parameters()) if isinstance(leaf, Tensor)}
+    precisions = {dtype for dtype in precisions if dtype.is_floating_point}
+    outputs = _plainly(model, inputs)
+    few = [leaf[:_ROWS] if _by_rows(leaf, n) else leaf for leaf in leaves]
+    # it may take this number of rows alone
+    with contextlib.suppress(DataError):
+        return _try(outputs, few, min(n, _ROWS), precisions, valid=True)
+    with contextlib.suppress(DataError):
+        return _try(outputs, leaves, n, precisions, valid=True)
+    # it refuses rows for what the others are
+    return False
+
+
+Outcome = Callable[[list[Any]], list[Tensor]]
+
+
+def _planned(plan: Plan) -> Outcome:
+    return lambda given: [forward(plan, dict(zip(plan.inputs, given, strict=True)), cuts=(0,)).output]
+
+
+def _plainly(model: nn.Module, inputs: Inputs) -> Outcome:
     spec = pytree.tree_structure(inputs)
-    traced = plan.graph.how == "traced"
 
     def outputs(given: list[Any]) -> list[Tensor]:
-        if not traced:
-            return [forward(plan, dict(zip(plan.inputs, given, strict=True)), cuts=(0,)).output]
         found = pytree.tree_leaves(run_once(model, pytree.tree_unflatten(given, spec)))
-        return [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        return [leaf for leaf in found if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dim()]
 
+    return outputs
+
+
+def _try(outputs: Outcome, leaves: list[Any], n: int, precisions: set[torch.dtype], *, valid: bool) -> bool:
     plain = outputs(leaves)
     apart = True
     for gone in _masks(n):
-        other = [_replaced(leaf, gone.to(leaf.device), traced) if _by_rows(leaf, n) else leaf for leaf in leaves]
+        other = [_replaced(leaf, gone.to(leaf.device), valid) if _by_rows(leaf, n) else leaf for leaf in leaves]
         for before, after in zip(plain, outputs(other), strict=True):
+            if len(before) != n or before.shape != after.shape:
+                continue
             stays = ~gone.to(before.device)
-            slack = slack_of(before.dtype) * float(before.abs().max().clamp_min(torch.finfo(before.dtype).tiny))
+            # numbers of less precision on the way
+            share = max(slack_of(dtype) for dtype in {before.dtype, *precisions})
+            slack = share * float(before.abs().max().clamp_min(torch.finfo(before.dtype).tiny))
             apart &= bool(((before[stays] - after[stays]).abs() <= slack).all())
     return apart
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from backlight.errors import UnsupportedModel
+from backlight.errors import BacklightError, DataError, UnsupportedModel
 
-__all__ = ["Inputs", "light_copy", "own_inputs", "run_once", "tensors_of", "undisturbed"]
+__all__ = ["Inputs", "light_copy", "own_inputs", "run_once", "running", "tensors_of", "undisturbed"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -27,10 +28,27 @@ def run_once(model: nn.Module, inputs: Inputs) -> Any:
     ------
     UnsupportedModel
         The forward writes into a parameter.
+    DataError
+        It fails on these inputs.
     """
     args, kwargs = own_inputs(inputs)
-    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model):
+    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model):
         return light_copy(model, buffers="apart")(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def running(model: nn.Module) -> Iterator[None]:
+    """The one boundary around a user's own forward: whatever it raises becomes a sentence."""
+    try:
+        yield
+    except BacklightError:
+        raise
+    # a forward is anybody's code and may raise anything
+    except Exception as error:
+        said = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{type(model).__name__} cannot run on these inputs: {type(error).__name__}" + (f": {said}" if said else "")
+        ) from error
 
 
 def own_inputs(inputs: Inputs) -> Inputs:
@@ -74,7 +92,8 @@ class _ReadOnly(TorchDispatchMode):
 def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
     """The same tree of modules over the same memory: new module objects, parameters detached.
 
-    With ``buffers="apart"`` buffers, lists and dicts are copies, since a forward may write into them.
+    With ``buffers="apart"`` buffers, and whatever else a module holds, are copies, since a forward may write into them:
+    containers at any depth, arrays, tensors, objects of the user's own. What cannot be copied is shared.
     """
     copies: dict[int, nn.Module] = {}
     tensors: dict[int, Any] = {}
@@ -96,27 +115,60 @@ def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
         if id(original) in copies:
             return copies[id(original)]
         # a GraphModule's own __new__ would make another class
-        copy = object.__new__(original.__class__)
-        copies[id(original)] = copy
+        made = object.__new__(original.__class__)
+        copies[id(original)] = made
         state = dict(original.__dict__)
         for hooks in [
             name for name in state if name.endswith("_hooks") or "_hooks_with" in name or "_hooks_always" in name
         ]:
             state[hooks] = state[hooks].copy() if hasattr(state[hooks], "copy") else state[hooks]
-        if apart:
-            state |= {name: value.copy() for name, value in state.items() if type(value) in (list, dict, set)}
         # they belong to the gradients of the user's own training
         for hooks in ("_backward_hooks", "_backward_pre_hooks"):
             state[hooks] = type(state[hooks])()
-        copy.__dict__.update(state)
-        copy.__dict__["_parameters"] = {name: tensor(value) for name, value in original._parameters.items()}
-        copy.__dict__["_buffers"] = {name: tensor(value) for name, value in original._buffers.items()}
-        copy.__dict__["_modules"] = {name: module(value) for name, value in original._modules.items()}
-        return copy
+        made.__dict__.update(state)
+        made.__dict__["_parameters"] = {name: tensor(value) for name, value in original._parameters.items()}
+        made.__dict__["_buffers"] = {name: tensor(value) for name, value in original._buffers.items()}
+        made.__dict__["_modules"] = {name: module(value) for name, value in original._modules.items()}
+        return made
 
     result = module(model)
     assert result is not None
+    if apart:
+        # objects may hold modules and parameters of the tree
+        known = {**copies, **tensors}
+        for held in copies.values():
+            for name, value in held.__dict__.items():
+                if name not in _TREE and "_hooks" not in name:
+                    held.__dict__[name] = _apart(value, tensor, known)
     return result
+
+
+# what a module keeps of its own tree
+_TREE = frozenset({"_parameters", "_buffers", "_modules", "_non_persistent_buffers_set"})
+
+# options and the like, which a forward reads
+_READ = frozenset({"torch", "transformers", "tokenizers"})
+
+
+def _apart(value: Any, tensor: Callable[[Any], Any], known: dict[int, Any]) -> Any:
+    """A copy of what a forward may write into; tensors and modules of the tree as the light copy has them."""
+    if id(value) in known:
+        return known[id(value)]
+    if isinstance(value, Tensor):
+        return tensor(value)
+    if type(value) in (list, set, tuple):
+        return type(value)(_apart(item, tensor, known) for item in value)
+    if type(value) is dict:
+        return {key: _apart(item, tensor, known) for key, item in value.items()}
+    if isinstance(value, torch.Generator):
+        return value.clone_state()
+    if isinstance(value, nn.Module) or type(value).__module__.partition(".")[0] in _READ:
+        return value
+    try:
+        return copy.deepcopy(value, dict(known))
+    # an object's own way of being copied may raise anything: a lock, an open file
+    except Exception:
+        return value
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

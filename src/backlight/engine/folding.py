@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from backlight.engine.operators.spellings import with_bias
 from backlight.engine.steps import LinearSite, Site
-from backlight.rules import Convolution, Dense, Elementwise
+from backlight.rules import Convolution, Dense, Elementwise, LinearMap
 
 __all__ = ["fold"]
 
@@ -42,7 +42,9 @@ def fold(sites: dict[int, Site], alive: list[list[int]]) -> dict[int, int]:
             and (isinstance(before.layer, Convolution) or (isinstance(before.layer, Dense) and len(shape) == 1))
         ):
             assert norm.layer.bias is not None
-            layer = before.layer.scaled(norm.layer.weight.flatten(), norm.layer.bias.flatten())
+            layer = _as_precise(
+                before.layer.scaled(norm.layer.weight.flatten(), norm.layer.bias.flatten()), before.layer
+            )
             sites[index] = LinearSite(before.node, before.carriers, before.role, before.default, layer=layer)
             del sites[source]
             fused[source] = index
@@ -56,12 +58,21 @@ def fold(sites: dict[int, Site], alive: list[list[int]]) -> dict[int, int]:
             assert norm.layer.bias is not None
             after = behind.layer.preceded(norm.layer.weight.flatten(), norm.layer.bias.flatten())
             if after is not None:
+                after = _as_precise(after, behind.layer)
                 sites[alive[index][0]] = LinearSite(
                     behind.node, norm.carriers, behind.role, behind.default, layer=after
                 )
                 del sites[index]
                 fused[index] = alive[index][0]
     return fused
+
+
+def _as_precise(made: LinearMap, layer: LinearMap) -> LinearMap:
+    """A folded layer in the precision of the one that runs: under autocast its neighbour computes in another."""
+    dtype = layer.weight.dtype
+    if made.weight.dtype == dtype:
+        return made
+    return replace(made, weight=made.weight.to(dtype), bias=None if made.bias is None else made.bias.to(dtype))
 
 
 def _join_bias(sites: dict[int, Site], index: int, alive: list[list[int]], fused: dict[int, int]) -> bool:

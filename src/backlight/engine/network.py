@@ -168,11 +168,7 @@ def _not_finite(model: nn.Module) -> str:
 
 def _verify(plan: Plan, model: nn.Module, inputs: Inputs, outputs: Outputs) -> None:
     """The plan computes what the model computes, on these inputs."""
-    try:
-        expected, _ = outputs.take(run_once(model, inputs))
-    except RuntimeError as error:
-        said = " ".join(str(error).split())[:160]
-        raise DataError(f"{type(model).__name__} cannot run on these inputs: {said}") from error
+    expected, _ = outputs.take(run_once(model, inputs))
     with torch.inference_mode(False), torch.no_grad():
         leaves = pytree.tree_leaves(inputs)
         # nothing goes back: what the steps would keep is dropped

@@ -105,7 +105,7 @@ class TorchModel:
             )
             facts = {**way.facts(batch, targets), **facts}
         else:
-            attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output)
+            attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output, query.strict)
         found = attribute(batch, targets)
         joint = query.rows == "joint"
         if joint and len(found.inputs) > 1:

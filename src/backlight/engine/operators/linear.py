@@ -185,6 +185,8 @@ def batch_norm(node: Node, context: Context) -> Site | None:
     if b is not None:
         shift = shift + b.double()
     dtype = w.dtype if w is not None else v.dtype
+    if node.dtype is not None and torch.finfo(node.dtype).eps > torch.finfo(dtype).eps:
+        dtype = node.dtype  # under autocast, what comes out is less precise than the statistics
     columns = (-1, *(1,) * (len(shape) - 1))
     layer = Elementwise(scale.to(dtype).view(columns), shift.to(dtype).view(columns))
     return _site(node, x, layer, "scale")

@@ -1,0 +1,182 @@
+"""A forward is the user's own code: what it raises, in which precision it computes, what it writes into."""
+
+import collections
+import contextlib
+import copy
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import backlight
+from backlight.errors import BacklightWarning, DataError, UnsupportedModel
+
+METHODS = ["lrp", "gradient", "integrated_gradients"]
+
+
+class Normed(nn.Module):
+    """Layers in less precision, with normalisations between that are folded and that stand alone."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.c, self.n = nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6)
+        self.d, self.m, self.k, self.o = nn.Linear(6, 16), nn.BatchNorm1d(16), nn.BatchNorm1d(16), nn.Linear(16, 3)
+        self.dtype = dtype
+
+    def forward(self, x):
+        with torch.autocast("cpu", dtype=self.dtype):
+            h = F.relu(self.n(self.c(x))).mean((2, 3))
+            return self.o(self.k(F.relu(self.m(self.d(h))))).float()
+
+
+class Narrow(nn.Module):
+    """One layer in less precision, the output in more."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.a, self.b, self.o, self.dtype = nn.Linear(6, 64), nn.Linear(64, 64).to(dtype), nn.Linear(64, 3), dtype
+        self.n = nn.BatchNorm1d(64).to(dtype)
+
+    def forward(self, x):
+        return self.o(F.relu(self.n(self.b(F.relu(self.a(x)).to(self.dtype)))).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [Normed, Narrow])
+def test_the_least_precise_numbers_set_the_tolerance(kind, dtype):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = kind(dtype).eval()
+        for module in net.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, 0, 0.3)
+                nn.init.uniform_(module.running_var, 0.3, 2)
+        x = torch.randn(5, 2, 5, 5) if kind is Normed else torch.randn(5, 6)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BacklightWarning)
+            ex = backlight.explain(net, x, 0, rules="epsilon")
+        y = net(x)[:, 0].detach().numpy()
+        # hundreds of roundings to 2⁻⁸ or 2⁻¹¹
+        np.testing.assert_allclose(ex.output, y, atol=16 * torch.finfo(dtype).eps * np.abs(y).max())
+
+
+class Raising(nn.Module):
+    def __init__(self, error, on):
+        super().__init__()
+        self.a, self.error, self.on = nn.Linear(3, 2), error, on
+
+    def forward(self, x):
+        if self.on(x):
+            raise self.error
+        return self.a(x)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "error", [KeyError("key"), ZeroDivisionError(), ValueError("two\nlines"), RuntimeError("torch")]
+)
+def test_what_a_forward_raises_is_one_sentence(method, error):
+    net = Raising(error, lambda x: bool((x > 5).any()))
+    with pytest.raises(DataError, match=rf"^Raising cannot run on these inputs: {type(error).__name__}") as seen:
+        backlight.explain(net, torch.full((4, 3), 9.0), 0, method=method)
+    assert "\n" not in str(seen.value)
+
+
+def test_a_reference_method_that_runs_more_rows_than_the_model_takes():
+    net = Raising(ValueError("four rows"), lambda x: len(x) != 4)
+    with pytest.raises(DataError, match="cannot run on these inputs: ValueError: four rows"):
+        backlight.explain(net, torch.randn(4, 3), 0, method="integrated_gradients")
+
+
+class Writing(nn.Module):
+    """Whatever a module may hold, written into at every run."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.a, self.tensors = nn.Linear(3, 2), tensors
+        self.register_buffer("seen", torch.zeros(3))
+        self.nested = [[torch.zeros(3)], {"deep": (torch.zeros(2), [torch.ones(1)])}]
+        self.loose = torch.zeros(3)
+        self.array = np.zeros(4)
+        self.counter = collections.Counter()
+        self.queue = collections.deque([1], maxlen=3)
+        self.own = Own(self)
+        self.drawn = torch.Generator().manual_seed(3)
+        self.numpy = np.random.default_rng(4)
+        self.python = random.Random(5)  # noqa: S311 - no secret
+
+    def forward(self, x):
+        with torch.no_grad():
+            self.seen += 1
+            if self.tensors:
+                self.nested[0][0] += 1
+                self.nested[1]["deep"][1][0] += 1
+                self.loose += 1
+                torch.rand(2, generator=self.drawn)
+        self.nested[1]["deep"][1].append(2)
+        self.array += 1
+        self.counter["runs"] += 1
+        self.queue.append(2)
+        self.own.count()
+        self.numpy.normal()
+        self.python.random()
+        return self.a(x)
+
+
+class Own:
+    def __init__(self, net):
+        self.runs, self.layer, self.rows = 0, net.a, []
+
+    def count(self):
+        self.runs += 1
+        self.rows.append(self.layer.weight.shape)
+
+
+def state(net):
+    tensors = [net.seen, net.loose, net.nested[0][0], net.nested[1]["deep"][0], net.nested[1]["deep"][1][0]]
+    return copy.deepcopy((
+        [t.tolist() for t in tensors], len(net.nested[1]["deep"][1]), net.array.tolist(), dict(net.counter), list(net.queue),
+        net.own.runs, net.own.rows, net.drawn.get_state().tolist(), net.numpy.bit_generator.state, net.python.getstate(),
+        {name: value.tolist() for name, value in net.state_dict().items()},
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("tensors", [True, False])
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_that_a_module_holds_is_written_into(method, tensors):
+    torch.manual_seed(0)
+    net, x = Writing(tensors).eval(), torch.randn(4, 3)
+    before, layer = state(net), net.own.layer
+    # a graph cannot hold tensors that are no buffers and are written into: that is refused
+    with contextlib.suppress(UnsupportedModel) if tensors and method == "lrp" else contextlib.nullcontext():
+        backlight.explain(net, x, 0, method=method)
+
+    assert state(net) == before
+    assert net.own.layer is layer is net.a
+
+
+class Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.a(x - x.mean(0))
+
+
+@pytest.mark.parametrize(
+    "method", ["gradient", "gradient_x_input", "integrated_gradients", "smoothgrad", "occlusion", "shapley"]
+)
+def test_reference_methods_say_that_rows_see_each_other(method):
+    net, x = Centred().double(), torch.randn(4, 3, dtype=torch.float64)
+    with pytest.warns(BacklightWarning, match="the rows of a batch see each other"):
+        backlight.explain(net, x, 0, method=method)
+    with pytest.raises(UnsupportedModel, match="the rows of a batch see each other"):
+        backlight.explain(net, x, 0, method=method, strict=True)
+    # a row alone, and rows that are apart: no word
+    backlight.explain(net, x[:1], 0, method=method, strict=True)
+    backlight.explain(net.a, x, 0, method=method, strict=True)
