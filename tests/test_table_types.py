@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from backlight import explain
 from backlight.errors import BacklightError
 from backlight.tables import as_frame
-from backlight.tables.columns import KINDS, understand
+from backlight.tables.column import KINDS
+from backlight.tables.columns import understand
 
 N = 12
 GOOD = np.random.default_rng(0).normal(size=N)

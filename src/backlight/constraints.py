@@ -180,6 +180,16 @@ class Region:
         return float(max(worst))
 
 
+def _fixed(rule: Constraint, name: str, center: float | None, low: float, high: float) -> float:
+    """The value that a column keeps."""
+    if not rule.numbers and center is None:
+        raise ArgumentError(f"fix({name!r}) needs a value=: the prior has no centre to take it from")
+    value: Any = rule.numbers[0] if rule.numbers else center
+    if not low <= value <= high:
+        raise Infeasible(f"{name!r} is fixed at {value:g}, outside its bounds [{low:g}, {high:g}]")
+    return float(value)
+
+
 def compiled(
     bounds: Any, constraints: Sequence[Constraint], names: Sequence[str], center: np.ndarray | None,
     data: np.ndarray | None,
@@ -209,14 +219,7 @@ def compiled(
         where = [_column(c, names) for c in rule.columns]
         if rule.kind == "fix":
             for i in where:
-                if not rule.numbers and center is None:
-                    raise ArgumentError(f"fix({names[i]!r}) needs a value=: the prior has no centre to take it from")
-                value = rule.numbers[0] if rule.numbers else float(center[i])  # type: ignore[index]
-                if not low[i] <= value <= high[i]:
-                    raise Infeasible(
-                        f"{names[i]!r} is fixed at {value:g}, outside its bounds [{low[i]:g}, {high[i]:g}]"
-                    )
-                low[i] = high[i] = value
+                low[i] = high[i] = _fixed(rule, names[i], None if center is None else float(center[i]), low[i], high[i])
         elif rule.kind == "onehot":
             region.groups.append(where)
             low[where], high[where] = np.maximum(low[where], 0.0), np.minimum(high[where], 1.0)

@@ -7,7 +7,8 @@ A new rewrite is one function with ``@rewrite("its name", …)`` in the file whe
 """
 
 from backlight._audit import attacks, layers, operators, units
-from backlight._audit.audit import Audit, audit
+from backlight._audit.audit import audit
+from backlight._audit.result import Audit
 from backlight._audit.rewrite import REWRITES, Rewrite
 from backlight._rooms import open_room
 

@@ -9,7 +9,7 @@ import numpy as np
 from backlight.errors import require
 
 if TYPE_CHECKING:
-    from backlight._audit.audit import Audit
+    from backlight._audit.result import Audit
 
 __all__ = ["AuditPlots"]
 

@@ -12,7 +12,8 @@ from torch import nn
 from backlight._export.expressions import E, identifier, number, over, plus, text, times
 from backlight._export.program import Program
 from backlight._export.rows import array, elements, run
-from backlight.classical.frontend.columns import Branches, FrontEnd, MultiplyAdd, Pick, ShiftDivide
+from backlight.classical.frontend.columns import FrontEnd
+from backlight.classical.frontend.features import Branches, MultiplyAdd, Pick, ShiftDivide
 from backlight.classical.frontend.preprocessing import Impute, OneHot
 from backlight.classical.frontend.transformers import Lookup, Products
 from backlight.errors import UnsupportedModel

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from backlight._prototype.subject import LAYERS, Subject
 from backlight.classical import NeuralizedModel
 from backlight.classical.families.trees import Single
-from backlight.classical.frontend.columns import Branches, MultiplyAdd, Pick, ShiftDivide
+from backlight.classical.frontend.features import Branches, MultiplyAdd, Pick, ShiftDivide
 from backlight.classical.frontend.preprocessing import Impute, OneHot
 from backlight.classical.frontend.transformers import Lookup, Original
 from backlight.classical.layers.composition import Member

@@ -1,4 +1,4 @@
-"""Prototypes by ascent, where no exact solver applies: all targets and restarts in one batch.
+"""Prototypes by ascent, where no exact solver applies: all targets and restarts in one batch (one algorithm).
 
 Coordinates are whitened by the prior, where it can: with condition number 1e8 two steps are enough there, where five
 thousand in x are not. Starts are the top-activating rows. Then L-BFGS, which is fast but stalls at kinks, then Adam,

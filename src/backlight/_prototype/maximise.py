@@ -1,4 +1,4 @@
-"""From what `backlight.prototype` was asked to a solution for each target."""
+"""From what `backlight.prototype` was asked to a solution for each target (one procedure)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.exact import SOLVERS
 from backlight._prototype.exact.leaf_search import search
 from backlight._prototype.exact.mixed_integer import MOST_UNITS
-from backlight._prototype.formulas import Linear, Network, checked, formula_of
+from backlight._prototype.formula import Linear, Network
+from backlight._prototype.formulas import checked, formula_of
 from backlight._prototype.gradient_ascent import Batch, Options, ascend, finish
 from backlight._prototype.optimizer import Best, evaluate
 from backlight._prototype.problem import Certificate, Found, Problem, whitening_of

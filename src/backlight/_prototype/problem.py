@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight._prototype.formulas import Formula, Network
+from backlight._prototype.formula import Formula, Network
 from backlight._prototype.subject import Subject
 from backlight.constraints import Region
 from backlight.priors import L2, Prior, Sum, Whitening

@@ -1,4 +1,4 @@
-"""`Prototypes`: what was found, for how much, and how sure."""
+"""`Prototypes`: what was found, for how much, and how sure (one class)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model whose prototypes are wanted, as solvers see it: a differentiable pass, named outputs, a decision."""
+"""The model whose prototypes are wanted, as solvers see it: a pass, named outputs, a decision (one protocol)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backlight.errors import ColumnsError, DataError, listed
-from backlight.tables.columns import Column
+from backlight.tables.column import Column
 
 __all__ = ["Moments", "find_moments"]
 

@@ -10,7 +10,8 @@ import numpy as np
 from backlight.anomaly.moments import find_moments
 from backlight.errors import DataError, listed
 from backlight.tables import Frame, as_frame
-from backlight.tables.columns import Column, understand
+from backlight.tables.column import Column
+from backlight.tables.columns import understand
 
 __all__ = ["MIN_ROWS", "MOST_COLUMNS", "Prepared", "prepare"]
 

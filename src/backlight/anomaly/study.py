@@ -17,7 +17,7 @@ from backlight.anomaly.selfcheck import FaultCheck
 from backlight.errors import DataError
 from backlight.explanation import Explanation
 from backlight.explanation.score_units import ScoreUnit
-from backlight.tables.columns import Written
+from backlight.tables.column import Written
 
 __all__ = ["Calibration", "NormalRows", "Options", "Progress", "Study", "Table", "Threshold", "study"]
 

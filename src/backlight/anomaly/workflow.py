@@ -19,7 +19,8 @@ from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, 
 from backlight.anomaly.tail import fit_tail
 from backlight.errors import ArgumentError
 from backlight.tables import Frame
-from backlight.tables.columns import Column, Written, understand
+from backlight.tables.column import Column, Written
+from backlight.tables.columns import understand
 
 if TYPE_CHECKING:
     from backlight.classical import NeuralizedModel

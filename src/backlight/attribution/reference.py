@@ -139,6 +139,12 @@ class ReferenceMethod:
         # a token has what its vector has
         return Attributed({name: ids}, {name: found.values["inputs_embeds"].sum(-1)}, found.seeds, found.base)
 
+    def _refuse_unknown(self, known: Any) -> None:
+        for option in self.options:
+            if option not in known:
+                has = f"it has {listed(known)}" if known else "it has no options"
+                raise ArgumentError(f"{option!r} is no option of {self.name!r}: {has}")
+
     def _explained(self, batch: Batch, targets: Targets, beside: dict[str, Tensor]) -> Attributed:
         """``beside``: inputs that say where texts end, and that the model is not given."""
         outputs = outputs_for(self.output, targets)
@@ -182,10 +188,7 @@ class ReferenceMethod:
                 for k, x in zip(floating, inputs, strict=True)
             )
             function, differs, known = REFERENCES[self.name]
-            for option in self.options:
-                if option not in known:
-                    has = f"it has {listed(known)}" if known else "it has no options"
-                    raise ArgumentError(f"{option!r} is no option of {self.name!r}: {has}")
+            self._refuse_unknown(known)
             found: list[tuple[Tensor, ...]] = []
             base = torch.zeros_like(seeds.scores)
             with undisturbed(), _own_randomness(self.seed), warnings.catch_warnings():

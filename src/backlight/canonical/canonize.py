@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from backlight.canonical import patterns, units
+from backlight.canonical import patterns, pools, units
 from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
 from backlight.canonical.bounds import Interval, bounds
@@ -368,7 +368,7 @@ def canonical_form(
 
 
 _WRITTEN_OUT = (split_scales, patterns.pairs, patterns.extremes, patterns.absorb, patterns.beside)
-_GADGETS = (*_WRITTEN_OUT, units.orient, patterns.rows_of_extremes, patterns.pools)
+_GADGETS = (*_WRITTEN_OUT, units.orient, patterns.rows_of_extremes, pools.pools)
 
 
 def _fuse(form: Form, log: _Log, *, suspect: bool = False) -> None:

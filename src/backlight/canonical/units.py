@@ -1,4 +1,4 @@
-r"""Hidden units: unit norm, one unit for each hyperplane, and none that is constant, dead or always on.
+r"""Hidden units: unit norm, one unit for each hyperplane, and none that is constant, dead or always on (one algorithm).
 
 A layer of units h = σ(W x + b) read by V h + M x + c. What is used, for σ = relu:
 

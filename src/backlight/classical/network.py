@@ -1,4 +1,4 @@
-"""`NeuralizedModel`: a classical model, rewritten as a network with the same score."""
+"""`NeuralizedModel`: a classical model, rewritten as a network with the same score (one class)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from backlight.attribution.reference import Method
 from backlight.attribution.requested import Targets, read_targets
 from backlight.classical import trust
-from backlight.classical.frontend.columns import Features, FrontEnd
+from backlight.classical.frontend.columns import FrontEnd
+from backlight.classical.frontend.features import Features
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
 from backlight.classical.layers.base import Account, Line
 from backlight.classical.targets import Outputs

@@ -21,23 +21,16 @@ from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
+from backlight.engine.builder import Builder
 from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
-from backlight.engine.graph import PRIME, Graph, Node, Ref
+from backlight.engine.graph import Graph
 from backlight.engine.outputs import Layout, Outputs
 from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
-    "Inputs",
-    "capture",
-    "input_names",
-    "light_copy",
-    "own_inputs",
-    "rows_of",
-    "run_once",
-    "tensors_of",
-    "undisturbed",
-    "with_outputs",
-]
+    "Inputs", "capture", "input_names", "light_copy", "own_inputs",
+    "rows_of", "run_once", "tensors_of", "undisturbed", "with_outputs",
+]  # fmt: skip
 
 # torch.export keeps state of its own while it runs
 _LOCK = threading.Lock()
@@ -142,7 +135,7 @@ def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model
     signature = program.graph_signature
     held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     lifted = signature.inputs_to_lifted_tensor_constants
-    builder = _Builder(model, how)
+    builder = Builder(model, how)
     given = input_names(copy, args, kwargs)
     for node in program.graph.nodes:
         if node.op == "placeholder":
@@ -182,7 +175,7 @@ def _from_trace(copy: nn.Module, inputs: Inputs, model: nn.Module) -> Graph:
     traced = make_fx(torch.func.functionalize(run), record_module_stack=True, _error_on_data_dependent_ops=False)(
         *values, *flat
     )
-    builder = _Builder(model, "traced")
+    builder = Builder(model, "traced")
     given = input_names(copy, args, kwargs)
     for position, node in enumerate(n for n in traced.graph.nodes if n.op == "placeholder"):
         if position < len(names):
@@ -247,141 +240,6 @@ _FRESH = frozenset({
     "aten::add", "aten::batch_norm", "aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::group_norm",
     "aten::layer_norm", "aten::linear",
 })  # fmt: skip
-
-
-class _Builder:
-    """Collects nodes in order, and gives each its name."""
-
-    def __init__(self, model: nn.Module, how: str) -> None:
-        self.graph = Graph([], {}, {}, {}, None, how)
-        self.inputs = self.graph.inputs
-        self._model = model
-        self._index: dict[Any, int] = {}
-        self._rows: Any = None
-
-    def parameter(self, node: Any, name: str) -> None:
-        self.graph.parameters[self._add(node, name, "parameter", None)] = name
-
-    def constant(self, node: Any, value: Tensor) -> None:
-        self.graph.constants[self._add(node, node.name, "constant", None)] = value.detach()
-
-    def input(self, node: Any, name: str) -> None:
-        self.graph.inputs[name] = self._add(node, name, "input", None)
-
-    def call(self, node: Any) -> None:
-        target = node.target
-        op = _operator_name(target)
-        path = _module_path(node)
-        module = None
-        if path:
-            with contextlib.suppress(AttributeError):
-                module = type(self._model.get_submodule(path))
-        else:
-            module = type(self._model)
-        index = self._add(node, path, op, target, node.args, node.kwargs)
-        self.graph.nodes[index].path = path
-        self.graph.nodes[index].module = module
-
-    def finish(self, output: Any) -> None:
-        self.graph.output = output
-        _name(self.graph.nodes)
-
-    def _add(self, node: Any, name: str, op: str, target: Any, args: Any = (), kwargs: Any = None) -> int:
-        index = len(self.graph.nodes)
-        value = node.meta.get("val", node.meta.get("tensor_meta"))
-        shape = getattr(value, "shape", None)
-        rows = None if shape is None else self._rows_axis(op, shape)
-        whole = None if shape is None else _whole(shape)
-        if shape is not None:
-            shape = [_size(size) for axis, size in enumerate(shape) if axis != (rows or 0)]
-        self.graph.nodes.append(
-            Node(
-                index,
-                name,
-                op,
-                target,
-                self.arguments(args),
-                dict(self.arguments(kwargs or {})),
-                shape=None if shape is None else tuple(shape),
-                dtype=getattr(value, "dtype", None),
-                rows=rows,
-                sizes=whole,
-            )
-        )
-        self._index[node] = index
-        return index
-
-    def _rows_axis(self, op: str, shape: Any) -> int | None:
-        """Which axis counts the user's rows: the first of an input, and where that size comes back."""
-        if op == "input" and len(shape):
-            self._rows = self._rows or shape[0]
-        sizes = [str(size) for size in shape]
-        return sizes.index(str(self._rows)) if self._rows is not None and str(self._rows) in sizes else None
-
-    def arguments(self, tree: Any) -> Any:
-        """Arguments with references in the place of graph nodes."""
-        if isinstance(tree, torch.fx.Node):
-            return Ref(self._index[tree])
-        if isinstance(tree, list):
-            return [self.arguments(item) for item in tree]
-        if isinstance(tree, tuple):
-            return tuple(self.arguments(item) for item in tree)
-        if isinstance(tree, dict):
-            return {key: self.arguments(item) for key, item in tree.items()}
-        if isinstance(tree, slice):
-            return slice(*(self.arguments(item) for item in (tree.start, tree.stop, tree.step)))
-        return tree
-
-
-def _name(nodes: list[Node]) -> None:
-    """Unique names: the module's path where the module is one operator, else path and operator."""
-    calls = [node for node in nodes if node.target is not None]
-    per_module: dict[str, set[str]] = {}
-    for node in calls:
-        per_module.setdefault(node.path, set()).add(node.op)
-    seen: dict[str, int] = {}
-    for node in calls:
-        inner = any(path.startswith(f"{node.path}.") for path in per_module)
-        alone = node.path and not inner and len(per_module[node.path] - {"getitem", "sym_size"}) == 1
-        name = node.path if alone else f"{node.path}.{node.op}".lstrip(".")
-        if node.op in ("getitem", "sym_size"):
-            name = f"{node.path}.{node.op}".lstrip(".")
-        seen[name] = seen.get(name, 0) + 1
-        node.name = name if seen[name] == 1 else f"{name}@{seen[name]}"
-
-
-def _operator_name(target: Any) -> str:
-    packet = getattr(target, "_opname", None)
-    if packet is None:
-        return str(getattr(target, "__name__", target))
-    namespace = target.namespace
-    return str(packet if namespace == "aten" else f"{namespace}.{packet}")
-
-
-def _module_path(node: Any) -> str:
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [entry[0] for entry in stack.values() if isinstance(entry, tuple)]
-    last = str(paths[-1]) if paths else ""
-    # a module that is called a second time carries "@1" behind its path
-    return last.split("@")[0] if not last.startswith("_empty") else ""
-
-
-def _whole(shape: Any) -> tuple[int, ...] | None:
-    """Sizes for `PRIME` rows; ``None`` where one depends on the data."""
-    found = []
-    for size in shape:
-        if isinstance(size, int) or not hasattr(size, "node"):
-            found.append(int(size))
-            continue
-        symbols = size.node.expr.free_symbols
-        if any(str(symbol).startswith("u") for symbol in symbols):
-            return None
-        found.append(int(size.node.expr.subs(dict.fromkeys(symbols, PRIME))))
-    return tuple(found)
-
-
-def _size(size: Any) -> int:
-    return size if isinstance(size, int) else int(size.node.hint if hasattr(size, "node") else size)
 
 
 def input_names(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

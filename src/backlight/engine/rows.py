@@ -1,4 +1,4 @@
-"""Which axis of each value counts the rows, and whether rows keep to themselves, read off the operators.
+"""Which axis of each value counts the rows, and whether rows keep to themselves, read off the operators (one table).
 
 The rows of the inputs are followed through the graph. Reshaping may merge them with other axes: an axis of size
 outer · n · inner then holds at position i what belongs to row (i // inner) mod n. An operator that acts along such an

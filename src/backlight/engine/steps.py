@@ -1,4 +1,4 @@
-"""What stands at a place of the network where relevance passes: an operator, its way of passing on, and its records.
+"""What stands at a place of the network where relevance passes: an operator, its way on, its records (one protocol).
 
 A `Site` is made for each operator that relevance reaches. It says which of its inputs relevance goes to, what role it
 plays (which rules fit), and becomes a `Step` once its rule is known. Steps run forward once, keeping what their `pull`

@@ -1,4 +1,4 @@
-"""An exported program from the JSON and the plain numbers of its archive, built from the very bytes that were read.
+"""An exported program built from the JSON and the numbers of its archive, of the very bytes read (one reader).
 
 ``torch.export.load`` unpickles, evaluates symbolic expressions and compiles conditions, so it is not called. What can
 be built here is a list of calls of the operators in `backlight.programs.operators` on tensors, numbers and

@@ -1,4 +1,4 @@
-"""The relevance of a small network as formulas, one for each linear region."""
+"""The relevance of a small network as formulas, one for each linear region (one algorithm)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from backlight.errors import ArgumentError, listed
 from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
 from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
-from backlight.symbolic.piecewise import Cut, Piece, Program, added, pieces, program
+from backlight.symbolic.piecewise import Cut, Piece, added, pieces
 from backlight.symbolic.polyhedra import Affine, at, interior
+from backlight.symbolic.program import Program, program
 
 if TYPE_CHECKING:
     from backlight.symbolic.plots import DerivationPlots

@@ -16,8 +16,9 @@ from backlight.canonical.lift import torch_module
 from backlight.canonical.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed
 from backlight.symbolic.domains import domain_cut
-from backlight.symbolic.piecewise import Cut, Program, added, pieces, program
+from backlight.symbolic.piecewise import Cut, added, pieces
 from backlight.symbolic.polyhedra import Affine, at, interior
+from backlight.symbolic.program import Program, program
 
 __all__ = ["Counterexample", "NotProved", "Proof", "equivalent"]
 

@@ -22,8 +22,8 @@ import sympy
 from backlight.errors import ArgumentError, listed
 from backlight.rules import NAMED_RULES, LinearRule, Rule
 from backlight.rules.base import Symbolic
-from backlight.symbolic.piecewise import Layer, Program
 from backlight.symbolic.polyhedra import Affine
+from backlight.symbolic.program import Layer, Program
 
 __all__ = ["Formula", "expression_of", "formula", "relevances"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from backlight._export.graphs.graph import Value
 from backlight._export.graphs.rows import elements, run
 from backlight._export.rows import array
-from backlight.classical.frontend.columns import Branches, MultiplyAdd, Pick, ShiftDivide
+from backlight.classical.frontend.features import Branches, MultiplyAdd, Pick, ShiftDivide
 from backlight.classical.frontend.preprocessing import Impute, OneHot
 from backlight.classical.frontend.transformers import Lookup, Products
 

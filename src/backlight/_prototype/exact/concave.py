@@ -18,7 +18,7 @@ from scipy.optimize import linprog, minimize
 from scipy.special import logsumexp, softmax
 
 from backlight._prototype.exact.quadratic import inequalities
-from backlight._prototype.formulas import LogSoftmax, MinLinear, Pool
+from backlight._prototype.formula import LogSoftmax, MinLinear, Pool
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.qp import nearest
 from backlight.errors import Infeasible, Unbounded

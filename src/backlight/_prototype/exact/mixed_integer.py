@@ -21,7 +21,7 @@ import torch
 
 from backlight._prototype.exact.program import Program, Squares, settled
 from backlight._prototype.exact.relu import Line, encoded, wide
-from backlight._prototype.formulas import Linear, MinLinear, Network
+from backlight._prototype.formula import Linear, MinLinear, Network
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.errors import ArgumentError, Infeasible, NotFound, Unbounded
 from backlight.priors import L1

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp, softmax
 
-from backlight._prototype.formulas import Linear, Pool
+from backlight._prototype.formula import Linear, Pool
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.priors import KernelDensity, Mixture
 

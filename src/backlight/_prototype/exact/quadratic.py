@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backlight._prototype.formulas import Linear, Quadratic
+from backlight._prototype.formula import Linear, Quadratic
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.qp import nearest
 from backlight.constraints import Region

@@ -21,7 +21,7 @@ import numpy as np
 from scipy.special import expit
 
 from backlight._prototype.exact.modes import Modes, of_modes
-from backlight._prototype.formulas import Linear
+from backlight._prototype.formula import Linear
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.errors import Unbounded
 from backlight.priors import RBM

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from backlight._prototype.exact.program import Program
-from backlight._prototype.formulas import Network
+from backlight._prototype.formula import Network
 from backlight._prototype.problem import Problem
 from backlight.canonical.bounds import Interval, bounds
 from backlight.canonical.form import Affine, Given, Held, Operator, Pointwise, Value

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from backlight.classical.families.scores import column, plain, predicted
-from backlight.classical.frontend.columns import Features, Vocabulary
+from backlight.classical.frontend.features import Features, Vocabulary
 from backlight.classical.layers.deep import Deep
 from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.reconstruction import Reconstruction

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backlight.classical.families.ensembles import member
 from backlight.classical.families.scores import column, plain
-from backlight.classical.frontend.columns import Features, Vocabulary
+from backlight.classical.frontend.features import Features, Vocabulary
 from backlight.classical.frontend.pipeline import carry, unwrap
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Member, Stack

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from backlight.classical.families.linear import log_odds
 from backlight.classical.families.scores import column, plain, predicted
-from backlight.classical.frontend.columns import Features
+from backlight.classical.frontend.features import Features
 from backlight.classical.frontend.pipeline import carry, unwrap
 from backlight.classical.functions import MinusExp2
 from backlight.classical.layers import Layer

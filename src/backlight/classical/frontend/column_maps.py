@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.classical.frontend.columns import Features
+from backlight.classical.frontend.features import Features
 from backlight.classical.frontend.preprocessing import level_code, transformers
 from backlight.classical.frontend.transformers import Lookup
 from backlight.errors import UnsupportedModel, UnsupportedOption, require

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backlight.classical.frontend.columns import Features, MultiplyAdd, TableReader, Vocabulary
+from backlight.classical.frontend.columns import TableReader
+from backlight.classical.frontend.features import Features, MultiplyAdd, Vocabulary
 from backlight.classical.frontend.preprocessing import transformers
 from backlight.classical.frontend.texts import Texts, members_of, reads_texts, spread
 from backlight.classical.registry import public_name

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.classical.frontend.columns import Features, MultiplyAdd
+from backlight.classical.frontend.features import Features, MultiplyAdd
 from backlight.classical.layers.pullback import owned
 from backlight.classical.registry import ClassRegistry
 from backlight.errors import DataError, UnsupportedModel, UnsupportedOption

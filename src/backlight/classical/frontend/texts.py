@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.classical.frontend.columns import Features, Pick, TextBlock, Vocabulary
+from backlight.classical.frontend.features import Features, Pick, TextBlock, Vocabulary
 from backlight.classical.frontend.preprocessing import transformers
 from backlight.classical.registry import public_name
 from backlight.errors import ColumnsError, DataError, UnsupportedModel, UnsupportedOption, listed

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.classical.frontend.columns import Features, Linear
+from backlight.classical.frontend.features import Features, Linear
 from backlight.classical.frontend.preprocessing import level_code, transformers
 from backlight.classical.layers.pullback import owned
 from backlight.classical.registry import public_name, without_names

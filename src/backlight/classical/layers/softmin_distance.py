@@ -1,4 +1,4 @@
-r"""The layer pair "distance, then soft-min pool": the network inside one-class SVMs and kernel densities.
+r"""The layer pair "distance, then soft-min pool": the network inside one-class SVMs and kernel densities (one layer).
 
 .. math::  o(z) = -\log \sum_j \alpha_j e^{-D_j(z)}, \qquad D_j(z) = \gamma \lVert z - u_j \rVert^2,
            \qquad \sum_j \alpha_j = 1

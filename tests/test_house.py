@@ -1,0 +1,81 @@
+"""Laws of the house: no circle of imports, not even inside functions; files and functions of a size that can be read."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import backlight
+
+ROOT = Path(backlight.__file__).parent
+MOST_LINES, MOST_STATEMENTS = 400, 60
+# a longer file says in its first line why it is one
+REASON = re.compile(r"\(one (algorithm|class|layer|procedure|protocol|reader|table)\)")
+
+
+def name_of(path):
+    parts = ("backlight", *path.relative_to(ROOT).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported(tree):
+    """All that a file imports when it runs, at its top and in its functions; what is for type checkers alone is not."""
+    todo = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            todo += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in FILES else node.module
+        todo += ast.iter_child_nodes(node)
+
+
+def circle_in(graph):
+    """Some circle of a graph; None where there is none."""
+    done, path = set(), []
+
+    def visit(name):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return None
+        path.append(name)
+        found = next((circle for other in graph[name] if (circle := visit(other))), None)
+        path.pop()
+        done.add(name)
+        return found
+
+    return next((circle for name in graph if (circle := visit(name))), None)
+
+
+def test_a_circle_is_seen():
+    assert circle_in({"a": ["b"], "b": ["c"], "c": ["a"]}) == ["a", "b", "c", "a"]
+    assert circle_in({"a": ["b", "c"], "b": ["c"], "c": []}) is None
+
+
+def test_imports_form_no_circle():
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in FILES.items()}
+    graph = {name: [to for to in imported(tree) if to in FILES and to != name] for name, tree in trees.items()}
+    circle = circle_in(graph)
+    assert circle is None, " → ".join(circle or ())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_can_be_read_at_once(name):
+    text = FILES[name].read_text(encoding="utf-8")
+    first, lines = text.partition("\n")[0], text.count("\n")
+    assert lines <= MOST_LINES or REASON.search(first), f"{lines} lines, and no reason in the first one"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+            size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert size <= MOST_STATEMENTS, f"{node.name} has {size} lines"
