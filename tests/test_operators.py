@@ -202,3 +202,13 @@ def test_a_log_sum_exp_shares_by_its_softmax(name):
         wanted = torch.zeros_like(x)
         wanted[:, pair] = x[:, pair].softmax(1) * y[:, 1:2]
     np.testing.assert_allclose(ex.values, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "name", ["image: unpool", "image: tril", "sequence: triu", "sequence: diag_embed", "sequence: fold of columns"]
+)
+@pytest.mark.parametrize("rule", [WSquare(), Flat()])
+def test_zeros_that_an_operator_puts_in_keep_what_a_rule_gives_them(name, rule):
+    """By these rules relevance does not depend on the input, so that zeros between the values have some."""
+    net, x = around(name)
+    assert closes(backlight.explain(net, x, 1, rules=rule))

@@ -52,7 +52,7 @@ MOVES = frozenset({
 _MIXES_CONSTANTS = frozenset({
     "cat", "concat", "stack", "where", "masked_fill", "pad", "constant_pad_nd", "slice_scatter", "select_scatter",
     "column_stack", "hstack", "vstack", "index_put", "index_fill", "masked_scatter", "scatter", "fill",
-    "index_copy", "diagonal_scatter",
+    "index_copy", "diagonal_scatter", "max_unpool2d", "max_unpool3d", "diag_embed", "tril", "triu", "col2im",
 })  # fmt: skip
 
 SUMS = frozenset({
