@@ -392,7 +392,7 @@ def test_ties_of_three_are_shared_as_the_engine_shares_them(reduce):
     x = np.array([[1.0, 1.0, 1.0], [2.0, 2.0, 1.0], [1.0, 2.0, 2.0], [3.0, 1.0, 2.0]])
     net = _Written(reduce)
     found = backlight.derive(net, "zero", X=x[:1], kinks=True)
-    expected = backlight.explain(net.double(), torch.as_tensor(x), rules=Zero()).values
+    expected = backlight.explain(net.double(), torch.as_tensor(x)).values
     got = [list(found.at(a1=a, a2=b, a3=c).relevance.values()) for a, b, c in x.astype(int)]
 
     assert np.abs(np.array(got, dtype=float) - expected).max() < 1e-12

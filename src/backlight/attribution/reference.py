@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, outputs_for, point_of, whole_of
+from backlight.attribution.randomness import own_randomness
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
@@ -191,7 +192,7 @@ class ReferenceMethod:
             self._refuse_unknown(known)
             found: list[tuple[Tensor, ...]] = []
             base = torch.zeros_like(seeds.scores)
-            with undisturbed(), _own_randomness(self.seed), warnings.catch_warnings():
+            with undisturbed(), own_randomness(self.seed), warnings.catch_warnings():
                 # captum warns of what it does to its own copies of the inputs
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):
@@ -385,18 +386,3 @@ def only_output(output: Any) -> Tensor:
         raise UnsupportedModel("the model returns no tensor of numbers with a fraction")
     found: Tensor = output[choose({name: tuple(value.shape[1:]) for name, value in output.items()})[0]]
     return found
-
-
-class _own_randomness:  # noqa: N801 - a context manager, used as a function
-    """A seed for what runs inside; the user's random state is put back."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed = seed
-
-    def __enter__(self) -> None:
-        self._fork = torch.random.fork_rng()
-        self._fork.__enter__()
-        torch.manual_seed(self._seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self._fork.__exit__(*error)
