@@ -28,6 +28,7 @@ from torchvision import models
 from zennit.torchvision import ResNetBottleneckCanonizer
 
 import backlight
+from backlight.engine.watch import Checksums
 from backlight.rules import AlphaBeta, Gamma, Zero, ZPlus
 
 warnings.simplefilter("ignore")
@@ -188,6 +189,18 @@ def table(name: str, net: nn.Module, x: Tensor, plain: nn.Module) -> None:
         )
 
 
+def watching(name: str, net: nn.Module, x: Tensor) -> None:
+    """What it costs to see that no byte of a model was written to, which every explanation pays."""
+    size = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
+    times = measured({"checksum": lambda: torch.tensor(Checksums(net).changed(net)), "forward": lambda: net(x)})
+    # one to make it, one to compare
+    seconds = times["checksum"] / 2
+    print(
+        f"\n{name}: XXH3 of all {size / 1e6:.0f} MB in {1e3 * seconds:.1f} ms of one CPU ({size / seconds / 1e9:.1f} GB/s), "
+        f"{seconds / times['forward']:.3f} of a forward pass of {len(x)} × 224²"
+    )
+
+
 def tiny() -> None:
     """50 layers of four units, one row, one thread: what Python costs."""
     torch.set_num_threads(1)
@@ -242,8 +255,10 @@ def main() -> None:
     x = torch.rand(1, 3, 224, 224) * 4 - 2
     vgg = trained_looking(models.vgg16(weights=None))
     table("vgg16", vgg, x, vgg)
+    watching("vgg16", vgg, x)
     resnet = trained_looking(models.resnet50(weights=None))
     table("resnet50", resnet, x, folded(resnet))
+    watching("resnet50", resnet, x)
     tiny()
 
 
