@@ -13,6 +13,7 @@ from sklearn.ensemble import (
     IsolationForest,
     RandomForestClassifier,
 )
+from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -305,3 +306,37 @@ def test_what_trees_cannot_be_asked():
         backlight.prototype(model, 0, data=X)
     with pytest.raises(ArgumentError, match="counted from the prior's centre"):
         backlight.prototype(model, 0, prior="none", data=X, bounds="data", constraints=[DECIDED, constraints.sparse(1)])
+
+
+@pytest.mark.parametrize("kind", ["forest", "linear", "near"])
+def test_several_answers_change_different_columns_and_each_is_the_best_left(kind):
+    """The next one is the best of those that change no superset of what one before has changed, by enumeration."""
+    X, y = _sets()["wine"]
+    row, scale = X[0], X.std(0)
+    if kind == "linear":
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, y)
+    else:
+        model = RandomForestClassifier(6, max_depth=3, random_state=0).fit(X, y)
+    prior = priors.Near(row, cov=scale**2) if kind == "near" else priors.L1(1.0, center=row, weights=1 / scale)
+    ask = {"prior": prior, "data": X, "strength": INF, "bounds": "data", "constraints": [DECIDED]}
+    p = backlight.prototype(model, "1", count=4, **ask)
+    changed = [frozenset(np.flatnonzero(np.abs(x - row) > 1e-8).tolist()) for x in p.x]
+
+    assert (model.predict(p.x) == 1).all()
+    assert set(p.status) <= {"exact", "global"}
+    assert len(p) > 1
+    assert p.names[:2] == ("1", "1 (2)")
+    assert not any(changed[early] <= changed[late] for early, late in itertools.combinations(range(len(p)), 2))
+    assert (np.diff(p.omega) >= -1e-9).all()
+    sets = [frozenset(s) for n in (1, 2, 3) for s in itertools.combinations(range(3), n)]
+    for n in range(len(p)):
+        allowed = [s for s in sets if not any(before <= s for before in changed[:n])]
+        best = INF
+        for s in allowed:
+            held = [constraints.fix(i, value=float(row[i])) for i in range(3) if i not in s]
+            try:
+                one = backlight.prototype(model, "1", **{**ask, "constraints": [DECIDED, *held]})
+            except Infeasible:
+                continue
+            best = min(best, float(one.omega[0]))
+        assert_allclose(p.omega[n], best, rtol=1e-5)

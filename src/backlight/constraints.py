@@ -146,6 +146,11 @@ class Region:
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
 
     @property
+    def few(self) -> bool:
+        """Whether it counts which columns differ from the centre."""
+        return self.sparse is not None or bool(self.excluded)
+
+    @property
     def mixed(self) -> bool:
         """Whether some columns hold whole numbers."""
         return bool(self.groups or self.integers)
@@ -158,14 +163,7 @@ class Region:
     @property
     def free(self) -> bool:
         """Whether nothing is asked for."""
-        return not (
-            self.bounded
-            or self.mixed
-            or self.rules
-            or self.margin is not None
-            or self.sparse is not None
-            or self.excluded
-        )
+        return not (self.bounded or self.mixed or self.rules or self.margin is not None or self.few)
 
     def violation(self, x: np.ndarray) -> float:
         """How far a point is from satisfying everything but the decision, in units of the columns."""

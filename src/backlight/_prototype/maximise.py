@@ -38,6 +38,8 @@ from backlight.targets.outputs import LogProbability
 __all__ = ["Progress", "Solution", "maximise"]
 
 
+# Less than this, relative to 1 + the centre, is rounding and no change.
+_MOVED = 1e-9
 _STATUSES: dict[type[NoPrototype], str] = {Unbounded: "unbounded", NotFound: "not_found", Infeasible: "infeasible"}
 
 
@@ -57,6 +59,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     space, bounds, constraints, init = setup.space, setup.bounds, setup.constraints, setup.init
     restarts, exact = setup.restarts, setup.exact
     _check(strength, exact, restarts)
+    if isinstance(setup.count, bool) or not isinstance(setup.count, int) or setup.count < 1:
+        raise ArgumentError(f"count={setup.count!r} must be a whole number from 1")
     subject = subject_of(model)
     _refuse_text(subject)
     rows = None if data is None else subject.encode(data)
@@ -89,6 +93,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         problems.append(problem if exact == "never" else _read(problem, example, exact))
     options = Options(init, restarts, setup.optimizer, setup.steps, setup.seed, reporter(progress, "steps", every=5))
     found = _solve(problems, options, exact)
+    if setup.count > 1:
+        problems, found = _several(problems, found, options, exact, setup.count)
     return Solution(problems, found, _kind(data), shape)
 
 
@@ -116,7 +122,7 @@ def _leads(
     """What must not be negative for the decision: one formula a rival, all of one kind."""
     if region.margin is None or objective.wanted is None or isinstance(subject, TreeSubject | EnsembleSubject):
         return None
-    networks = region.boxed and (region.mixed or region.sparse is not None or wanted_whole)
+    networks = region.boxed and (region.mixed or region.few or wanted_whole)
     if not subject.classifies:
         asked = targets.logit(0).expand(subject.outputs)[0]
         formula = formula_of(subject, asked, networks=False)
@@ -192,6 +198,34 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
     return [found[t] for t in range(len(problems))]
 
 
+def _several(
+    problems: list[Problem], found: list[Found], options: Options, exact: str, count: int
+) -> tuple[list[Problem], list[Found]]:
+    """Up to so many for each target: each next one leaves some column alone of all that any one before has changed."""
+    if any(_center(problem.prior) is None for problem in problems):
+        raise ArgumentError(
+            "count= counts changes from the prior's centre: give priors.Near(row) or priors.L1(center=)"
+        )
+    every: list[tuple[Problem, Found]] = []
+    for problem, first in zip(problems, found, strict=True):
+        every.append((problem, first))
+        last, center = first, np.asarray(_center(problem.prior))
+        together = {i: group[0] for group in problem.region.groups for i in group}
+        excluded = list(problem.region.excluded)
+        for _ in range(count - 1):
+            moved = np.flatnonzero(np.abs(last.x - center) > _MOVED * (1 + np.abs(center))).tolist()
+            if not moved or not np.isfinite(last.x).all():
+                break
+            excluded = [*excluded, tuple(sorted({together.get(i, i) for i in moved}))]
+            other = replace(problem, region=replace(problem.region, excluded=excluded))
+            try:
+                (last,) = _solve([other], options, exact)
+            except (Infeasible, NotFound):
+                break
+            every.append((other, last))
+    return [problem for problem, _ in every], [one for _, one in every]
+
+
 def _exact(problem: Problem) -> Found | None:
     for solver in SOLVERS:
         found = solver(problem)
@@ -217,10 +251,10 @@ def _climbed(
 ) -> list[Found | None]:
     _bounded_at_all(problems)
     problems = [held(p) for p in problems]
-    if problems[0].region.sparse is not None:
+    if problems[0].region.few:
         raise ArgumentError(
-            "sparse() is for linear models and small ReLU networks with bounds, and for priors.L1 or quadratic priors "
-            "such as priors.Near"
+            "sparse() and count= are for linear models, trees and small ReLU networks with bounds, and for priors.L1 or "
+            "quadratic priors such as priors.Near"
         )
     if needs_programs(problems[0]):
         start = Batch([replace(p, region=_without(p)) for p in problems], options)

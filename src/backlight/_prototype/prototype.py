@@ -32,12 +32,13 @@ def prototype(
     seed: int = 0,
     progress: bool | Progress | None = None,
     steps: int | None = None,
+    count: int = 1,
 ) -> Prototypes:
     r"""What a model looks for: argmax over x of f(x) − strength · Ω(x).
 
     Where the maximum is known exactly it is given exactly: linear and quadratic models, mixtures, kernel densities,
-    clusterings, trees, small ReLU networks; otherwise it is climbed to, from the top-activating rows. Every result has
-    a status and a number that says how good it is.
+    clusterings, trees, small forests and boosting, small ReLU networks; otherwise it is climbed to, from the
+    top-activating rows. Every result has a status and a number that says how good it is.
 
     Parameters
     ----------
@@ -78,6 +79,10 @@ def prototype(
         far, with the status "interrupted".
     steps : int, optional
         Steps of Adam, or evaluations of L-BFGS where that was asked for.
+    count : int, default 1
+        How many for each target, the best first, where changes are counted from a centre (`priors.Near`, `priors.L1`):
+        each next one leaves at least one column unchanged of those that any one before it has changed. Fewer where
+        there are no more.
 
     Returns
     -------
@@ -107,6 +112,6 @@ def prototype(
     """
     given = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
     setup = Setup(
-        model, target, prior, data, strength, space, bounds, given, init, restarts, optimizer, exact, seed, steps
+        model, target, prior, data, strength, space, bounds, given, init, restarts, optimizer, exact, seed, steps, count
     )
     return Prototypes.made(setup, progress)

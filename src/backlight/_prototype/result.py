@@ -137,7 +137,7 @@ class Prototypes:
         names = tuple(one.subject.outputs[k] if k >= 0 else "" for k in decided)
         return cls(
             x.numpy(), codes, f.numpy(), omega.numpy(), value.numpy(), tuple(r.status for r in found),
-            tuple(result.certificate for result in found), tuple(p.objective.name for p in problems), names,
+            tuple(result.certificate for result in found), _numbered([p.objective.name for p in problems]), names,
             tuple(one.names), tuple(list(result.optima) for result in found), tuple(notes), float(setup.strength),
             None if mean is None else mean.reshape(shape), provenance, tuple(flags), kind, setup, tuple(problems),
         )  # fmt: skip
@@ -375,6 +375,16 @@ class Prototypes:
         from backlight._prototype.storage import replayed
 
         return Prototypes.made(replayed(self, model, options))
+
+
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of which several for one target are told apart."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        found.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return tuple(found)
 
 
 def _energy(problem: Problem, x: torch.Tensor, z: torch.Tensor) -> float:

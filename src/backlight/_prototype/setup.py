@@ -26,3 +26,4 @@ class Setup:
     exact: str = "prefer"
     seed: int = 0
     steps: int | None = None
+    count: int = 1

@@ -49,7 +49,9 @@ def save(p: Prototypes, path: Path, *, force: bool) -> None:
     arrays |= {name: value for name, value in (("z", p.z), ("center", p.center)) if value is not None}
     head: dict[str, Any] = {"schema": _SCHEMA} | {name: getattr(p, name) for name in _PLAIN}
     head["certificate"] = [[c.kind, c.value, c.bound] for c in p.certificate]
-    head["options"] = {name: getattr(setup, name) for name in ("restarts", "optimizer", "exact", "seed", "steps")}
+    head["options"] = {
+        name: getattr(setup, name) for name in ("restarts", "optimizer", "exact", "seed", "steps", "count")
+    }
     head["prior"] = _prior(setup.prior, arrays)
     head["space"] = _space(setup.space, arrays)
     head["target"] = _target(setup.target)

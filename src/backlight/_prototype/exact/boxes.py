@@ -40,7 +40,7 @@ class Boxes:
         subject = problem.subject
         assert isinstance(subject, EnsembleSubject)
         assert problem.white is not None
-        few = problem.region.sparse is not None or bool(problem.region.excluded)
+        few = problem.region.few
         self.splits = choices(problem, self.center if few else None)
         self.table = table = subject.trees.table
         self.inner = [

@@ -116,7 +116,7 @@ class _Leaves:
         self.subject = problem.subject
         self.center, self.plain = center_of(problem), separable(problem)
         region = problem.region
-        few = region.sparse is not None or bool(region.excluded)
+        few = region.few
         self.splits = choices(problem, self.center if few and not self.plain else None)
         self.variables = [self._variables(choice) for choice in self.splits.choices]
         self.leaves = [self._tree(int(root)) for root in self.subject.trees.table.roots]

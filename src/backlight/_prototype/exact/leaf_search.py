@@ -29,7 +29,7 @@ def center_of(problem: Problem) -> np.ndarray:
     if problem.white is not None:
         return problem.white.mean.numpy()
     given = problem.prior.center if isinstance(problem.prior, L1) else None
-    if given is None and (problem.region.sparse is not None or problem.region.excluded):
+    if given is None and problem.region.few:
         raise ArgumentError(
             "few and different changes are counted from the prior's centre: give priors.L1(1.0, center=row) or "
             "priors.Near(row)"
@@ -81,7 +81,7 @@ def kept(problem: Problem, x: np.ndarray) -> np.ndarray:
     E, e = linear_rules(problem)
     if len(E):
         good &= (np.abs(x @ E.T - e) <= 1e-9 * (1 + np.abs(e))).all(1)
-    if region.sparse is not None or region.excluded:
+    if region.few:
         changed = _changed(problem, x)
         if region.sparse is not None:
             good &= changed.sum(1) <= region.sparse
@@ -105,7 +105,7 @@ def search(problem: Problem) -> Found | None:
     subject = problem.subject
     assert isinstance(subject, EnsembleSubject)
     center = center_of(problem)
-    few = problem.region.sparse is not None or bool(problem.region.excluded)
+    few = problem.region.few
     splits = choices(problem, center if few and not separable(problem) else None)
     points = [choice.at(center) for choice in splits.choices]
     starts = _starts(problem, splits, points, center)

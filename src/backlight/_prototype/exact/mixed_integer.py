@@ -44,7 +44,7 @@ def mixed_integer(problem: Problem) -> Found | None:
     for E, e in zip(region.E, region.e, strict=True):
         program.row(x, E, e, e)
     constant = _objective(program, problem, x)
-    if region.sparse is not None:
+    if region.few:
         _few(program, problem, x)
     squares = penalty(program, problem, x)
     result = settled(program, squares)
@@ -82,7 +82,7 @@ def _applies(problem: Problem) -> bool:
     if not linear:
         # what is left by the quadratic programs: whole numbers of networks, and few columns
         return (problem.smallest or isinstance(formula, Linear)) and (
-            region.sparse is not None or (region.mixed and problem.networks is not None)
+            region.few or (region.mixed and problem.networks is not None)
         )
     if problem.smallest:
         return True
@@ -114,14 +114,14 @@ def _objective(program: Program, problem: Problem, x: np.ndarray) -> float:
 def _few(program: Program, problem: Problem, x: np.ndarray) -> None:
     """At most so many columns differ from the centre: one binary variable a column, or a group of them."""
     region, center = problem.region, _center(problem)
-    assert region.sparse is not None
     together = {i: group[0] for group in region.groups for i in group}
     flags: dict[int, int] = {}
     for i, m in zip(x, center, strict=True):
         low, high = region.low[i] - m, region.high[i] - m
         if not (math.isfinite(low) and math.isfinite(high)):
             raise ArgumentError(
-                f"sparse() needs bounds on every column, and {problem.names[int(i)]!r} has none: give bounds='data'"
+                f"sparse() and count= need bounds on every column, and {problem.names[int(i)]!r} has none: give "
+                "bounds='data'"
             )
         key = together.get(int(i), int(i))
         if key not in flags:
@@ -129,14 +129,18 @@ def _few(program: Program, problem: Problem, x: np.ndarray) -> None:
         program.row(np.array([i, flags[key]]), np.array([1.0, -high]), -math.inf, m)
         program.row(np.array([i, flags[key]]), np.array([1.0, -low]), m, math.inf)
     places = np.array(list(flags.values()))
-    program.row(places, np.ones(len(places)), -math.inf, float(region.sparse))
+    if region.sparse is not None:
+        program.row(places, np.ones(len(places)), -math.inf, float(region.sparse))
+    for columns in region.excluded:
+        some = np.array([flags[i] for i in columns])
+        program.row(some, np.ones(len(some)), -math.inf, len(some) - 1.0)
 
 
 def _center(problem: Problem) -> np.ndarray:
     if problem.white is not None:
         return problem.white.mean.numpy()
     given = problem.prior.center if isinstance(problem.prior, L1) else None
-    if problem.region.sparse is not None and given is None:
+    if problem.region.few and given is None:
         raise ArgumentError(
             "sparse() counts from the prior's centre: give priors.L1(1.0, center=row) or priors.Near(row)"
         )

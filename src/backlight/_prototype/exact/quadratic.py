@@ -40,7 +40,7 @@ def quadratic(problem: Problem) -> Found | None:
     formula, white = problem.formula, problem.white
     if white is None or not (problem.smallest or isinstance(formula, Linear | Quadratic)):
         return None
-    if (problem.region.margin is not None and problem.rivals is None) or problem.region.sparse is not None:
+    if (problem.region.margin is not None and problem.rivals is None) or problem.region.few:
         return None
     if white.diagonal and isinstance(formula, Linear) and not problem.smallest and _box_only(problem.region):
         return _clipped(problem, formula)
