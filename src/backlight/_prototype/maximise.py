@@ -253,8 +253,8 @@ def _climbed(
     problems = [held(p) for p in problems]
     if problems[0].region.few:
         raise ArgumentError(
-            "sparse() and count= are for linear models, trees and small ReLU networks with bounds, and for priors.L1 or "
-            "quadratic priors such as priors.Near"
+            "sparse() and count= are for linear models, trees and small ReLU networks with bounds, and for priors.L1 "
+            "or quadratic priors such as priors.Near"
         )
     if needs_programs(problems[0]):
         start = Batch([replace(p, region=_without(p)) for p in problems], options)
