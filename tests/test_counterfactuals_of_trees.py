@@ -20,6 +20,8 @@ from sklearn.tree import DecisionTreeClassifier
 
 import backlight
 from backlight import constraints, priors
+from backlight._prototype.exact.boxes import Boxes
+from backlight._prototype.exact.ensembles import Leaves
 from backlight.errors import ArgumentError, Infeasible
 
 INF = float("inf")
@@ -159,6 +161,24 @@ def test_a_correlated_prior_is_the_best_of_quadratic_programs_over_all_combinati
         assert p.status == ("exact",)
         assert model.predict(p.x)[0] == wanted
         assert_allclose(p.omega[0], best, rtol=1e-5)
+        # the proof does not lean on what the search has found before
+        x, least, _ = Boxes(p.problems[0]).best(INF)
+        assert x is not None
+        assert model.predict(x[None])[0] == wanted
+        assert_allclose(least, best, rtol=1e-5)
+
+
+def test_the_program_alone_finds_what_the_search_and_the_program_find():
+    X, y = _sets()["wine"]
+    model = RandomForestClassifier(6, max_depth=3, random_state=0).fit(X, y)
+    ask = {"data": X, "strength": INF, "bounds": "data", "constraints": [DECIDED], "count": 3}
+    p = backlight.prototype(model, "1", prior=priors.L1(1.0, center=X[0], weights=1 / X.std(0)), **ask)
+    for t in range(len(p)):
+        program = Leaves(p.problems[t])
+        x, top = program.best()
+        assert x is not None
+        assert program.excluded == 0
+        assert_allclose(-top, p.omega[t], rtol=1e-6)
 
 
 def test_every_answer_is_decided_as_asked_by_the_library_also_after_rounding_to_single_precision():

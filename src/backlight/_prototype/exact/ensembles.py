@@ -33,7 +33,7 @@ from backlight._prototype.exact.trees import inside
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight.errors import ArgumentError, Infeasible, NotFound
 
-__all__ = ["ensembles"]
+__all__ = ["Leaves", "ensembles"]
 
 # Larger programs are left to the search; of those below, the solver's time is limited.
 _MOST_LEAVES = 6000
@@ -62,7 +62,7 @@ def ensembles(problem: Problem) -> Found | None:
         bound, kind, told = -least, "branch and bound", f"{looked} boxes"
     else:
         _bounded(problem)
-        solved, bound = _Leaves(problem).best()
+        solved, bound = Leaves(problem).best()
         kind, told = "MILP gap", "a mixed-integer program"
     best = _better(problem, solved, known)
     if best is None:
@@ -107,11 +107,17 @@ Part = tuple[np.ndarray, np.ndarray, float]
 """A linear function of variables: where, weights, constant."""
 
 
-class _Leaves:
-    """The program of one problem."""
+class Leaves:
+    """The program of one problem.
+
+    Attributes
+    ----------
+    excluded : int
+        Combinations of leaves that a program let through and the model did not.
+    """
 
     def __init__(self, problem: Problem) -> None:
-        self.problem, self.program = problem, Program()
+        self.problem, self.program, self.excluded = problem, Program(), 0
         assert isinstance(problem.subject, EnsembleSubject)
         self.subject = problem.subject
         self.center, self.plain = center_of(problem), separable(problem)
@@ -268,6 +274,7 @@ class _Leaves:
             if x is not None and bool(kept(self.problem, x[None])[0]):
                 return x, bound
             reached = [max(leaves.values(), key=lambda y: result.x[y]) for leaves in self.leaves]
+            self.excluded += 1
             self.program.row(np.array(reached), np.ones(len(reached)), -math.inf, len(reached) - 1.0)
         return None, math.inf
 
