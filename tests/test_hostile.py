@@ -10,13 +10,11 @@ from sklearn.preprocessing import StandardScaler
 
 import backlight
 from backlight.anomaly.workflow import find_anomalies
-from backlight.report import (
-    write_anomaly_report,
-    write_audit_report,
-    write_evaluation_report,
-    write_prediction_report,
-    write_prototype_report,
-)
+from backlight.report.anomaly import write_anomaly_report
+from backlight.report.audit import write_audit_report
+from backlight.report.evaluation import write_evaluation_report
+from backlight.report.predictions import write_prediction_report
+from backlight.report.prototypes import write_prototype_report
 from backlight.tables import as_frame
 from tests.networks import mlp
 

@@ -72,7 +72,7 @@ def test_the_tokens_of_a_linear_model_have_weight_times_value():
     [[TruncatedSVD(4)], [Normalizer()], [MaxAbsScaler()], [SelectKBest(chi2, k=5)], [TfidfTransformer(), TruncatedSVD(3)],
      [TruncatedSVD(4), Normalizer(copy=False)], [TruncatedSVD(4), StandardScaler(), Normalizer("l1")],
      [FunctionTransformer(np.log1p), TruncatedSVD(3), Normalizer("max")]],
-    ids=str,
+    ids=lambda steps: "-".join(type(step).__name__ for step in steps),
 )  # fmt: skip
 @pytest.mark.parametrize(
     "last", [LogisticRegression(), SVC(), KMeans(2, random_state=0)], ids=lambda m: type(m).__name__
