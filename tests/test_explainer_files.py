@@ -156,6 +156,18 @@ def test_a_damaged_file_is_one_clear_error(saved, tmp_path):
         assert "\n" not in str(said.value)
 
 
+def test_every_character_of_what_a_file_says_of_itself_is_covered(saved):
+    """Safetensors writes its metadata in any order, so that chance alone does not meet each of them."""
+    from backlight.models.files import from_bytes
+
+    begin = saved.index(b'"backlight":')
+    for place in range(begin, saved.index(b"}", begin)):
+        made = bytearray(saved)
+        made[place] ^= 2
+        with pytest.raises((FileError, ValueError, KeyError)):  # `Explainer.load` makes one error of them
+            from_bytes(bytes(made))
+
+
 def rewritten(saved, change):
     """The file with other JSON and a right digest, as an attacker would write it."""
     from safetensors.torch import load, save
@@ -164,7 +176,8 @@ def rewritten(saved, change):
     metadata = json.loads(saved[8 : 8 + size])["__metadata__"]
     tensors = load(saved)
     body = json.dumps(change(json.loads(metadata["explainer"])))
-    head = {**json.loads(metadata["backlight"]), "sha256": files._digest(body, tensors)}
+    head = json.loads(metadata["backlight"])
+    head["sha256"] = files._digest(head, body, tensors)
     return save(tensors, {"backlight": json.dumps(head), "explainer": body})
 
 

@@ -76,7 +76,9 @@ def test_a_sparse_buffer_and_a_forward_that_cannot_run_are_no_raw_errors():
         def forward(self, ids):
             return self.o(torch.nn.functional.one_hot(ids, 9).float().mean(1))
 
-    with pytest.warns(backlight.errors.BacklightWarning):
-        backlight.explain(Sparse().eval(), torch.randn(2, 3), 0)
+    sparse = Sparse().double().eval()
+    ex = backlight.explain(sparse, torch.randn(2, 3).double(), 0, rules=backlight.rules.Zero(), strict=True)
+    bias = sparse.l.bias[0].item()
+    np.testing.assert_allclose(ex.values.sum(1), ex.output - bias, rtol=1e-10, atol=1e-12)
     with pytest.raises(backlight.BacklightError, match="cannot run on these inputs"):
         backlight.explain(OneHot().eval(), torch.randint(0, 9, (3, 5)), 0)

@@ -56,7 +56,8 @@ def plan(
     elsewhere = where.device if device is not None else None
     network, chosen = Network.of(model), Outputs(output)
     made = network.plan((batch.args, batch.kwargs), rules, strict=strict, device=elsewhere, outputs=chosen)
-    return replace(made, notes=[*made.notes, *_words_on_memory(made, whole.rows)], _text="")
+    words = _words_on_memory(made, whole.rows)
+    return replace(made, notes=[*made.notes, *words], _text="") if words else made
 
 
 def _words_on_memory(made: Plan, rows: int) -> list[str]:

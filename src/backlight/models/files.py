@@ -231,8 +231,10 @@ def _fill(module: nn.Module, fields: dict[str, Any]) -> None:
             raise FileError(f"the file has a field {key!r}, which no layer has")
 
 
-def _digest(text: str, tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256(text.encode())
+def _digest(head: dict[str, Any], text: str, tensors: dict[str, Tensor]) -> str:
+    """Of everything that a file says: what it is and who wrote it, the text, and the tensors."""
+    said = json.dumps({key: value for key, value in head.items() if key != "sha256"}, sort_keys=True)
+    digest = hashlib.sha256((said + text).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -252,7 +254,8 @@ def to_bytes(value: dict[str, Any]) -> bytes:
 
     writer = _Writer()
     text = json.dumps(writer.put(value))
-    head = {"schema": SCHEMA, "kind": "explainer", "backlight": __version__, "sha256": _digest(text, writer.tensors)}
+    head = {"schema": SCHEMA, "kind": "explainer", "backlight": __version__}
+    head["sha256"] = _digest(head, text, writer.tensors)
     found: bytes = save(writer.tensors, {"backlight": json.dumps(head), "explainer": text})
     return found
 
@@ -273,7 +276,7 @@ def from_bytes(data: bytes, name: str = "the file") -> dict[str, Any]:
         raise FileError(f"{name} holds no explainer that this version can read (schema {head.get('schema')!r})")
     tensors = load(data)
     text = metadata["explainer"]
-    if head.get("sha256") != _digest(text, tensors):
+    if head.get("sha256") != _digest(head, text, tensors):
         raise FileError(f"{name} is damaged: its contents are not what was written")
     found = _Reader(tensors).get(json.loads(text))
     if not isinstance(found, dict):
