@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import threading
 import urllib.request
 import warnings
@@ -43,10 +44,14 @@ def test_dask_partitions(rows, explainer):
     assert all((a.values == b).all() for a, b in zip(found, expected, strict=True))
 
 
-def test_spark_maps_record_batches(rows, explainer, tmp_path):
+def test_spark_maps_record_batches(rows, explainer, tmp_path, monkeypatch):
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
+    for variable in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"):
+        monkeypatch.setenv(
+            variable, sys.executable
+        )  # workers are the Python that has backlight, not the first of the path
     pq.write_table(rows, tmp_path / "rows.parquet")
     schema = "row long, score double, base double, amount double, age double, visits double"
     session = (
