@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from backlight._export import layers, pools, trees
+from backlight._export.asked import layer_query
 from backlight._export.elements import coded
 from backlight._export.expressions import DIALECTS, Dialect, E, minus, number, plus, text, times
 from backlight._export.program import Program
 from backlight._export.rows import Emitted, Rows, array, embedded, layer, run
 from backlight.attribution.requested import Requested, Targets
 from backlight.classical import NeuralizedModel
-from backlight.classical.layers import EncodedRows
-from backlight.classical.layers import Query as LayerQuery
 from backlight.classical.targets import Outputs, _argmax, _positive
 from backlight.errors import UnsupportedModel, listed
 from backlight.models import Query
@@ -56,14 +55,7 @@ def select_of(
     way = network.front.pullback
     rows = Rows(program, x, e, [], way)
     rows = Rows(program, x, e, rows.let(embedded(way, e)), way)
-    reference = query.reference
-    ask = LayerQuery(
-        query.rules,
-        None,
-        reference if isinstance(reference, EncodedRows) else None,
-        reference if isinstance(reference, float) else None,
-    )
-    got = layer(network.layer, rows, ask)
+    got = layer(network.layer, rows, layer_query(query))
     outputs = network.score.outputs
     asked = outputs.targets(targets)
     result: dict[str, E] = {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backlight._export.asked import layer_query
 from backlight._export.graphs import elements as front_end
 from backlight._export.graphs import layers, links, pools, trees
 from backlight._export.graphs.graph import Graph, Results, Value
@@ -17,8 +18,6 @@ from backlight.attribution.requested import Requested, Targets
 from backlight.classical import NeuralizedModel
 from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.functions import PairVotes
-from backlight.classical.layers import EncodedRows
-from backlight.classical.layers import Query as LayerQuery
 from backlight.classical.targets import Outputs, _argmax, _positive
 from backlight.errors import UnsupportedModel, listed
 from backlight.models import Query
@@ -64,14 +63,7 @@ def graph_of(network: NeuralizedModel, query: Query, targets: Targets, names: Se
     x = _coded(front, names, graph) if texts else graph.input(MATRIX, np.float64, len(names))
     e = run(front.elements, x)
     rows = Rows(graph, x, e, embedded(front.pullback, e), front.pullback)
-    reference = query.reference
-    ask = LayerQuery(
-        query.rules,
-        None,
-        reference if isinstance(reference, EncodedRows) else None,
-        reference if isinstance(reference, float) else None,
-    )
-    got = layer(network.layer, rows, ask)
+    got = layer(network.layer, rows, layer_query(query))
     outputs = network.score.outputs
     asked = outputs.targets(targets)
     refused = _refused(rows.z, network._takes_missing)
