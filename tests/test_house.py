@@ -1,4 +1,4 @@
-"""Laws of the house: no circle of imports, not even inside functions; files and functions of a size that can be read."""
+"""Laws of the house: no circle of imports, not even inside functions or for types alone; files and functions of a size that can be read."""
 
 import ast
 import re
@@ -23,13 +23,10 @@ FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
 
 
 def imported(tree):
-    """All that a file imports when it runs, at its top and in its functions; what is for type checkers alone is not."""
+    """All that a file imports: at its top, in its functions, and what only type checkers read."""
     todo = [tree]
     while todo:
         node = todo.pop()
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            todo += node.orelse
-            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

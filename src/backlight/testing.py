@@ -40,7 +40,8 @@ def check_neuralized(estimator: Any, X: Any, *, scores: Any = None) -> None:
     >>> X = np.random.default_rng(0).normal(size=(30, 3))
     >>> check_neuralized(KernelDensity().fit(X), X)
     """
-    from backlight import Explainer, neuralize
+    from backlight._explain import Explainer
+    from backlight.classical import neuralize
     from backlight.classical.frontend.pipeline import unwrap
     from backlight.classical.neuralize import spec_of
     from backlight.tables import as_frame

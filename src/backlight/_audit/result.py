@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from backlight._audit.plots import heatmap
 from backlight._audit.rewrite import Rewrite
 from backlight.canonical.canonize import Step
 from backlight.rules.base import NAMED_RULES
 from backlight.tables import frame_like
-
-if TYPE_CHECKING:
-    from backlight._audit.plots import AuditPlots
 
 __all__ = ["Audit"]
 
@@ -172,8 +170,6 @@ class Audit:
     @property
     def plot(self) -> AuditPlots:
         """``plot.heatmap(ax=None)``: rewrites × methods."""
-        from backlight._audit.plots import AuditPlots
-
         return AuditPlots(self)
 
     def table(self) -> list[list[str]]:
@@ -201,6 +197,19 @@ class Audit:
         ]
         head = f"structure audit of {self.model}: {self.rows} inputs, mean total variation of explanations (0 to 1)"
         return "\n".join([head, *(line.rstrip() for line in shown), "", *self.advice()])
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPlots:
+    """``audit.plot``."""
+
+    audit: Audit
+
+    def heatmap(self, ax: Any = None) -> Any:
+        """Rewrites × methods: mean total variation, from 0 (white) to 1. Returns the axes."""
+        found = self.audit
+        title = f"structure audit of {found.model}, {found.rows} inputs"
+        return heatmap(found.change.mean(2), [made.name for made in found.rewrites], found.methods, title, ax)
 
 
 _COLUMNS = (

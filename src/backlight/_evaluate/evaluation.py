@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from backlight._evaluate.bootstrap import Interval, Resampling
 from backlight._evaluate.candidates import Cost
 from backlight._evaluate.metrics.agreement import overlap, spearman
 from backlight._evaluate.metrics.base import Metric
+from backlight._evaluate.plots import draw_curves, draw_intervals
 from backlight.errors import ArgumentError, listed
 from backlight.tables import frame_like
-
-if TYPE_CHECKING:
-    from backlight._evaluate.plots import EvaluationPlots
 
 __all__ = ["Evaluation"]
 
@@ -156,8 +154,6 @@ class Evaluation:
     @property
     def plot(self) -> EvaluationPlots:
         """``plot.curves()``: with bands; ``plot.intervals(metric)``: methods, and those that tie with the best."""
-        from backlight._evaluate.plots import EvaluationPlots
-
         return EvaluationPlots(self)
 
     def save(self, path: str | Path) -> None:
@@ -248,3 +244,26 @@ class Evaluation:
 
     def _scores(self, name: str) -> np.ndarray:
         return self.scores[self._metric(name).name]
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlots:
+    """``evaluation.plot``."""
+
+    evaluation: Evaluation
+
+    def curves(self, ax: Any = None) -> Any:
+        """The score while units are taken away: most relevant first full, least relevant first dashed, 95 % bands."""
+        found = self.evaluation
+        if not found.curves:
+            raise ArgumentError("no metric drew curves: ask for srg, deletion, insertion or abpc")
+        bands = {method: found.bands(method) for method in found.curves}
+        return draw_curves(bands, found.share, f"{found.units}, reference {found.reference}", ax)
+
+    def intervals(self, metric: str | None = None, ax: Any = None) -> Any:
+        """Methods ordered by a metric, 95 % intervals; a bar joins those that cannot be told apart from the best."""
+        found = self.evaluation
+        name = metric or next(m.name for m in found.metrics if m.direction)
+        direction = found._metric(name).direction
+        intervals = {method: found.interval(name, method) for method in found.methods}
+        return draw_intervals(intervals, direction, found.best(name) if direction else (), name, ax)

@@ -8,27 +8,24 @@ of that: at the optimum the last unit paid is the last unit cost, and on the way
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from backlight._prototype.data import PrototypeData
 from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import TreeSubject
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
 
-if TYPE_CHECKING:
-    from backlight._prototype.result import Prototypes
-
 __all__ = ["account"]
 
 _POINTS = 128
 
 
-def account(found: Prototypes, problems: Sequence[Problem]) -> Explanation:
+def account(found: PrototypeData, problems: Sequence[Problem]) -> Explanation:
     """See the module. What quadrature misses, on kinks, is the explanation's residual."""
     one = problems[0]
     if isinstance(one.subject, TreeSubject | EnsembleSubject):

@@ -9,19 +9,17 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from backlight._prototype.data import PrototypeData
 from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import NetworkSubject, Subject, TreeSubject
 from backlight.errors import ArgumentError, DataError
-
-if TYPE_CHECKING:
-    from backlight._prototype.result import Prototypes
 
 __all__ = ["Evaluation", "judge"]
 
@@ -102,7 +100,7 @@ class Evaluation:
         return f"<table>{''.join(lines)}</table>"
 
 
-def judge(found: Prototypes, problems: Sequence[Problem], X: Any, y: Any, judges: Sequence[Any]) -> Evaluation:
+def judge(found: PrototypeData, problems: Sequence[Problem], X: Any, y: Any, judges: Sequence[Any]) -> Evaluation:
     """See `Prototypes.evaluate`."""
     subject = problems[0].subject
     rows = subject.encode(X).double()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from backlight._prototype.data import PrototypeData
 from backlight.errors import ArgumentError, require
-
-if TYPE_CHECKING:
-    from backlight._prototype.regularization_path import Path
-    from backlight._prototype.result import Prototypes
 
 __all__ = ["Plots", "path", "picture"]
 
@@ -24,10 +21,10 @@ _UP, _DOWN, _REST = "#c2402c", "#3767a8", "#9aa0a8"
 class Plots:
     """``p.plot``: pictures of prototypes."""
 
-    prototypes: Prototypes
+    prototypes: PrototypeData
 
     def __call__(
-        self, *, others: dict[str, Prototypes] | None = None, shape: tuple[int, int] | None = None, k: int = 10,
+        self, *, others: dict[str, PrototypeData] | None = None, shape: tuple[int, int] | None = None, k: int = 10,
         columns: int = 10,
     ) -> Any:  # fmt: skip
         """Images in a grid, tables as what moved.
@@ -168,19 +165,19 @@ def _image(ax: Any, image: np.ndarray) -> None:
         ax.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
 
 
-def _title(ax: Any, p: Prototypes, t: int) -> None:
+def _title(ax: Any, p: PrototypeData, t: int) -> None:
     status = p.outcome(t)
     ax.set_title(f"{p.names[t]}\n{status}, f {p.f[t]:.3g}", fontsize="x-small", color="0.1" if p.fine(t) else _UP)
 
 
-def path(found: Path, ax: Any = None) -> Any:
-    """A strip of pictures for images; otherwise f and Ω against strength."""
+def path(strengths: Sequence[float], prototypes: Sequence[PrototypeData], ax: Any = None) -> Any:
+    """Along the strength of the prior: a strip of pictures for images; otherwise f and Ω."""
     plt = require("matplotlib.pyplot", "plot", "plotting")
-    first = found.prototypes[0]
+    first = prototypes[0]
     if first.x.ndim > 2 and ax is None:
-        n, m = len(first), len(found.strengths)
+        n, m = len(first), len(strengths)
         figure, axes = plt.subplots(n, m, figsize=(1.3 * m + 0.7, 1.75 * n + 0.2), squeeze=False)
-        for k, (strength, p) in enumerate(zip(found.strengths, found.prototypes, strict=True)):
+        for k, (strength, p) in enumerate(zip(strengths, prototypes, strict=True)):
             for t in range(n):
                 axes[t, k].axis("off")
                 _image(axes[t, k], picture(p.x[t]))
@@ -192,7 +189,7 @@ def path(found: Path, ax: Any = None) -> Any:
         return figure
     if ax is None:
         _, ax = plt.subplots(figsize=(6.4, 3.4))
-    _curves(ax, found.strengths, found.f, first.names)
+    _curves(ax, strengths, np.stack([p.f for p in prototypes]), first.names)
     return ax
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from backlight._prototype.data import PrototypeData
+from backlight._prototype.plots import path
 from backlight.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from backlight._prototype.result import Prototypes
 
 __all__ = ["Path", "follow"]
 
@@ -30,7 +29,7 @@ class Path:
     """
 
     strengths: tuple[float, ...]
-    prototypes: tuple[Prototypes, ...]
+    prototypes: tuple[PrototypeData, ...]
 
     @property
     def f(self) -> np.ndarray:
@@ -66,12 +65,10 @@ class Path:
 
     def plot(self, *, ax: Any = None) -> Any:
         """What f and Ω are against strength, or pictures: see `backlight._prototype.plots.path`."""
-        from backlight._prototype.plots import path
-
-        return path(self, ax)
+        return path(self.strengths, self.prototypes, ax)
 
 
-def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
+def follow(start: PrototypeData, strengths: Sequence[float]) -> Path:
     """See `Prototypes.path`."""
     values = sorted(float(s) for s in strengths)
     if not values or values[0] <= 0 or math.isinf(values[-1]):
@@ -80,7 +77,7 @@ def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
     assert setup is not None
     # from the strength at hand outwards, so that each has a neighbour to start from
     order = sorted(values, key=lambda s: abs(math.log(s / start.strength)) if math.isfinite(start.strength) else s)
-    found: dict[float, Prototypes] = {}
+    found: dict[float, PrototypeData] = {}
     for strength in order:
         fresh = type(start).made(replace(setup, strength=strength))
         if start.x.ndim >= 2 and start.z is None and any(p.formula is None for p in fresh.problems):
@@ -94,7 +91,7 @@ def follow(start: Prototypes, strengths: Sequence[float]) -> Path:
     return Path(tuple(values), tuple(found[s] for s in values))
 
 
-def _better(a: Prototypes, b: Prototypes) -> Prototypes:
+def _better(a: PrototypeData, b: PrototypeData) -> PrototypeData:
     """The better of two for each target."""
     take = np.nan_to_num(b.value, nan=-np.inf) > np.nan_to_num(a.value, nan=-np.inf)
     if not take.any():

@@ -6,12 +6,13 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from backlight import priors, spaces
+from backlight._prototype.data import PrototypeData
 from backlight._prototype.problem import Certificate
 from backlight._prototype.setup import Setup
 from backlight._prototype.subject import subject_of
@@ -21,9 +22,6 @@ from backlight.tables.files import atomic
 from backlight.targets import Target
 from backlight.targets.outputs import Along, Logit, LogProbability
 from backlight.targets.units import Channel, Energy, Neuron
-
-if TYPE_CHECKING:
-    from backlight._prototype.result import Prototypes
 
 __all__ = ["load", "replayed", "save"]
 
@@ -38,7 +36,7 @@ _PRIORS: dict[str, Any] = {cls.__name__: cls for cls in (
 _TERMS: dict[str, Any] = {cls.__name__: cls for cls in (Logit, LogProbability, Neuron, Channel, Energy, Along)}
 
 
-def save(p: Prototypes, path: Path, *, force: bool) -> None:
+def save(p: PrototypeData, path: Path, *, force: bool) -> None:
     """See `Prototypes.save`."""
     from safetensors.numpy import save_file
 
@@ -102,7 +100,7 @@ def load(path: Path) -> dict[str, Any]:
     }
 
 
-def replayed(p: Prototypes, model: Any, options: dict[str, Any]) -> Setup:
+def replayed(p: PrototypeData, model: Any, options: dict[str, Any]) -> Setup:
     """What is to be solved again: see `Prototypes.replay`."""
     if p.setup is not None:
         return dataclasses.replace(p.setup, model=model, **options)

@@ -1,6 +1,7 @@
 """`Explanation`: relevance with its names, its sum and its origin. What every method returns.
 
-``core``      the result itself: immutable, sliceable, NumPy inside
+``data``      what it holds: immutable, sliceable, NumPy inside
+``core``      the result itself: what it holds, with its plots, files and faces
 ``attribution``  what a model says of one batch, and batches put together
 ``ledger``    what each layer received, passed on and kept
 ``score_units``  what a score is counted in, for people

@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from html import escape
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
+from backlight.explanation.data import ExplanationData
 
 __all__ = ["aligned", "as_html", "as_text", "cell_text", "number"]
 
@@ -46,7 +44,7 @@ def aligned(values: Iterable[float], digits: int = 3, *, signed: bool = False, s
     return [text if float(text) else text.lstrip("+-") for text in shown]
 
 
-def as_text(ex: Explanation, texts: list[str] | None = None) -> str:
+def as_text(ex: ExplanationData, texts: list[str] | None = None) -> str:
     """At most a dozen lines; ``texts`` are those of rows that are texts."""
     what = f"{len(ex)} rows × {' × '.join(str(s) for s in ex.values.shape[1:])}"
     lines = [f"Explanation of {ex.target or 'the output'} by {ex.method}: {what}"]
@@ -64,7 +62,7 @@ def as_text(ex: Explanation, texts: list[str] | None = None) -> str:
     return "\n".join(lines)
 
 
-def as_html(ex: Explanation) -> str:
+def as_html(ex: ExplanationData) -> str:
     """Bars for the first rows: relevance in order of size, centred at zero, all text escaped."""
     if not len(ex) or ex.output.ndim != 1 or len(ex.feature_names) != ex.values.shape[1]:
         return f"<pre>{escape(as_text(ex))}</pre>"
@@ -73,7 +71,7 @@ def as_html(ex: Explanation) -> str:
     return f'<div style="font:13px system-ui,sans-serif">{head}{"".join(blocks)}</div>'
 
 
-def _row_html(ex: Explanation, i: int) -> str:
+def _row_html(ex: ExplanationData, i: int) -> str:
     top = ex[i].top(8)[0]
     most = max((abs(value) for _, value in top), default=0.0) or 1.0
     rows = []

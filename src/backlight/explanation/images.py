@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backlight.errors import ArgumentError, require
+from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import number
-
-if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
 
 __all__ = ["Panel", "colours", "draw", "panels", "photograph"]
 
@@ -53,7 +51,7 @@ class Panel:
 
 
 def panels(
-    ex: Explanation, row: int, *, compare: Mapping[str, Explanation], layers: Sequence[str], quantile: float
+    ex: ExplanationData, row: int, *, compare: Mapping[str, ExplanationData], layers: Sequence[str], quantile: float
 ) -> list[Panel]:
     """The heat maps of one row: each method, each target, each layer."""
     if not 0 < quantile <= 1:
@@ -90,7 +88,7 @@ def _panel(title: str, values: np.ndarray, score: float, quantile: float) -> Pan
     return Panel(title, values, score, float(values.sum()), limit, quantile)
 
 
-def _map(values: np.ndarray, ex: Explanation) -> np.ndarray:
+def _map(values: np.ndarray, ex: ExplanationData) -> np.ndarray:
     if values.ndim == 3:
         return np.asarray(values.sum(0))
     if values.ndim == 2:
@@ -100,7 +98,7 @@ def _map(values: np.ndarray, ex: Explanation) -> np.ndarray:
     )
 
 
-def photograph(ex: Explanation, row: int, pictures: Any = None) -> np.ndarray:
+def photograph(ex: ExplanationData, row: int, pictures: Any = None) -> np.ndarray:
     """The picture of a row, (height, width) or (height, width, 3) in [0, 1]; without pictures the inputs, stretched."""
     if pictures is not None:
         picture = np.asarray(pictures[row])
@@ -129,10 +127,10 @@ def colours(panel: Panel) -> np.ndarray:
 
 
 def draw(
-    ex: Explanation,
+    ex: ExplanationData,
     rows: int | Sequence[int] | None,
     *,
-    compare: Mapping[str, Explanation] | None,
+    compare: Mapping[str, ExplanationData] | None,
     layers: Sequence[str],
     pictures: Any,
     over: bool,

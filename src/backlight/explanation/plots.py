@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from backlight.errors import ArgumentError, require
+from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import cell_text, number
 
 if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
     from backlight.explanation.text import MatrixView, TextView
 
 __all__ = ["Plots"]
@@ -35,7 +35,7 @@ class Plots:
     ['flow', 'pressure', 'base']
     """
 
-    explanation: Explanation
+    explanation: ExplanationData
 
     def waterfall(self, row: int = 0, *, k: int = 10, ax: Any = None) -> Any:
         """How one row's base and features add up to its score: the k strongest features, the others together.
@@ -138,7 +138,7 @@ class Plots:
         self,
         rows: int | Sequence[int] | None = None,
         *,
-        compare: Mapping[str, Explanation] | None = None,
+        compare: Mapping[str, ExplanationData] | None = None,
         layers: Sequence[str] = (),
         pictures: Any = None,
         over: bool = False,
@@ -209,7 +209,7 @@ class Plots:
 
         return draw_text(self.explanation, rows, by=by, limit=limit)
 
-    def _tabular(self) -> Explanation:
+    def _tabular(self) -> ExplanationData:
         ex = self.explanation
         if ex.output.ndim != 1 or len(ex.feature_names) != ex.values.shape[1]:
             raise ArgumentError('this plot needs one relevance a feature: choose one output by name, ex.output("…")')
@@ -218,7 +218,7 @@ class Plots:
         return ex
 
     @staticmethod
-    def _label(ex: Explanation, j: int) -> str:
+    def _label(ex: ExplanationData, j: int) -> str:
         return ex.feature_names[j] if ex.data is None else f"{ex.feature_names[j]} = {cell_text(ex.data[0, j])}"
 
 

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backlight.errors import FileError, MissingFileError, require
+from backlight.explanation.data import ExplanationData
 from backlight.explanation.ledger import Ledger
 from backlight.tables.files import atomic
-
-if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
 
 __all__ = ["load", "save"]
 
@@ -25,7 +23,7 @@ _SCHEMA = 1
 _TEXT = ("feature_names", "output_names", "target", "method", "dims", "kind")
 
 
-def save(ex: Explanation, path: Path, *, force: bool) -> None:
+def save(ex: ExplanationData, path: Path, *, force: bool) -> None:
     """Write an explanation, to a temporary name first."""
     writers = {".parquet": _save_parquet, ".safetensors": _save_safetensors}
     if path.suffix not in writers:
@@ -44,7 +42,7 @@ def load(path: Path) -> dict[str, Any]:
     return readers[path.suffix](path)
 
 
-def _header(ex: Explanation) -> dict[str, Any]:
+def _header(ex: ExplanationData) -> dict[str, Any]:
     head: dict[str, Any] = {"schema": _SCHEMA}
     head |= {name: getattr(ex, name) for name in _TEXT}
     head["provenance"] = dict(ex.provenance)
@@ -57,7 +55,7 @@ def _header(ex: Explanation) -> dict[str, Any]:
     return head
 
 
-def _arrays(ex: Explanation) -> dict[str, np.ndarray]:
+def _arrays(ex: ExplanationData) -> dict[str, np.ndarray]:
     out = {f"annotation.{name}": array for name, array in ex.annotations.items()}
     out |= {f"layer.{name}": array for name, array in ex.layers.items()}
     if ex.ledger is not None:
@@ -100,7 +98,7 @@ def _with_prefix(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.nda
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
-def _save_safetensors(ex: Explanation, path: Path) -> None:
+def _save_safetensors(ex: ExplanationData, path: Path) -> None:
     from safetensors.numpy import save_file
 
     head = _header(ex)
@@ -138,7 +136,7 @@ def _parse(text: str | bytes | None, path: Path) -> dict[str, Any]:
     return parsed
 
 
-def _save_parquet(ex: Explanation, path: Path) -> None:
+def _save_parquet(ex: ExplanationData, path: Path) -> None:
     pyarrow = require("pyarrow", "cli", "saving as Parquet")
     require("pyarrow.parquet", "cli", "saving as Parquet")
     head = _header(ex)

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from backlight.errors import ArgumentError, require
+from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import aligned, number
 from backlight.explanation.tokens import Span, has_tokens, spans
-
-if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
 
 __all__ = ["MatrixView", "TextView", "draw_text", "lines_of", "visible"]
 
@@ -167,7 +165,7 @@ class MatrixView:
 
 
 def draw_text(
-    ex: Explanation, rows: int | Sequence[int] | None = None, *, by: str = "word", limit: float | None = None
+    ex: ExplanationData, rows: int | Sequence[int] | None = None, *, by: str = "word", limit: float | None = None
 ) -> TextView | MatrixView:
     """See `Plots.text`."""
     if not has_tokens(ex):
@@ -194,7 +192,7 @@ def draw_text(
     return TextView(tuple(lines))
 
 
-def lines_of(ex: Explanation) -> list[str]:
+def lines_of(ex: ExplanationData) -> list[str]:
     """The words that count most, for the first texts of an explanation of one target."""
     if ex.output.ndim != 1 or not has_tokens(ex):
         return []
@@ -207,7 +205,7 @@ def lines_of(ex: Explanation) -> list[str]:
     return [*lines, f"  … {len(ex) - _MOST_ROWS} more rows"] if len(ex) > _MOST_ROWS else lines
 
 
-def _matrix(ex: Explanation, row: int, by: str, limit: float | None) -> MatrixView:
+def _matrix(ex: ExplanationData, row: int, by: str, limit: float | None) -> MatrixView:
     names = ex.output_names or tuple(str(k) for k in range(ex.output.shape[1]))
     found = []
     for k in range(ex.output.shape[1]):

@@ -9,14 +9,11 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from backlight.errors import ArgumentError
-
-if TYPE_CHECKING:
-    from backlight.explanation.core import Explanation
+from backlight.explanation.data import ExplanationData
 
 __all__ = ["Span", "annotations_of", "has_tokens", "readable", "sentence_starts", "spans", "word_starts"]
 
@@ -52,7 +49,7 @@ class Span:
     special: bool = False
 
 
-def has_tokens(ex: Explanation) -> bool:
+def has_tokens(ex: ExplanationData) -> bool:
     """Whether an explanation says which tokens its positions are."""
     return "token" in ex.annotations and ex.values.ndim == 1 + ex.output.ndim
 
@@ -192,7 +189,7 @@ def sentence_starts(words: Sequence[Span]) -> list[bool]:
     return starts
 
 
-def spans(ex: Explanation, row: int = 0, by: str = "word") -> list[Span]:
+def spans(ex: ExplanationData, row: int = 0, by: str = "word") -> list[Span]:
     """Relevance of one row by its tokens, words, sentences, or as a whole; the values add up to the row's sum.
 
     Parameters

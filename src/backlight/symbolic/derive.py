@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import sympy
@@ -18,11 +18,9 @@ from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
 from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
 from backlight.symbolic.piecewise import Cut, Piece, added, pieces
+from backlight.symbolic.plots import draw_phase
 from backlight.symbolic.polyhedra import Affine, at, interior
 from backlight.symbolic.program import Program, program
-
-if TYPE_CHECKING:
-    from backlight.symbolic.plots import DerivationPlots
 
 __all__ = ["At", "Derivation", "Region", "derive"]
 
@@ -227,8 +225,6 @@ class Derivation:
     @property
     def plot(self) -> DerivationPlots:
         """``plot.phase(gamma=[…])``: which input is named most relevant, over the plane of two inputs."""
-        from backlight.symbolic.plots import DerivationPlots
-
         return DerivationPlots(self)
 
     def __repr__(self) -> str:
@@ -239,6 +235,38 @@ class Derivation:
         shown = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         where = f", assuming {self.assume}" if self.assume else ""
         return "\n".join([f"{self.rule}{where}", *shown])
+
+
+@dataclass(frozen=True, slots=True)
+class DerivationPlots:
+    """``derivation.plot``."""
+
+    derivation: Derivation
+
+    def phase(
+        self, *, low: float = 0.0, high: float = 3.0, resolution: int = 201, axes: Any = None, **parameter: Any
+    ) -> Any:
+        """The share of the first of two inputs, over their plane, one picture for each value of the parameter.
+
+        Parameters
+        ----------
+        low, high : float
+            Of both inputs.
+        resolution : int
+            Points on each axis.
+        axes : array of matplotlib axes, optional
+        **parameter : sequence of float
+            The rule's parameter by name, such as ``gamma=[0.05, 0.25, 1]``; others by one number each.
+
+        Returns
+        -------
+        array of axes
+            Red where the first input has more than half of the absolute relevance, blue where the second has; the line
+            between is where both have the same.
+        """
+        found = self.derivation
+        names = [symbol.name for symbol in found.symbols]
+        return draw_phase(found.evaluate, names, parameter, low, high, resolution, axes)
 
 
 def derive(
