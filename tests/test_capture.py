@@ -1,7 +1,7 @@
 """What a captured network holds: constants of any structure, nodes without a value, outputs, inputs that only steer."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -397,19 +397,62 @@ def test_a_box_that_rows_leave_names_the_cell_and_can_be_allowed():
     """R_j = (x_j w_j − l_j w_j⁺ − h_j w_j⁻) / Σ … · f, also outside of the box."""
     net, x = seeded(lambda: nn.Linear(3, 2)), torch.tensor([[0.5, 0.3, 0.2], [0.5, 1.03, 0.2]], dtype=D)
     high = torch.tensor([2.0, 1.0, 1.0], dtype=D)
-    with pytest.raises(
-        backlight.errors.DataError, match=r"row 1, column 1 is 1\.03, outside its box from 0 to 1:.*outside='allow'"
-    ):
-        backlight.explain(net, x, 0, rules=backlight.rules.Box(torch.zeros(3), high))
-    ex = backlight.explain(net, x, 0, rules=backlight.rules.Box(torch.zeros(3), high, outside="allow"))
+    named = r"row 1, column 1 is 1\.03, outside its box from 0 to 1:.*outside='allow'"
+    box = backlight.rules.Box(torch.zeros(3), high)
+    with pytest.warns(backlight.errors.BacklightWarning, match=named):
+        warned = backlight.explain(net, x, 0, rules=box)
+    for refused, strict in ((box, True), (replace(box, outside="raise"), False)):
+        with pytest.raises(backlight.errors.DataError, match=named):
+            backlight.explain(net, x, 0, rules=refused, strict=strict)
+    allowed = replace(box, outside="allow")
 
     with torch.no_grad():
         w = net.weight[0]
         parts = x * w - high * w.clamp(max=0)
         expected = parts / parts.sum(1, keepdim=True) * net(x)[:, :1]
-    np.testing.assert_allclose(ex.values, expected, rtol=1e-12)
+    for ex in (warned, backlight.explain(net, x, 0, rules=allowed, strict=True)):
+        np.testing.assert_allclose(ex.values, expected, rtol=1e-12)
     with pytest.raises(ArgumentError, match="outside must be"):
         backlight.rules.Box(0, 1, outside="clip")
+
+
+def test_a_double_network_whose_forward_names_a_lower_precision_is_explained_in_double():
+    """The function of its numbers: the mean of the rows' columns of the weight, as whole numbers have no relevance."""
+
+    class Letters(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.o = nn.Linear(9, 2)
+
+        def forward(self, ids):
+            return self.o(F.one_hot(ids, 9).float().mean(1))
+
+    net, ids = seeded(Letters), torch.randint(0, 9, (3, 5), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(RuntimeError):
+        net(ids)
+    for rules in ("epsilon", "attnlrp"):
+        with pytest.warns(backlight.errors.BacklightWarning, match="holds double precision.*names a lower one"):
+            ex = backlight.explain(net, ids, 1, rules=rules)
+        with torch.no_grad():
+            score = net.o.weight[1][ids].mean(1) + net.o.bias[1]
+        np.testing.assert_allclose(ex.output, score, rtol=1e-12)
+    with pytest.raises(ArgumentError, match="names a lower one"):
+        backlight.explain(net, ids, 1, rules="gamma", strict=True)
+    # in the network's own precision there is nothing to be said
+    backlight.explain(net.float(), ids, 1, rules="epsilon")
+
+
+def test_a_double_network_that_cannot_run_in_double_either_says_its_own_error():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.o = nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.o(x.float()[:, :3])
+
+    with pytest.raises(backlight.errors.DataError, match="Broken cannot run on these inputs"):
+        backlight.explain(seeded(Broken), torch.randn(2, 4, dtype=D), 0)
 
 
 def test_graphs_of_many_lengths_are_bounded(monkeypatch):

@@ -290,7 +290,7 @@ def test_box_bounds_are_numbers_channels_or_tensors_and_are_checked():
     np.testing.assert_allclose(by_channel.values, by_number.values, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(by_tensor.values, by_number.values, rtol=1e-5, atol=1e-7)
     with pytest.raises(DataError, match=r"outside its box.*0\.5"):
-        backlight.explain(net, x, rules=backlight.Composite([(first, Box(0.0, 0.5))]))
+        backlight.explain(net, x, rules=backlight.Composite([(first, Box(0.0, 0.5))]), strict=True)
     with pytest.raises(ArgumentError, match="does not fit"):
         backlight.explain(net, x, rules=backlight.Composite([(first, Box([0.0] * 2, [1.0] * 2))]))
 

@@ -23,9 +23,9 @@ from backlight.canonical.canonize import canonical_form
 from backlight.canonical.form import Form
 from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
-from backlight.canonical.precision import double_copy
 from backlight.engine import presets
 from backlight.engine.capture import light_copy
+from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
 from backlight.models.explained import Progress, reporter
 from backlight.rules.base import AUDITED, NAMED_RULES

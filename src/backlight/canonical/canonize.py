@@ -19,8 +19,8 @@ from backlight.canonical.kinks import kinks
 from backlight.canonical.lift import lift, torch_module
 from backlight.canonical.lower import lower
 from backlight.canonical.moves import moves
-from backlight.canonical.precision import double_copy
 from backlight.engine.capture import Inputs
+from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import Box
 from backlight.tables import frame_like

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.canonical.form import Affine, Form, Given, Held, Operator, Pointwise, Term, Value, scaling
-from backlight.canonical.precision import double_copy
 from backlight.engine.capture import Inputs, capture, tensors_of
 from backlight.engine.dependencies import Dependencies
 from backlight.engine.graph import Graph, Node, Ref
 from backlight.engine.operators import find
 from backlight.engine.operators.activations import ACTIVATIONS
+from backlight.engine.precision import double_copy
 from backlight.engine.simplify import simplify
 from backlight.engine.steps import LinearSite
 from backlight.errors import UnsupportedModel

@@ -119,6 +119,8 @@ class Graph:
         "exported" (any number of rows), "exported for n rows", or "traced" (one run, with its control flow).
     layout : Layout, optional
         How the structure that the model returns is put together from the output, where a target is a function of it.
+    note : str
+        What is to be said of it wherever it is planned.
     """
 
     nodes: list[Node]
@@ -128,6 +130,7 @@ class Graph:
     output: Any
     how: str
     layout: Layout | None = None
+    note: str = ""
 
     @property
     def precisions(self) -> set[torch.dtype]:

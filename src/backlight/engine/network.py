@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
 import weakref
@@ -17,6 +18,7 @@ from backlight.engine.capture import Inputs, capture, rows_of, run_once, tensors
 from backlight.engine.graph import Graph, Ref
 from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan, make_plan
+from backlight.engine.precision import double_copy
 from backlight.engine.run import finish, forward
 from backlight.engine.simplify import simplify
 from backlight.engine.watch import Checksums, Structure
@@ -27,6 +29,11 @@ __all__ = ["Network"]
 _KEPT_PLANS = 8
 # texts of another length are another graph: those of the last lengths are kept
 _KEPT_GRAPHS = 16
+
+_WIDENED = (
+    "{} holds double precision and its forward names a lower one, so that it cannot run itself: it is explained with "
+    "double precision in the place of every one that is named"
+)
 
 
 class Network:
@@ -81,8 +88,11 @@ class Network:
                 signature = fixed
             graph = self._graphs.get(signature)
             fresh = graph is None
+            expected = None
             if graph is None:
+                expected, model, note = _ran(model, inputs)
                 graph = simplify(capture(model, inputs, outputs))
+                graph.note = note
                 if outputs.choice is None and graph.layout is None and isinstance(graph.output, Ref):
                     # one tensor: whatever the target looks at, it is that
                     self._plain.add(signature[0])
@@ -91,7 +101,7 @@ class Network:
                 if graph.how == "traced":
                     # it followed the branches of one run, and holds for that run only
                     plan = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
-                    _verify(plan, model, inputs, outputs)
+                    _verify(plan, model, inputs, outputs.take(expected)[0])
                     return plan
                 signature = signature if graph.how == "exported" else fixed
                 while len(self._graphs) >= _KEPT_GRAPHS:
@@ -102,7 +112,7 @@ class Network:
             if kept is None:
                 kept = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
                 if fresh:
-                    _verify(kept, model, inputs, outputs)
+                    _verify(kept, model, inputs, outputs.take(expected)[0])
                 while len(self._plans) >= _KEPT_PLANS:
                     del self._plans[next(iter(self._plans))]
                 self._plans[key] = kept
@@ -166,9 +176,26 @@ def _not_finite(model: nn.Module) -> str:
     return f"the output of {type(model).__name__} is not finite on these inputs, and infinity cannot be shared"
 
 
-def _verify(plan: Plan, model: nn.Module, inputs: Inputs, outputs: Outputs) -> None:
+def _ran(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module, str]:
+    """What the model returns, the model that returned it, and a word where that is not the one that was given.
+
+    A network cast to double precision whose own code names a lower one cannot run. What was asked for by the cast is
+    the function of its numbers in double precision, and that is unambiguous.
+    """
+    try:
+        return run_once(model, inputs), model, ""
+    except DataError:
+        held = {tensor.dtype for tensor in tensors_of(model).values() if tensor.is_floating_point()}
+        if held != {torch.float64}:
+            raise
+        wide = double_copy(model)
+        with contextlib.suppress(DataError):
+            return run_once(wide, inputs), wide, _WIDENED.format(type(model).__name__)
+        raise
+
+
+def _verify(plan: Plan, model: nn.Module, inputs: Inputs, expected: Any) -> None:
     """The plan computes what the model computes, on these inputs."""
-    expected, _ = outputs.take(run_once(model, inputs))
     with torch.inference_mode(False), torch.no_grad():
         leaves = pytree.tree_leaves(inputs)
         # nothing goes back: what the steps would keep is dropped

@@ -238,6 +238,8 @@ class _Planner:
                 raise ArgumentError(f"strict=True leaves no choice open: {self.known.note}")
             warnings.warn(self.known.note, BacklightWarning, stacklevel=2)
             words.append(self.known.note)
+        if self.graph.note:
+            self._say([self.graph.note])
         held = [name for name, index in self.graph.inputs.items() if index not in self.known.sources]
         used = {index for node in self.graph.nodes for index in node.inputs}
         held = [name for name in held if self.graph.inputs[name] in used]
@@ -303,7 +305,8 @@ class _Planner:
         for index, choice in zip(order, choices.rules, strict=True):
             site = sites[index]
             if choice is not None:
-                chosen[index], why[index] = choice
+                rule, why[index] = choice
+                chosen[index] = rule.strictly() if self.strict else rule
                 if why[index].startswith("_"):
                     why[index] = ""
             elif site.role == "linear":

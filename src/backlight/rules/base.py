@@ -79,6 +79,10 @@ class Rule(ABC):
     def fits(self) -> frozenset[str]:
         """Roles: linear, activation, sum, maximum, pool (a maximum over windows), product."""
 
+    def strictly(self) -> Rule:
+        """The rule where nothing may be left open: what it would only warn of is an error."""
+        return self
+
     def __repr__(self) -> str:
         told = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         return f"{type(self).__name__}({', '.join(told)})"

@@ -10,13 +10,14 @@ nonlinear classification decisions with deep Taylor decomposition", Pattern Reco
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError, BacklightWarning, DataError
 from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
@@ -90,21 +91,22 @@ class Box(LinearRule):
         Bounds of the inputs as the layer sees them, that is after normalisation: one number, or anything that
         broadcasts against one row, for instance ``[[[l]], …]`` of shape (channels, 1, 1) for images; a flat sequence
         is one number a channel. Left out: each row's own smallest and largest value.
-    outside : {"raise", "allow"}
-        What happens to an input outside of the box: an error that names it, or the formula as it is, whose
-        contributions may then be negative. Published maps whose bounds are those of the training rows need the latter.
+    outside : {"warn", "allow", "raise"}
+        What happens to an input outside of the box: the formula as it is, whose contributions may then be negative,
+        with a warning that names the input (an error under ``strict``) or without one, or an error. Published maps
+        whose bounds are those of the training rows need the formula.
     """
 
     low: Any = None
     high: Any = None
-    outside: str = "raise"
+    outside: str = "warn"
 
     def __post_init__(self) -> None:
         super(Box, self).__post_init__()
         if (self.low is None) != (self.high is None):
             raise ArgumentError("a box needs both low and high, or neither of them")
-        if self.outside not in ("raise", "allow"):
-            raise ArgumentError(f"outside must be 'raise' or 'allow', not {self.outside!r}")
+        if self.outside not in ("warn", "allow", "raise"):
+            raise ArgumentError(f"outside must be 'warn', 'allow' or 'raise', not {self.outside!r}")
         for name in ("low", "high"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, float | int):
@@ -112,6 +114,9 @@ class Box(LinearRule):
                 object.__setattr__(self, name, _as_tuples(torch.as_tensor(value).tolist()))
         if self.low is not None and bool((torch.as_tensor(self.low) > torch.as_tensor(self.high)).any()):
             raise ArgumentError(f"the box is empty: low={self.low!r} is above high={self.high!r}")
+
+    def strictly(self) -> Box:
+        return replace(self, outside="raise") if self.outside == "warn" else self
 
     def bind(self, layer: LinearMap, facts: Facts) -> BoundRule:
         own = self.low is None
@@ -132,7 +137,7 @@ class _BoundBox(BoundRule):
 
     def pull(self, a: Tensor, z: Tensor, message: Message) -> tuple[Message, Tensor | float]:
         layer, rule = self.layer, self.rule
-        low, high = self._bounds(a)
+        low, high, beyond = self._bounds(a)
         if rule.low is None:
             bounds = layer.apply(low, self.up, None) + layer.apply(high, self.down, None)
         elif (cached := self.cache.get(a.shape[1:])) is not None:
@@ -144,13 +149,15 @@ class _BoundBox(BoundRule):
         if layer.bias is not None:
             total = total - layer.per_unit(layer.bias)
         # inside of the box rounding alone makes it negative
-        total = total if rule.outside == "allow" else total.clamp_(min=0)
-        s = divide(relevance(z, message), total + rule.epsilon * (total.sign() if rule.outside == "allow" else 1.0))
+        signed = rule.outside == "allow" or beyond
+        total = total if signed else total.clamp_(min=0)
+        s = divide(relevance(z, message), total + rule.epsilon * (total.sign() if signed else 1.0))
         outside = low * layer.adjoint(s, self.up, a.shape)
         outside += high * layer.adjoint(s, self.down, a.shape)
         return Message(layer.adjoint(s, layer.weight, a.shape), outside.neg_()), 0.0
 
-    def _bounds(self, a: Tensor) -> tuple[Tensor, Tensor]:
+    def _bounds(self, a: Tensor) -> tuple[Tensor, Tensor, bool]:
+        """The box, and whether an input is outside of it."""
         if self.rule.low is None:
             # what comes in has its rows where they are in what goes out
             axis, outer, inner = self.layer.rows
@@ -160,22 +167,26 @@ class _BoundBox(BoundRule):
                 bound.expand_as(apart).flatten(axis, axis + 2)
                 for bound in (apart.amin(others, True), apart.amax(others, True))
             )
-            return low, high
+            return low, high, False
         row = a.shape[1:]
         low, high = (_fit(getattr(self.rule, name), a) for name in ("low", "high"))
         # a pixel of 0 or 255 after normalisation, in another precision than the bounds
         slack = 1e-5 * float((high - low).max())
         beyond = (a < low - slack) | (a > high + slack)
-        if self.rule.outside == "raise" and bool(beyond.any()):
+        left = self.rule.outside != "allow" and bool(beyond.any())
+        if left:
             first, *place = (int(k) for k in beyond.nonzero()[0])
             where = f"column {place[0]}" if len(place) == 1 else f"position {tuple(place)}"
             at = (0, *place)
             got, lower, upper = float(a[(first, *place)]), float(low[at]), float(high[at])
-            raise DataError(
+            said = (
                 f"row {first}, {where} is {got:.6g}, outside its box from {lower:.6g} to {upper:.6g}: give the range "
                 "that the layer sees, or Box(low, high, outside='allow')"
             )
-        return low.expand(1, *row), high.expand(1, *row)
+            if self.rule.outside == "raise":
+                raise DataError(said)
+            warnings.warn(said, BacklightWarning, stacklevel=2)
+        return low.expand(1, *row), high.expand(1, *row), left
 
 
 def _fit(value: Any, a: Tensor) -> Tensor:

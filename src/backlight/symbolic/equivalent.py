@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from backlight.canonical.lift import torch_module
-from backlight.canonical.precision import double_copy
+from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed
 from backlight.symbolic.domains import domain_cut
 from backlight.symbolic.piecewise import Cut, added, pieces

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from backlight.engine.capture import light_copy
+from backlight.engine.copies import light_copy
 
 __all__ = ["double_copy"]
 
