@@ -413,3 +413,54 @@ def test_the_number_of_inputs_is_told_or_asked_for():
     assert len(backlight.derive(_Written(MINIMA["slices"]), "gamma").symbols) == 2
     with pytest.raises(ArgumentError, match="give a few rows"):
         backlight.derive(_Written(lambda a: a.amin(1, keepdim=True)), "gamma")
+
+
+# -- formulas that print on a page -------------------------------------------------------------------------------------
+
+
+def put_back(made):
+    """The formulas with what their names stand for, last name first."""
+    found = list(made.formulas)
+    for name, expression in reversed(list(made.definitions.items())):
+        found = [formula.xreplace({name: expression}) for formula in found]
+    return found
+
+
+@pytest.mark.parametrize("rule", ["gamma", "epsilon-absolute", "zplus", "alphabeta", "zero"])
+def test_named_formulas_are_the_formulas(rule):
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+    found = backlight.derive(net, rule)
+    plain = [cell.subs(r.substitution) for r in found.regions for cell in (r.raw_output, *r.raw)]
+    point = dict(
+        zip((*found.symbols, *found.parameters), map(sympy.Rational, ("2/7", "3/5", "4/3", "1/3")), strict=False)
+    )
+
+    for mine, theirs in zip(put_back(found.named), plain, strict=True):
+        assert mine.subs(point) == theirs.subs(point)
+
+
+def test_twelve_units_print_on_a_page():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, 1)).double()
+    found = backlight.derive(net, "gamma")
+    text = repr(found)
+
+    # some 120 lines; written out they were more than a million characters
+    assert len(text) < 16_000
+    assert text.count("\nwhere ") == len(found.regions)
+    assert "exact in .regions and .named" in text.splitlines()[0]
+    assert len(found.latex()) < 32_000
+    # every name is said before it is used
+    known = {*found.symbols, *found.parameters}
+    for name, expression in found.named.definitions.items():
+        assert expression.free_symbols <= known
+        known.add(name)
+
+
+def test_names_do_not_collide_with_the_inputs():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)).double()
+    found = backlight.derive(net, "gamma", feature_names=["s1", "ss2"])
+
+    assert not {s.name for s in found.named.definitions} & {"s1", "ss2"}

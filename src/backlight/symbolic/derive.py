@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,18 +16,21 @@ from backlight.errors import ArgumentError, listed
 from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
 from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
+from backlight.symbolic.naming import DIGITS, Named, named, rounded
 from backlight.symbolic.piecewise import Cut, Piece, added, pieces
 from backlight.symbolic.plots import draw_phase
-from backlight.symbolic.polyhedra import Affine, at, interior
+from backlight.symbolic.polyhedra import Affine, at
+from backlight.symbolic.printing import condition, positive_factors, rank, relation, said
 from backlight.symbolic.program import Program, program
 
 __all__ = ["At", "Derivation", "Region", "derive"]
 
 _REGIONS = 2_000
 _KINKS = 6
-_GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε"}
 # beyond that many operations a formula is left as it comes
-_FACTORED = 4_000
+_FACTORED = 400
+# beyond that many in a region, formulas are printed with names for what they share
+_PLAIN = 150
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -76,7 +78,7 @@ class Region:
             s: sympy.Rational(x.numerator, x.denominator)
             for s, x in zip(self.symbols, self.piece.cut.point, strict=True)
         }
-        return _positive_factors(sympy.factor(expression), point)
+        return positive_factors(sympy.factor(expression), point)
 
     @cached_property
     def substitution(self) -> dict[Any, Any]:
@@ -192,23 +194,58 @@ class Derivation:
             found.append((rows, function))
         return found
 
+    @cached_property
+    def named(self) -> Named:
+        """The formulas with names for what they share: ``definitions``, and for each region output and relevances."""
+        cells = [cell for region in self.regions for cell in (region.raw_output, *region.raw)]
+        cells = [c.subs(r.substitution) for c, r in zip(cells, self._owners(), strict=True)]
+        return named(cells, (*self.symbols, *self.parameters))
+
+    def _owners(self) -> list[Region]:
+        return [region for region in self.regions for _ in range(1 + len(self.symbols))]
+
+    @cached_property
+    def _long(self) -> bool:
+        return any(sympy.count_ops(region.raw, visual=False) > _PLAIN for region in self.regions)
+
+    @cached_property
+    def _cells(self) -> list[list[Any]]:
+        """Output and relevances of each region as they are printed: with names where they are long."""
+        if not self._long:
+            return [[rounded(cell) for cell in (r.output, *r.relevance)] for r in self.regions]
+        each = 1 + len(self.symbols)
+        cells = [rounded(cell) for cell in self.named.formulas]
+        return [cells[k : k + each] for k in range(0, len(cells), each)]
+
+    def _definitions(self) -> list[tuple[Any, Any]]:
+        return [(name, rounded(e)) for name, e in self.named.definitions.items()] if self._long else []
+
     def latex(self) -> str:
-        """The formulas as a LaTeX ``cases`` environment for each input."""
+        """The formulas as a LaTeX ``cases`` environment for each input; names for what long ones share before them.
+
+        Numbers that have no short fraction are written to five digits; ``regions`` and ``named`` hold them exactly.
+        """
+        parts = []
+        if self._long:
+            lines = [f"{sympy.latex(name)} &= {sympy.latex(e)} \\\\" for name, e in self._definitions()]
+            parts.append("\\begin{aligned}\n" + "\n".join(lines) + "\n\\end{aligned}")
         # as the table has it: one line for each region
-        parts = [self._cases("f", [region.output for region in self.regions])]
-        for j, symbol in enumerate(self.symbols):
-            parts.append(self._cases(f"R_{{{sympy.latex(symbol)}}}", [region.relevance[j] for region in self.regions]))
+        heads = ["f", *(f"R_{{{sympy.latex(symbol)}}}" for symbol in self.symbols)]
+        parts += [self._cases(head, [row[k] for row in self._cells]) for k, head in enumerate(heads)]
         return "\n".join(parts)
 
     def _cases(self, name: str, expressions: Sequence[Any]) -> str:
         lines = [
-            f"{sympy.latex(e)} & {sympy.latex(region.condition)} \\\\"
+            f"{sympy.latex(e)} & {sympy.latex(rounded(region.condition))} \\\\"
             for e, region in zip(expressions, self.regions, strict=True)
         ]
         return f"{name} = \\begin{{cases}}\n" + "\n".join(lines) + "\n\\end{cases}"
 
     def _repr_latex_(self) -> str:
-        return "$$" + self.latex().replace("\n", " ").replace("\\end{cases} ", "\\end{cases}$$\n$$") + "$$"
+        text = self.latex().replace("\n", " ")
+        for end in ("\\end{cases} ", "\\end{aligned} "):
+            text = text.replace(end, end.strip() + "$$\n$$")
+        return f"$${text}$$"
 
     def to_frame(self, kind: str = "numpy") -> Any:
         """One row for each region: condition, output and relevances as text."""
@@ -217,7 +254,7 @@ class Derivation:
         names = ["condition", "output", *(f"R({s.name})" for s in self.symbols)]
         columns: dict[str, list[str]] = {name: [] for name in names}
         for region in self.regions:
-            cells = [_said(region.condition), _said(region.output), *(_said(r) for r in region.relevance)]
+            cells = [said(region.condition), said(region.output), *(said(r) for r in region.relevance)]
             for name, cell in zip(columns, cells, strict=True):
                 columns[name].append(cell)
         return frame_like({name: np.array(cells, dtype=object) for name, cells in columns.items()}, kind)
@@ -229,12 +266,29 @@ class Derivation:
 
     def __repr__(self) -> str:
         head = ["where", "f", *(f"R({s.name})" for s in self.symbols)]
-        cells = ((region.condition, region.output, *region.relevance) for region in self.regions)
-        lines = [head, *([_said(cell) for cell in line] for line in cells)]
+        cells = [
+            [said(cell) for cell in (rounded(region.condition), *row)]
+            for region, row in zip(self.regions, self._cells, strict=True)
+        ]
+        if self._long:
+            return self._listed(head, cells)
+        lines = [head, *cells]
         widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
         shown = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-        where = f", assuming {self.assume}" if self.assume else ""
-        return "\n".join([f"{self.rule}{where}", *shown])
+        return "\n".join([self._title, *shown])
+
+    @property
+    def _title(self) -> str:
+        return f"{self.rule}, assuming {self.assume}" if self.assume else self.rule
+
+    def _listed(self, head: list[str], cells: list[list[str]]) -> str:
+        """Long formulas: names first, then a few lines for each region."""
+        lines = [f"{self._title}; numbers to {DIGITS} digits, exact in .regions and .named", "with"]
+        lines += [f"  {name} = {said(e)}" for name, e in self._definitions()]
+        for where, *row in cells:
+            lines.append(f"where {where}")
+            lines += [f"  {name} = {cell}" for name, cell in zip(head[1:], row, strict=True)]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +390,8 @@ def derive(
         for piece in pieces(exact, start, kinks=kinks, limit=limit, open_signs=_open_signs(made))
     ]
     found.sort(key=lambda region: -region.dimension)
-    said = ", ".join(_said(_relation(f, symbols)) for f in start.positive)
-    return Derivation(symbols, made.parameters, tuple(_merged(found)), made.title, said, exact, made, target)
+    assumed = ", ".join(said(relation(f, symbols)) for f in start.positive)
+    return Derivation(symbols, made.parameters, tuple(_merged(found)), made.title, assumed, exact, made, target)
 
 
 def _open_signs(made: Formula) -> Any:
@@ -370,52 +424,8 @@ def _region(
 ) -> Region:
     raw = relevances(network, piece.values, piece.signs, symbols, made, target)
     output = expression_of(piece.values[-1][target], symbols)
-    dimension = len(symbols) - _rank(piece.cut.zero)
-    return Region(_condition(piece.cut, start, symbols), dimension, output, tuple(raw), piece, symbols)
-
-
-def _rank(equations: Sequence[Affine]) -> int:
-    if not equations:
-        return 0
-    return int(sympy.Matrix([[sympy.Rational(c.numerator, c.denominator) for c in f[:-1]] for f in equations]).rank())
-
-
-def _condition(cut: Cut, start: Cut, symbols: Sequence[sympy.Symbol]) -> Any:
-    """The inequalities that bound a region and do not follow from the others and the assumptions."""
-    size = len(symbols)
-    held = [f for f in dict.fromkeys(cut.positive[len(start.positive) :]) if f not in start.positive]
-    needed = list(held)
-    for function in held:
-        rest = [*start.positive, *(f for f in needed if f is not function)]
-        # it follows where its opposite leaves nothing; what is left of zero has no interior
-        if interior([*rest, tuple(-c for c in function)], cut.zero, size) is None:
-            needed = [f for f in needed if f is not function]
-    parts = [_relation(f, symbols) for f in needed] + [_relation(f, symbols, equal=True) for f in cut.zero]
-    return sympy.And(*parts) if parts else sympy.true
-
-
-def _relation(function: Affine, symbols: Sequence[sympy.Symbol], *, equal: bool = False) -> Any:
-    """Positive terms on one side, negative ones on the other."""
-    scale = max((abs(c) for c in function[:-1] if c), default=Fraction(1))
-    units = [c for c in function if c]
-    if all(abs(c) == scale for c in units):
-        function = tuple(c / scale for c in function)
-    left = tuple(max(c, Fraction(0)) for c in function)
-    right = tuple(max(-c, Fraction(0)) for c in function)
-    a, b = expression_of(left, symbols), expression_of(right, symbols)
-    if equal:
-        first, second = (b, a) if sympy.default_sort_key(b) < sympy.default_sort_key(a) and b != 0 else (a, b)
-        return sympy.Eq(first, second, evaluate=False)
-    # the first input stands on the left
-    if b != 0 and a != 0 and _first(b, symbols) < _first(a, symbols):
-        return sympy.Lt(b, a, evaluate=False)
-    if a == 0:
-        return sympy.Lt(b, a, evaluate=False)
-    return sympy.Gt(a, b, evaluate=False)
-
-
-def _first(expression: Any, symbols: Sequence[sympy.Symbol]) -> int:
-    return min((k for k, s in enumerate(symbols) if expression.has(s)), default=len(symbols))
+    dimension = len(symbols) - rank(piece.cut.zero)
+    return Region(condition(piece.cut, start, symbols), dimension, output, tuple(raw), piece, symbols)
 
 
 def _merged(regions: list[Region]) -> list[Region]:
@@ -435,30 +445,3 @@ def _merged(regions: list[Region]) -> list[Region]:
             if not same:
                 kept.append(region)
     return kept
-
-
-def _positive_factors(product: Any, point: dict[Any, Any]) -> Any:
-    """The product with factors that are positive at a point, and the sign in front."""
-    sign, found = sympy.Integer(1), []
-    for factor in sympy.Mul.make_args(product):
-        base, exponent = factor.as_base_exp()
-        value = base.subs(point)
-        value = value.subs(dict.fromkeys(value.free_symbols, sympy.Rational(1, 3)))
-        if base.is_Add and exponent.is_Integer and value.is_negative:
-            sign, base = sign * (-1) ** exponent, sympy.expand(-base)
-        found.append(base**exponent)
-    return sign * sympy.Mul(*found)
-
-
-def _said(expression: Any) -> str:
-    """As plain text: and for &, = for Eq, ^ for powers."""
-    if expression is sympy.true or expression == True:  # noqa: E712 - SymPy's own true
-        return "everywhere"
-    if isinstance(expression, sympy.And):
-        return " and ".join(sorted(_said(part) for part in expression.args))
-    if isinstance(expression, sympy.Eq):
-        return f"{_said(expression.lhs)} = {_said(expression.rhs)}"
-    text = str(expression).replace("**", "^").replace("*", "·")
-    # what is subtracted comes last
-    text = re.sub(r"\(-([^()+-]+) \+ ([^()]+)\)", r"(\2 - \1)", text)
-    return re.sub(r"\b(" + "|".join(_GREEK) + r")\b", lambda found: _GREEK[found[0]], text)
