@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,12 +15,24 @@ __all__ = ["Builder"]
 
 
 class Builder:
-    """Collects nodes in order, and gives each its name."""
+    """Collects nodes in order, and gives each its name.
 
-    def __init__(self, model: nn.Module, how: str) -> None:
+    Parameters
+    ----------
+    model : torch.nn.Module
+    how : str
+        See `Graph`.
+    lengths : mapping of symbol to int, optional
+        What the open lengths are; numbers that are computed from them alone are numbers, and no nodes.
+    """
+
+    def __init__(self, model: nn.Module, how: str, lengths: Mapping[Any, int] | None = None) -> None:
         self.graph = Graph([], {}, {}, {}, None, how)
         self.inputs = self.graph.inputs
         self._model = model
+        self._lengths = lengths or {}
+        self._numbers: dict[Any, Any] = {}
+        self._known: dict[Any, Any] = {}
         self._index: dict[Any, int] = {}
         self._rows: Any = None
 
@@ -33,6 +46,9 @@ class Builder:
         self.graph.inputs[name] = self._add(node, name, "input", None)
 
     def call(self, node: Any) -> None:
+        if self._lengths and (number := self._number(node.meta.get("val"))) is not None:
+            self._numbers[node] = number
+            return
         target = node.target
         op = _operator_name(target)
         path = _module_path(node)
@@ -55,9 +71,9 @@ class Builder:
         value = node.meta.get("val", node.meta.get("tensor_meta"))
         shape = getattr(value, "shape", None)
         rows = None if shape is None else self._rows_axis(op, shape)
-        whole = None if shape is None else _whole(shape)
+        whole = None if shape is None else self._whole(shape)
         if shape is not None:
-            shape = [_size(size) for axis, size in enumerate(shape) if axis != (rows or 0)]
+            shape = [self._size(size) for axis, size in enumerate(shape) if axis != (rows or 0)]
         self.graph.nodes.append(
             Node(
                 index,
@@ -85,7 +101,7 @@ class Builder:
     def arguments(self, tree: Any) -> Any:
         """Arguments with references in the place of graph nodes."""
         if isinstance(tree, torch.fx.Node):
-            return Ref(self._index[tree])
+            return self._numbers[tree] if tree in self._numbers else Ref(self._index[tree])
         if isinstance(tree, list):
             return [self.arguments(item) for item in tree]
         if isinstance(tree, tuple):
@@ -95,6 +111,48 @@ class Builder:
         if isinstance(tree, slice):
             return slice(*(self.arguments(item) for item in (tree.start, tree.stop, tree.step)))
         return tree
+
+    def _resolved(self, expression: Any) -> Any:
+        """An expression with the lengths in it."""
+        if not self._lengths:
+            return expression
+        if expression not in self._known:
+            self._known[expression] = expression.subs(self._lengths)
+        return self._known[expression]
+
+    def _number(self, value: Any) -> int | float | bool | None:
+        """A number that is computed from open lengths alone."""
+        if not isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return None
+        found = self._resolved(value.node.expr)
+        if found.free_symbols:
+            return None
+        if isinstance(value, torch.SymBool):
+            return bool(found)
+        return int(found) if isinstance(value, torch.SymInt) else float(found)
+
+    def _whole(self, shape: Any) -> tuple[int, ...] | None:
+        """Sizes for `PRIME` rows; ``None`` where one depends on the data."""
+        found = []
+        for size in shape:
+            if isinstance(size, int) or not hasattr(size, "node"):
+                found.append(int(size))
+                continue
+            expression = self._resolved(size.node.expr)
+            symbols = expression.free_symbols
+            if any(str(symbol).startswith("u") for symbol in symbols):
+                return None
+            found.append(int(expression.subs(dict.fromkeys(symbols, PRIME))))
+        return tuple(found)
+
+    def _size(self, size: Any) -> int:
+        if isinstance(size, int) or not hasattr(size, "node"):
+            return int(size)
+        if not self._lengths:
+            return int(size.node.hint)
+        expression = self._resolved(size.node.expr)
+        # rows are two where a model is captured
+        return int(expression.subs(dict.fromkeys(expression.free_symbols, 2)))
 
 
 def _name(nodes: list[Node]) -> None:
@@ -128,21 +186,3 @@ def _module_path(node: Any) -> str:
     last = str(paths[-1]) if paths else ""
     # a module that is called a second time carries "@1" behind its path
     return last.split("@")[0] if not last.startswith("_empty") else ""
-
-
-def _whole(shape: Any) -> tuple[int, ...] | None:
-    """Sizes for `PRIME` rows; ``None`` where one depends on the data."""
-    found = []
-    for size in shape:
-        if isinstance(size, int) or not hasattr(size, "node"):
-            found.append(int(size))
-            continue
-        symbols = size.node.expr.free_symbols
-        if any(str(symbol).startswith("u") for symbol in symbols):
-            return None
-        found.append(int(size.node.expr.subs(dict.fromkeys(symbols, PRIME))))
-    return tuple(found)
-
-
-def _size(size: Any) -> int:
-    return size if isinstance(size, int) else int(size.node.hint if hasattr(size, "node") else size)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import io
+import itertools
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -24,11 +25,12 @@ from torch.utils import _pytree as pytree
 from backlight.engine.builder import Builder
 from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
 from backlight.engine.graph import Graph
+from backlight.engine.lengths import Exported, axes_of_lengths
 from backlight.engine.outputs import Layout, Outputs
 from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
-    "Inputs", "capture", "input_names", "light_copy", "own_inputs",
+    "Inputs", "capture", "capture_lengths", "input_names", "light_copy", "own_inputs",
     "rows_of", "run_once", "tensors_of", "undisturbed", "with_outputs",
 ]  # fmt: skip
 
@@ -78,7 +80,9 @@ def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) ->
             (inputs, f"exported for {rows} rows", False),
         ):
             try:
-                return _laid_out(_from_export(copy, arguments, how, dynamic, model), layout, outputs)
+                program = _exported(copy, arguments, dynamic)
+                graph = Exported(program, input_names(copy, *arguments), how).graph(model)
+                return _laid_out(graph, layout, outputs)
             except ArgumentError:
                 raise
             # torch.export documents no common class of what it raises
@@ -92,6 +96,41 @@ def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) ->
                 f"{type(model).__name__} cannot be captured as a graph: export said {_first_line(first)}; "
                 f"a trace of one run said {_first_line(error)}"
             ) from error
+
+
+def capture_lengths(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) -> Exported | None:
+    """What serves texts of all lengths, and any number of rows; ``None`` where that is not to be had.
+
+    The axes that count tokens are left open (see `axes_of_lengths`); torch.export closes those whose length the model
+    fixes, and says between which bounds the others hold.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    inputs : (args, kwargs)
+    outputs : Outputs, optional
+        Which of the model's outputs; by default every tensor of fractions that it returns.
+
+    Raises
+    ------
+    ArgumentError
+        The model has no such output.
+    """
+    outputs = outputs or Outputs()
+    with _LOCK, torch.no_grad(), undisturbed(), _quiet():
+        copy, layout = with_outputs(light_copy(model, buffers="apart"), outputs)
+        arguments = _doubled(inputs, rows_of(inputs))
+        names = input_names(copy, *arguments)
+        try:
+            program = _exported(copy, arguments, True, axes_of_lengths(names, pytree.tree_leaves(inputs)))
+        except ArgumentError:
+            raise
+        # torch.export documents no common class of what it raises; another way of capturing says what is wrong
+        except Exception:
+            return None
+        if outputs.choice is not None and not layout:
+            return None
+        return Exported(program, names, "exported", layout[-1] if layout else None)
 
 
 def _laid_out(graph: Graph, seen: list[Layout | None], outputs: Outputs) -> Graph:
@@ -116,45 +155,30 @@ def with_outputs(copy: nn.Module, outputs: Outputs) -> tuple[nn.Module, list[Lay
     return copy, seen
 
 
-def _from_export(copy: nn.Module, inputs: Inputs, how: str, dynamic: bool, model: nn.Module) -> Graph:
+def _exported(
+    copy: nn.Module, inputs: Inputs, dynamic: bool, lengths: Mapping[int, tuple[int, ...]] | None = None
+) -> torch.export.ExportedProgram:
+    """The program of a model, with any number of rows, and of any length along the named axes of its leaves."""
     args, kwargs = inputs
     shapes: dict[str, Any] | None = None
     if dynamic:
-        rows = torch.export.Dim.DYNAMIC
+        rows, length = torch.export.Dim.DYNAMIC, torch.export.Dim.AUTO
+        leaves = itertools.count()
 
-        def batch(value: Any) -> Any:
-            return {0: rows} if isinstance(value, Tensor) and value.dim() else None
+        def axes(value: Any) -> Any:
+            open_ones = (lengths or {}).get(next(leaves), ())
+            if not isinstance(value, Tensor) or not value.dim():
+                return None
+            return {0: rows, **dict.fromkeys(open_ones, length)}
 
         # torch.export wants them by the arguments of forward, *args and **kwargs under their own names
-        shapes = pytree.tree_map(batch, dict(inspect.signature(copy.forward).bind(*args, **kwargs).arguments))
+        shapes = pytree.tree_map(axes, dict(inspect.signature(copy.forward).bind(*args, **kwargs).arguments))
     program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
     if _to_be_rewritten(program.graph):
         # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
         known = torch.export.default_decompositions()
         program = program.run_decompositions({op: known[op] for op in _WRITTEN_OUT})
-    signature = program.graph_signature
-    held = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    lifted = signature.inputs_to_lifted_tensor_constants
-    builder = Builder(model, how)
-    given = input_names(copy, args, kwargs)
-    for node in program.graph.nodes:
-        if node.op == "placeholder":
-            if node.name in held:
-                builder.parameter(node, held[node.name])
-            elif node.name in lifted:
-                builder.constant(node, program.constants[lifted[node.name]])
-            else:
-                builder.input(node, given[len(builder.inputs)])
-        elif node.op == "call_function":
-            builder.call(node)
-        elif node.op == "output":
-            mutated = len(signature.buffers_to_mutate) + len(signature.user_inputs_to_mutate)
-            outputs = list(node.args[0])[mutated:]
-            tree = program.call_spec.out_spec
-            builder.finish(pytree.tree_unflatten([builder.arguments(value) for value in outputs], tree))
-        else:
-            raise UnsupportedModel(f"the exported program holds {node.op} {node.target}, which is a program of its own")
-    return builder.graph
+    return program
 
 
 def _from_trace(copy: nn.Module, inputs: Inputs, model: nn.Module) -> Graph:
@@ -279,6 +303,21 @@ def _first_line(error: Exception | None) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:160]}" if text else type(error).__name__
 
 
+class _Muffled:
+    """Standard error without what one thread writes to it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream, self._thread = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        if threading.get_ident() == self._thread:
+            return len(text)
+        return int(self.stream.write(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Warnings of torch about its own tracing are no news to the user."""
@@ -288,11 +327,16 @@ def _quiet() -> Iterator[None]:
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL)
+    # torch.export prints what it had of a graph that it gives up, which may be thousands of lines; what other threads
+    # write meanwhile is theirs
+    muffled = _Muffled(sys.stderr)
+    sys.stderr = muffled
     try:
-        # torch.export prints what it had of a graph that it gives up, which may be thousands of lines
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        if sys.stderr is muffled:
+            sys.stderr = muffled.stream
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,20 +16,21 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
-from backlight.engine.capture import Inputs, capture, rows_of, run_once, tensors_of
+from backlight.engine.capture import Inputs, capture, capture_lengths, input_names, rows_of, run_once, tensors_of
 from backlight.engine.graph import Graph, Ref
+from backlight.engine.lengths import Exported, axes_of_lengths
 from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan, make_plan
 from backlight.engine.precision import double_copy
 from backlight.engine.run import finish, forward
 from backlight.engine.simplify import simplify
 from backlight.engine.watch import Checksums, Structure
-from backlight.errors import DataError, UnsupportedModel
+from backlight.errors import BacklightError, BacklightWarning, DataError, UnsupportedModel
 
 __all__ = ["Network"]
 
 _KEPT_PLANS = 8
-# texts of another length are another graph: those of the last lengths are kept
+# texts of another length are another graph, made from what was captured once: those of the last lengths are kept
 _KEPT_GRAPHS = 16
 
 _WIDENED = (
@@ -46,6 +49,9 @@ class Network:
     def __init__(self, model: nn.Module) -> None:
         self._model = weakref.ref(model)
         self._graphs: dict[Any, Graph] = {}
+        self._exported: dict[Any, tuple[Any, list[Exported]]] = {}
+        self._unproved: dict[Any, Graph] = {}
+        self._lengths_said = False
         self._plain: set[Any] = set()
         self._plans: dict[Any, Plan] = {}
         self._derived: dict[Any, Any] = {}
@@ -87,36 +93,97 @@ class Network:
             if fixed in self._graphs:
                 signature = fixed
             graph = self._graphs.get(signature)
-            fresh = graph is None
-            expected = None
             if graph is None:
-                expected, model, note = _ran(model, inputs)
-                graph = simplify(capture(model, inputs, outputs))
-                graph.note = note
+                graph, plan = self._captured(model, inputs, outputs, rules, strict=strict, device=device)
                 if outputs.choice is None and graph.layout is None and isinstance(graph.output, Ref):
                     # one tensor: whatever the target looks at, it is that
-                    self._plain.add(signature[0])
+                    loose = _signature(inputs, self._open_axes(model, inputs))
+                    self._plain |= {signature[0], loose}
+                    if (loose, outputs) in self._exported:
+                        self._exported[loose, None] = self._exported.pop((loose, outputs))
                     signature = (signature[0], None)
                     fixed = (signature, rows_of(inputs))
                 if graph.how == "traced":
                     # it followed the branches of one run, and holds for that run only
-                    plan = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
-                    _verify(plan, model, inputs, outputs.take(expected)[0])
                     return plan
                 signature = signature if graph.how == "exported" else fixed
-                while len(self._graphs) >= _KEPT_GRAPHS:
-                    del self._graphs[next(iter(self._graphs))]
-                self._graphs[signature] = graph
+                _keep(self._graphs, signature, graph, _KEPT_GRAPHS)
+                _keep(self._plans, (signature, _rules_key(rules), strict, str(device)), plan, _KEPT_PLANS)
+                return plan
             key = (signature, _rules_key(rules), strict, str(device))
             kept = self._plans.get(key)
             if kept is None:
                 kept = make_plan(graph, tensors_of(model), rules, strict=strict, device=device)
-                if fresh:
-                    _verify(kept, model, inputs, outputs.take(expected)[0])
-                while len(self._plans) >= _KEPT_PLANS:
-                    del self._plans[next(iter(self._plans))]
-                self._plans[key] = kept
+                _keep(self._plans, key, kept, _KEPT_PLANS)
             return kept
+
+    def _captured(
+        self, model: nn.Module, inputs: Inputs, outputs: Outputs, rules: Any, **options: Any
+    ) -> tuple[Graph, Plan]:
+        """A graph for inputs of these shapes, and a plan that computes on them what the model computes."""
+        whole, model, note = _ran(model, inputs)
+        expected, _ = outputs.take(whole)
+
+        def planned(found: Graph) -> tuple[Graph, Plan] | None:
+            graph = replace(simplify(found), note=note)
+            plan = make_plan(graph, tensors_of(model), rules, **options)
+            return (graph, plan) if _agrees(plan, model, inputs, expected) else None
+
+        def tried(exported: Exported) -> tuple[Graph, Plan] | None:
+            try:
+                found = exported.at(model, inputs)
+                return None if found is None else planned(found)
+            except BacklightError:
+                raise
+            # at a length that it does not hold for, a program may fail in any way; it is captured for that length then
+            except Exception:
+                return None
+
+        for exported in self._of_lengths(model, inputs, outputs):
+            if (made := tried(exported)) is not None:
+                return made
+        # what was captured in vain, since these rules do not fit it, serves other rules
+        key = (_signature(inputs), rows_of(inputs), outputs)
+        if key not in self._unproved:
+            self._unproved = {key: capture(model, inputs, outputs)}
+        made = planned(self._unproved[key])
+        self._unproved.clear()
+        if made is not None:
+            return made
+        raise UnsupportedModel(
+            f"the captured graph of {type(model).__name__} does not compute what the model computes: its forward "
+            "depends on something that a graph does not hold, such as a counter or global state"
+        )
+
+    @staticmethod
+    def _open_axes(model: nn.Module, inputs: Inputs) -> dict[int, tuple[int, ...]]:
+        return axes_of_lengths(input_names(model, *inputs), pytree.tree_leaves(inputs))
+
+    def _of_lengths(self, model: nn.Module, inputs: Inputs, outputs: Outputs) -> Iterator[Exported]:
+        """What was captured of this model for texts of any length; where none of it holds, it is captured now."""
+        axes = self._open_axes(model, inputs)
+        if not axes:
+            return
+        loose = _signature(inputs, axes)
+        key = (loose, None if loose in self._plain else outputs)
+        first, known = self._exported.get(key, (_signature(inputs), []))
+        yield from known
+        if key in self._exported and not any(exported.open for exported in known):
+            if first != _signature(inputs) and not self._lengths_said:
+                self._lengths_said = True
+                warnings.warn(
+                    f"{type(model).__name__} is captured anew for each length of its texts, since its forward goes by "
+                    "their length or by the data: pad them to a few lengths",
+                    BacklightWarning,
+                    stacklevel=2,
+                )
+            return
+        exported = capture_lengths(model, inputs, outputs)
+        if exported is not None:
+            known = [*known[1 - _KEPT_GRAPHS :], exported]
+        _keep(self._exported, key, (first, known), _KEPT_GRAPHS)
+        if exported is not None:
+            yield exported
 
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What was made from the model once; made anew where the model was changed since."""
@@ -138,6 +205,8 @@ class Network:
             if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors_of(model).values()):
                 raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
             self._graphs.clear()
+            self._exported.clear()
+            self._unproved.clear()
             self._plain.clear()
             self._plans.clear()
             self._derived.clear()
@@ -148,13 +217,26 @@ class Network:
             self._weights = Checksums(model)
 
 
-def _signature(inputs: Inputs) -> Any:
+def _signature(inputs: Inputs, without: Mapping[int, tuple[int, ...]] | None = None) -> Any:
+    """The kinds of inputs by their sizes but the rows, and but axes that are left out."""
     leaves, spec = pytree.tree_flatten(inputs)
+
+    def sizes(position: int, leaf: Tensor) -> tuple[int | None, ...]:
+        out = (without or {}).get(position, ())
+        return tuple(None if axis in out else size for axis, size in enumerate(leaf.shape[1:], start=1))
+
     described = tuple(
-        (tuple(leaf.shape[1:]), leaf.dtype, str(leaf.device)) if isinstance(leaf, Tensor) else repr(leaf)
-        for leaf in leaves
+        (sizes(position, leaf), leaf.dtype, str(leaf.device)) if isinstance(leaf, Tensor) else repr(leaf)
+        for position, leaf in enumerate(leaves)
     )
     return described, repr(spec)
+
+
+def _keep(held: dict[Any, Any], key: Any, value: Any, count: int) -> None:
+    """Keep a value, and no more than so many."""
+    while len(held) >= count and key not in held:
+        del held[next(iter(held))]
+    held[key] = value
 
 
 def _rules_key(rules: Any) -> Any:
@@ -194,8 +276,14 @@ def _ran(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module, str]:
         raise
 
 
-def _verify(plan: Plan, model: nn.Module, inputs: Inputs, expected: Any) -> None:
-    """The plan computes what the model computes, on these inputs."""
+def _agrees(plan: Plan, model: nn.Module, inputs: Inputs, expected: Any) -> bool:
+    """Whether the plan computes what the model computed on these inputs.
+
+    Raises
+    ------
+    DataError
+        What the model computes is not finite.
+    """
     with torch.inference_mode(False), torch.no_grad():
         leaves = pytree.tree_leaves(inputs)
         # nothing goes back: what the steps would keep is dropped
@@ -212,8 +300,5 @@ def _verify(plan: Plan, model: nn.Module, inputs: Inputs, expected: Any) -> None
         if torch.allclose(
             leaf, actual, rtol=slack, atol=slack * max(scale, torch.finfo(leaf.dtype).tiny), equal_nan=True
         ):
-            return
-    raise UnsupportedModel(
-        f"the captured graph of {type(model).__name__} does not compute what the model computes: its forward depends "
-        "on something that a graph does not hold, such as a counter or global state"
-    )
+            return True
+    return False

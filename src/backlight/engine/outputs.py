@@ -39,6 +39,14 @@ class Layout:
         """Whether more than one tensor is in it."""
         return sum(part is not None for part in self.parts) > 1
 
+    def at(self, resolve: Callable[[Any], int]) -> Layout:
+        """The same where sizes are symbols that have become numbers."""
+        parts = tuple(
+            None if part is None else (tuple(n if isinstance(n, int) else resolve(n) for n in part[0]), part[1])
+            for part in self.parts
+        )
+        return dataclasses.replace(self, parts=parts)
+
     def rebuild(self, joined: Tensor) -> Any:
         """The structure that the model returns, ``None`` for what is no tensor of numbers with rows."""
         leaves: list[Tensor | None] = []
@@ -190,7 +198,7 @@ def _joined(value: Any) -> tuple[Tensor, Layout]:
         raise ArgumentError(f"the model returns {type(value).__name__} without a tensor of numbers with rows")
     # sizes are compared as they print: a symbolic size compared as a number would be fixed
     kept = [leaf if _usable(leaf) and leaf.dim() and str(leaf.shape[0]) == rows else None for leaf in leaves]
-    parts = tuple(None if leaf is None else (tuple(int(s) for s in leaf.shape[1:]), leaf.dtype) for leaf in kept)
+    parts = tuple(None if leaf is None else (tuple(map(_size, leaf.shape[1:])), leaf.dtype) for leaf in kept)
     layout = Layout(parts, spec)
     tensors = [leaf for leaf in kept if leaf is not None]
     if not layout.several:
@@ -199,6 +207,11 @@ def _joined(value: Any) -> tuple[Tensor, Layout]:
     for tensor in tensors[1:]:
         widest = torch.promote_types(widest, tensor.dtype)
     return torch.cat([t.unsqueeze(-1).flatten(1).to(widest) for t in tensors], 1), layout
+
+
+def _size(size: Any) -> Any:
+    """A size as a number; a symbol stays one, since asking for its number would fix it."""
+    return size if isinstance(size, torch.SymInt) else int(size)
 
 
 def choose(shapes: Mapping[str, tuple[int, ...] | None]) -> tuple[str, str]:
