@@ -14,7 +14,9 @@ import numpy as np
 
 from backlight.errors import ArgumentError, Infeasible, listed
 
-__all__ = ["Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot", "sparse"]
+__all__ = [
+    "Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot", "plausible", "sparse",
+]  # fmt: skip
 
 Column = str | int
 
@@ -84,6 +86,23 @@ def sparse(k: int) -> Constraint:
     return Constraint("sparse", low=float(k))
 
 
+def plausible(share: float = 0.95) -> Constraint:
+    """Near to a row of the data: where a kernel density of the data, with a box for its kernel, is positive.
+
+    Some row of ``data`` has the same categories and differs from the result in no column by more than τ standard
+    deviations; τ is the distance, in that sense, that a share of the rows has to its own nearest other row at most. For
+    the smallest change of a row, ``strength=float("inf")`` with `priors.Near` or `priors.L1`.
+
+    Parameters
+    ----------
+    share : float
+        In (0, 1]; smaller is stricter.
+    """
+    if not (isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1):
+        raise ArgumentError(f"plausible({share!r}): the share of rows is a number in (0, 1]")
+    return Constraint("plausible", low=float(share))
+
+
 def decision(margin: float = 1e-6) -> Constraint:
     """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``.
 
@@ -121,6 +140,8 @@ class Region:
         How many columns may differ from the centre.
     excluded : list of tuples of columns
         Sets of which not all may differ from the centre; of a one-hot group its first column stands for all.
+    plausible : float, optional
+        The share of rows that have a row as near as the result has to have one.
     """
 
     low: np.ndarray
@@ -134,6 +155,7 @@ class Region:
     margin: float | None = None
     sparse: int | None = None
     excluded: list[tuple[int, ...]] = field(default_factory=list)
+    plausible: float | None = None
 
     @property
     def bounded(self) -> bool:
@@ -246,6 +268,8 @@ def compiled(
                 right.append(-rule.low)
         elif rule.kind == "sparse":
             region.sparse = int(rule.low) if region.sparse is None else min(region.sparse, int(rule.low))
+        elif rule.kind == "plausible":
+            region.plausible = rule.low if region.plausible is None else min(region.plausible, rule.low)
         else:
             region.margin = rule.low if region.margin is None else max(region.margin, rule.low)
     twice = [c for group in region.groups for c in group]

@@ -21,6 +21,7 @@ from backlight._prototype.formula import Linear, Network
 from backlight._prototype.formulas import checked, formula_of
 from backlight._prototype.gradient_ascent import Batch, Options, ascend, finish
 from backlight._prototype.optimizer import Best, evaluate
+from backlight._prototype.plausible import among_rows
 from backlight._prototype.problem import Certificate, Found, Problem, whitening_of
 from backlight._prototype.setup import Setup
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
@@ -170,6 +171,9 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
     rest = []
     for t, problem in enumerate(problems):
         try:
+            if problem.region.plausible is not None:
+                found[t] = among_rows(problem, lambda inside: _solve([inside], options, exact)[0])
+                continue
             solved = _exact(problem) if exact != "never" else None
         except NoPrototype as error:
             errors[t] = error
