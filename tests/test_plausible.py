@@ -91,7 +91,7 @@ def test_a_stricter_share_is_never_nearer_and_all_of_them_stay_on_the_data(wine)
 def test_networks_are_climbed_in_a_few_boxes_and_it_is_said(wine):
     X, y = wine[0][:, :2], wine[1]
     scaled = (X - X.mean(0)) / X.std(0)
-    model = MLPClassifier((8,), max_iter=300, random_state=0, activation="tanh").fit(scaled, y)
+    model = MLPClassifier((8,), max_iter=3000, random_state=0, activation="tanh", solver="lbfgs").fit(scaled, y)
     row = scaled[[0]]
     other = str(1 - model.predict(row)[0])
     found = backlight.prototype(

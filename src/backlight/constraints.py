@@ -15,7 +15,8 @@ import numpy as np
 from backlight.errors import ArgumentError, Infeasible, listed
 
 __all__ = [
-    "Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot", "plausible", "sparse",
+    "Constraint", "Region", "compiled", "decision", "fix", "ge", "integer", "le", "linear", "onehot", "plausible",
+    "sparse",
 ]  # fmt: skip
 
 Column = str | int
