@@ -117,3 +117,56 @@ def test_a_llama_of_transformers_conserves_by_default():
 def test_an_unknown_way_of_attention_is_refused():
     with pytest.raises(backlight.errors.ArgumentError, match="attention='all' is not known"):
         backlight.Composite([], attention="all")
+
+
+MASKS = {
+    "none": (None, False),
+    "causal": (None, True),
+    "causal, written out": (torch.ones(7, 7, dtype=torch.bool).tril(), False),
+    "some barred": (torch.arange(7) < torch.tensor([[[7]], [[4]]])[..., None], False),
+    "a window": (torch.ones(7, 7, dtype=torch.bool).tril().triu(-2), False),
+    "nothing seen by one": (torch.ones(7, 7, dtype=torch.bool).tril(-1), False),
+    "added": (torch.randn(2, 3, 7, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(5)), False),
+    "added, minus infinity": (torch.zeros(7, 7, dtype=torch.float64).masked_fill_(torch.ones(7, 7).triu(1) > 0, -torch.inf), False),
+}  # fmt: skip
+
+
+class _Fused(nn.Module):
+    def __init__(self, mask, causal):
+        super().__init__()
+        self.causal = causal
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        q, k, v = x[:, :3], x[:, 3:6], x[:, 6:]
+        seen = self.mask if self.mask is None or self.mask.shape[0] in (3, 7) or len(x) == 2 else self.mask[:1]
+        return nn.functional.scaled_dot_product_attention(q, k, v, seen, is_causal=self.causal).flatten(1)
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize(("kept", "at_once"), [(2**20, 2**22), (0, 2**22), (0, 1)])
+@pytest.mark.parametrize("columns", [[3], [0, 5, 17]])
+def test_attention_held_constant_hands_back_its_weights_transposed(monkeypatch, name, kept, at_once, columns):
+    """c_V = Aᵀ c_O, with A of the eager formula; kept, or made again for 16 queries at a time."""
+    from backlight.engine.operators import attention
+
+    monkeypatch.setattr(attention, "_KEPT", kept)
+    monkeypatch.setattr(attention, "_AT_ONCE", at_once)
+    mask, causal = MASKS[name]
+    repeats = 5 if at_once == 1 and mask is None else 1  # more queries than one block holds
+    x = torch.randn(2, 9, 7 * repeats, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    ex = backlight.explain(_Fused(mask, causal).eval(), x, columns)
+
+    q, k, v = x[:, :3], x[:, 3:6], x[:, 6:]
+    scores = q @ k.mT / 2
+    if causal:
+        scores = scores.masked_fill(torch.ones(scores.shape[-2:]).triu(1) > 0, -torch.inf)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype is torch.bool else scores + mask
+    weights = scores.softmax(-1).nan_to_num(0.0)
+    for place, column in enumerate(columns):
+        seed = torch.zeros(2, 3, 7 * repeats, 4, dtype=torch.float64)
+        seed.flatten(1)[:, column] = 1
+        expected = torch.zeros_like(x)
+        expected[:, 6:] = v * (weights.mT @ seed)
+        np.testing.assert_allclose(ex.values[..., place], expected.numpy(), rtol=0, atol=1e-13)

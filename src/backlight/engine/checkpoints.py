@@ -42,16 +42,21 @@ def checkpoints(plan: Plan) -> list[int]:
 
 def bytes_kept(plan: Plan, rows: int) -> tuple[int, int]:
     """About how many bytes the way back of so many rows needs: with everything kept, and block by block."""
+    whole, blockwise = plan.bytes_of_a_row = plan.bytes_of_a_row or _of_a_row(plan)
+    return int(whole * rows), int(blockwise * rows)
+
+
+def _of_a_row(plan: Plan) -> tuple[float, float]:
     sizes = [_size(plan.graph.nodes[step.out]) * _width(plan.graph.nodes[step.out]) for step in plan.steps]
     whole = sum(sizes) * _COPIES
     cuts = checkpoints(plan)
     if not cuts:
-        return int(whole * rows), int(whole * rows)
+        return whole, whole
     alive = _alive(plan)
     edges = [0, *cuts, len(sizes)]
     widest = max(sum(sizes[a:b]) for a, b in itertools.pairwise(edges)) * _COPIES
     item = max((_width(plan.graph.nodes[step.out]) for step in plan.steps), default=4)
-    return int(whole * rows), int((widest + sum(alive[cut] for cut in cuts) * item) * rows)
+    return whole, widest + sum(alive[cut] for cut in cuts) * item
 
 
 def _alive(plan: Plan) -> list[float]:

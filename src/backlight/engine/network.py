@@ -58,6 +58,7 @@ class Network:
         self._structure: Structure | None = None
         self._weights: Checksums | None = None
         self._busy = threading.RLock()
+        self._steady = threading.local()
 
     @classmethod
     def of(cls, model: nn.Module) -> Network:
@@ -185,6 +186,18 @@ class Network:
         if exported is not None:
             yield exported
 
+    @contextlib.contextmanager
+    def steady(self) -> Iterator[None]:
+        """While one batch is explained the model is looked at once, by this thread."""
+        if getattr(self._steady, "looked", None) is not None:
+            yield
+            return
+        self._steady.looked = False
+        try:
+            yield
+        finally:
+            self._steady.looked = None
+
     def derived(self, key: Any, make: Callable[[], Any]) -> Any:
         """What was made from the model once; made anew where the model was changed since."""
         model = self._model()
@@ -201,6 +214,8 @@ class Network:
         return hashlib.sha256(repr(sums).encode()).hexdigest()[:16]
 
     def _refresh(self, model: nn.Module) -> None:
+        if getattr(self._steady, "looked", False):
+            return
         if self._structure is None or self._structure.changed(model):
             if any(isinstance(t, UninitializedParameter | UninitializedBuffer) for t in tensors_of(model).values()):
                 raise UnsupportedModel("the model has parameters without values yet: run it on a batch first")
@@ -215,6 +230,8 @@ class Network:
             self._plans.clear()
             self._derived.clear()
             self._weights = Checksums(model)
+        if getattr(self._steady, "looked", None) is not None:
+            self._steady.looked = True
 
 
 def _signature(inputs: Inputs, without: Mapping[int, tuple[int, ...]] | None = None) -> Any:

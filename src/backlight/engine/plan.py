@@ -71,6 +71,8 @@ class Plan:
         The first operator that acts along the rows, or may do so.
     proved : bool
         Whether a first batch has shown that all relevance is accounted for.
+    bytes_of_a_row : (float, float) or None
+        What the way back of one row takes, see `backlight.engine.checkpoints`, once it was counted.
     """
 
     graph: Graph
@@ -85,6 +87,7 @@ class Plan:
     apart: bool | None = None
     mixing: str = ""
     proved: bool = False
+    bytes_of_a_row: tuple[float, float] | None = None
     _text: str = ""
 
     @property

@@ -74,7 +74,7 @@ def total(value: Tensor, message: Message, rows: Rows | None = FIRST) -> Tensor:
         if message.direct is not None:
             amount = amount + row_sums(message.direct)
         assert isinstance(amount, Tensor)
-        if bool(torch.isinf(amount).any() | torch.isnan(amount).any()) and bool(torch.isinf(value).any()):
+        if not bool(torch.isfinite(amount).all()) and bool(torch.isinf(value).any()):
             # a score of −∞, where attention is barred: nothing is sent to it, and it has no relevance
             return total(value.masked_fill(torch.isinf(value), 0.0), message)
         return amount

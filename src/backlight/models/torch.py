@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from backlight.attribution.reference import ReferenceMethod, named_method, only_
 from backlight.attribution.requested import Requested, Targets
 from backlight.canonical.lift import torch_module
 from backlight.engine.capture import tensors_of
+from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
@@ -90,10 +91,9 @@ class TorchModel:
         if query.canonical:
             model, steps = canonical_module(model, batch)
             facts["canonical"] = list(steps)
-        attribute: Callable[[Batch, Targets], Attributed]
         if name == "lrp":
             elsewhere = None if query.device is None else home(model, query.device).device
-            attribute = way = LayerwiseRelevance(
+            way = LayerwiseRelevance(
                 model,
                 query.rules,
                 query.strict,
@@ -103,10 +103,12 @@ class TorchModel:
                 query.output,
                 query.rows,
             )
-            facts = {**way.facts(batch, targets), **facts}
+            with Network.of(model).steady():
+                facts = {**way.facts(batch, targets), **facts}
+                found = way(batch, targets)
         else:
-            attribute = ReferenceMethod(model, name, query.reference, query.seed, options, query.output, query.strict)
-        found = attribute(batch, targets)
+            reference = ReferenceMethod(model, name, query.reference, query.seed, options, query.output, query.strict)
+            found = reference(batch, targets)
         joint = query.rows == "joint"
         if joint and len(found.inputs) > 1:
             raise ArgumentError("rows='joint' is for networks of one input: give a module that takes them as one")
