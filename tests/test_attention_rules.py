@@ -31,8 +31,7 @@ def test_a_decoder_agrees_with_relevance_written_without_gradients(rule, fused):
     ex = backlight.explain(net, ids, 7, rules=rule, strict=True)
     lines = [k for k, name in enumerate(ex.ledger.rules) if name == SOFTMAX]
 
-    # the reference divides by every unit: by small ones too
-    assert same(ex.values[0], want.numpy(), 1e-10)
+    assert same(ex.values[0], want.numpy(), 1e-12)
     assert ex.ledger.absorbed[lines].sum() == pytest.approx(float(kept), abs=1e-11)
     assert bool(lines) == (rule == "attnlrp")
     assert ex.residual[0] == pytest.approx(float(kept), abs=1e-11)

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import backlight
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, ZPlus
+from tests.oracles.attnlrp import Decoder
 from tests.test_engine import seeded
 
 pytestmark = pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
@@ -168,3 +169,23 @@ def test_memory_stays_near_that_of_gradient_times_input(net, rules):
     # what is kept of the result (float64 copies of a small input) is not the method's
     extra = 6 * x.numel() * 8
     assert peak(lambda: backlight.explain(model, x, 0, rules=rules, batch_size=8)) <= bound * peak(plain) + extra
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_eight_tokens_cost_two_ways_on_and_eight_ways_back(fused):
+    torch.manual_seed(0)
+    model = Decoder(width=32, fused=fused).double().eval()
+    ids = torch.randint(0, 11, (4, 24))
+    backlight.explain(model, ids, [0])  # the capture
+    with torch.no_grad():
+        forward = flops(lambda: model(ids))
+
+    def gradient():
+        x = model.embed.weight[ids].detach().requires_grad_()
+        instead = model.embed.register_forward_hook(lambda *_: x)
+        torch.autograd.grad(model(ids)[:, 0].sum(), x)
+        instead.remove()
+
+    model.requires_grad_(False)
+    back = flops(gradient) - forward
+    assert flops(lambda: backlight.explain(model, ids, list(range(8)))) <= 2 * forward + 8 * back
