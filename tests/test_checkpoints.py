@@ -74,3 +74,28 @@ def test_a_network_without_narrow_places_keeps_everything():
 
     assert checkpoints(plan) == []
     assert bytes_kept(plan, 2)[0] == bytes_kept(plan, 2)[1]
+
+
+@pytest.mark.parametrize("blockwise", [False, True])
+def test_freed_memory_goes_back_to_the_system_between_blocks_alone(blockwise, monkeypatch):
+    from backlight.engine import run
+
+    calls = []
+    net, ids = deep()
+    backlight.explain(net, ids, 1)
+    monkeypatch.setattr(run, "give_back", lambda: calls.append(1))
+    monkeypatch.setattr(lrp, "MUCH", 0 if blockwise else 2**40)
+    backlight.explain(net, ids, 1)
+    blocks = len(checkpoints(Network.of(net).plan(((ids,), {}), "auto")))
+
+    assert len(calls) >= 2 * blocks if blockwise else not calls
+
+
+def test_giving_memory_back_is_harmless_where_the_c_library_has_no_word_for_it(monkeypatch):
+    from backlight.engine import memory
+
+    memory.give_back()
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    memory._trim.cache_clear()
+    memory.give_back()
+    memory._trim.cache_clear()

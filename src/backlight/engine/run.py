@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.engine.memory import give_back
 from backlight.engine.plan import Plan
 from backlight.engine.steps import LedgerRecorder, Parts, Step
 from backlight.rules import Message
@@ -132,6 +133,7 @@ class Pass:
         stop = min((k for k in self.entries if k > begin), default=len(self.plan.steps))
         self.records[begin:stop] = [None] * (stop - begin)
         self._held = -1
+        give_back()
 
 
 def forward(
@@ -164,6 +166,8 @@ def forward(
     with torch.inference_mode(False), torch.no_grad():
         for position, (step, gone) in enumerate(zip(plan.steps, plan.frees, strict=True)):
             if position in begins:
+                if position:
+                    give_back()
                 entries[position] = {k: v for k, v in enumerate(values) if v is not None and plan.template[k] is None}
             values[step.out], record = step.forward(values)
             records.append(None if begins else record)
