@@ -49,6 +49,11 @@ class Moments:
     series: str | None
     changing: tuple[str, ...]
 
+    @property
+    def row_by_row(self) -> Moments:
+        """Without what needs the row before: for tables that are read in batches."""
+        return Moments(tuple(one for one in self.features if one[1] != "gap"), None, None, ())
+
     def columns(self, known: Sequence[Column]) -> list[Column]:
         """The further columns of a table."""
         by_name = {column.name: column for column in known}

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from backlight.anomaly.moments import find_moments
+from backlight.anomaly.moments import Moments, find_moments
 from backlight.errors import DataError, listed
 from backlight.tables import Frame, as_frame
 from backlight.tables.column import Column
 from backlight.tables.columns import understand
 
-__all__ = ["MIN_ROWS", "MOST_COLUMNS", "Prepared", "prepare"]
+__all__ = ["MIN_ROWS", "MOST_COLUMNS", "Prepared", "coded", "prepare"]
 
 MIN_ROWS = 10
 MOST_COLUMNS = 2000
@@ -33,20 +33,42 @@ class Prepared:
         Numbers; categories as codes; missing is NaN.
     levels : mapping of str to tuple of str
         What the codes of a category mean.
+    moments : Moments
+        What was taken from dates.
     """
 
     columns: tuple[Column, ...]
     used: tuple[str, ...]
     coded: np.ndarray
     levels: Mapping[str, tuple[str, ...]]
+    moments: Moments
+
+    def take(self, rows: np.ndarray) -> Prepared:
+        """Some of the rows, by their positions in ascending order."""
+        place = {int(row): i for i, row in enumerate(rows)}
+        columns = tuple(
+            replace(
+                column,
+                cells=column.cells[rows],
+                flagged={place[row]: text for row, text in column.flagged.items() if row in place},
+            )
+            for column in self.columns
+        )
+        return Prepared(columns, self.used, self.coded[rows], self.levels, self.moments)
 
 
 def prepare(
-    frame: Frame, overrides: Mapping[str, str] | None = None, normal: Frame | None = None, time: str | None = None
+    frame: Frame,
+    overrides: Mapping[str, str] | None = None,
+    normal: Frame | None = None,
+    time: str | None = None,
+    *,
+    whole: bool = True,
 ) -> tuple[Prepared, Prepared | None]:
     """Decide what each column is and turn tables into numbers, the normal rows by the same decisions.
 
-    Moments give further columns; ``time`` is the column that orders the rows (see `find_moments`).
+    Moments give further columns; ``time`` is the column that orders the rows (see `find_moments`). ``whole`` says
+    whether the frame is all of the table: of a sample nothing is taken that needs the row before.
 
     Raises
     ------
@@ -60,6 +82,8 @@ def prepare(
     if normal is not None:
         columns = [_reconsidered(column, frame, overrides or {}) for column in columns]
     moments = find_moments(columns, time)
+    if not whole:
+        moments = moments.row_by_row
     columns = [_as_order(column, time) for column in columns]
     plain = columns
     columns = columns + moments.columns(columns)
@@ -73,13 +97,13 @@ def prepare(
             f"reduce them first (at most {MOST_COLUMNS:,})"
         )
     if normal is None:
-        return _coded(columns, used, {}), None
+        return coded(columns, used, {}, moments), None
     fixed = {c.name: c.kind for c in plain}
     there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), plain, strict=True)]
     there = there + moments.columns(there)
     levels: dict[str, list[str]] = {}
-    reference = _coded(columns, used, levels)
-    return _coded(there, used, levels), reference
+    reference = coded(columns, used, levels, moments)
+    return coded(there, used, levels, moments), reference
 
 
 def _as_order(column: Column, time: str | None) -> Column:
@@ -104,7 +128,8 @@ def _reconsidered(column: Column, frame: Frame, overrides: Mapping[str, str]) ->
     return replace(column, kind=together.kind, why=f"{column.why} in the normal rows, but not here")
 
 
-def _coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[str]]) -> Prepared:
+def coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[str]], moments: Moments) -> Prepared:
+    """Columns as numbers; a level that is not among ``levels`` is added to them."""
     by_name = {c.name: c for c in columns}
     parts = []
     for name in used:
@@ -123,4 +148,4 @@ def _coded(columns: list[Column], used: tuple[str, ...], levels: dict[str, list[
                     known.append(text)
                 codes[i] = place[text]
         parts.append(codes)
-    return Prepared(tuple(columns), used, np.stack(parts, 1), {k: tuple(v) for k, v in levels.items()})
+    return Prepared(tuple(columns), used, np.stack(parts, 1), {k: tuple(v) for k, v in levels.items()}, moments)

@@ -13,13 +13,14 @@ from backlight.anomaly.changes import Change, Proposer, fewest_changes
 from backlight.anomaly.detectors import Contributions, FittedDetector
 from backlight.anomaly.encoding import Encoder
 from backlight.anomaly.kinds import Kind, kinds_of
+from backlight.anomaly.scores import ScoreSummary, summary_of
 from backlight.anomaly.selfcheck import FaultCheck
 from backlight.errors import DataError
 from backlight.explanation import Explanation
 from backlight.explanation.score_units import ScoreUnit
 from backlight.tables.column import Written
 
-__all__ = ["Calibration", "NormalRows", "Options", "Progress", "Study", "Table", "Threshold", "study"]
+__all__ = ["Calibration", "NormalRows", "Options", "Progress", "Study", "Table", "Threshold", "budget_of", "study"]
 
 Progress = Callable[[str, int, int], None]
 
@@ -114,6 +115,9 @@ class Study:
     Attributes
     ----------
     excess : array of shape (n,)
+        Of the rows at hand: all of them, or those that were kept of a table that was read in batches.
+    summary : ScoreSummary
+        Of the scores of all rows.
     rows : array of int of shape (m,)
         Positions of the explained rows, most unusual first.
     explanation : Explanation
@@ -144,6 +148,7 @@ class Study:
 
     names: tuple[str, ...]
     excess: np.ndarray
+    summary: ScoreSummary
     rows: np.ndarray
     explanation: Explanation
     coded: np.ndarray
@@ -166,7 +171,7 @@ class Study:
 
     @property
     def flagged(self) -> np.ndarray:
-        """Which rows are above the threshold, (n,)."""
+        """Which of the rows at hand are above the threshold, (n,)."""
         return np.asarray(self.excess > 0)
 
     def text(self, i: int, name: str) -> str:
@@ -190,13 +195,17 @@ def study(
     options: Options | None = None,
     checks: Sequence[FaultCheck] = (),
     progress: Progress = lambda what, done, total: None,
+    summary: ScoreSummary | None = None,
 ) -> Study:
-    """Score all rows, explain the most unusual ones, and gather what makes the explanation readable."""
+    """Score all rows, explain the most unusual ones, and gather what makes the explanation readable.
+
+    ``summary`` is of more rows than those at hand, where these were kept for their scores.
+    """
     options = options or Options()
     excess = _scores(detector, table, progress) - threshold.value
     order = np.argsort(-excess, kind="stable")
     rows = order[: len(excess) if options.top is None else options.top]
-    budget = min(_MOST_GROUPED, max(20, _MOST_CELLS // len(table.names)))
+    budget = budget_of(len(table.names))
     several = order[: max(len(rows), min(int((excess > 0).sum()), budget))]
     found = _contributions(detector, table, several, progress)
     m = len(rows)
@@ -211,6 +220,7 @@ def study(
     return Study(
         names=table.names,
         excess=excess,
+        summary=summary or summary_of(excess),
         rows=rows,
         explanation=explanation,
         coded=table.coded[rows],
@@ -231,6 +241,11 @@ def study(
         unit=detector.unit,
         checks=list(checks),
     )
+
+
+def budget_of(width: int) -> int:
+    """How many rows are grouped into kinds, and how many calibration rows are explained, for so many columns."""
+    return min(_MOST_GROUPED, max(20, _MOST_CELLS // width))
 
 
 def _scores(detector: FittedDetector, table: Table, progress: Progress) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from backlight.anomaly.encoding import Encoder, fit_encoder
 from backlight.anomaly.fitting import Fitted, fit_detector
 from backlight.anomaly.groups import Groups, Level
 from backlight.anomaly.prepared import Prepared, prepare
-from backlight.anomaly.selfcheck import check_reasons
+from backlight.anomaly.selfcheck import FaultCheck, check_reasons
 from backlight.anomaly.study import Calibration, NormalRows, Options, Progress, Study, Table, Threshold, study
 from backlight.anomaly.tail import fit_tail
 from backlight.errors import ArgumentError
@@ -25,7 +25,13 @@ from backlight.tables.columns import understand
 if TYPE_CHECKING:
     from backlight.classical import NeuralizedModel
 
-__all__ = ["Findings", "explain_table", "find_anomalies", "moment_text", "row_context", "row_labels"]
+__all__ = [
+    "TIMELINE_BINS", "Findings", "Learnt", "explain_table", "find_anomalies", "findings_of", "label_of", "learn",
+    "moment_text", "row_context", "row_labels", "time_axis",
+]  # fmt: skip
+
+# Stretches of time of which the highest score is shown.
+TIMELINE_BINS = 120
 
 # Thresholds and p-values need no more.
 _MOST_CALIBRATION = 5000
@@ -61,6 +67,8 @@ class Findings:
         Groups of columns that contributions are rolled up to.
     axis : TimeAxis, optional
         When each row happened.
+    numbers : array of int, optional
+        Which rows of the table these are, for a table that was read in batches.
     """
 
     study: Study
@@ -71,6 +79,11 @@ class Findings:
     notes: tuple[str, ...]
     levels: tuple[Level, ...] = ()
     axis: TimeAxis | None = None
+    numbers: np.ndarray | None = None
+
+    def number(self, row: int) -> int:
+        """Which row of the table a row is, from 0."""
+        return row if self.numbers is None else int(self.numbers[row])
 
 
 def find_anomalies(
@@ -118,35 +131,35 @@ def find_anomalies(
         raise ArgumentError(f"the alarm rate must lie between 0 and 1, not {alarm_rate}")
     detector_of(detector)  # known, before anything is read or fitted
     data, reference = prepare(frame, overrides, normal, time)
-    progress("fitting", 0, 1)
-    learnt = _learn(data, reference, detector, seed)
-    progress("fitting", 1, 1)
+    learnt = learn(data, reference, detector, seed, progress)
     labels = row_labels(data.columns, len(frame))
-    source_labels = labels if reference is None else row_labels(reference.columns, len(reference.coded))
-    checks = (
-        check_reasons(learnt.rows, data, detector, trim=learnt.from_itself, seed=seed, progress=progress)
-        if check
-        else []
-    )
     found = study(
         learnt.fitted.detector,
         learnt.table(data),
-        learnt.normal(source_labels),
+        learnt.normal(labels if reference is None else row_labels(reference.columns, len(reference.coded))),
         learnt.threshold(alarm_rate, seed),
         learnt.calibration(len(data.coded)),
         Options(top, seed),
-        checks,
+        learnt.checks(data, detector, seed, progress) if check else (),
         progress,
     )
-    said = (*learnt.notes, *frame.notes, *(note for column in data.columns for note in column.notes))
+    return findings_of(found, data, learnt, labels, groups, time, frame.notes)
+
+
+def findings_of(
+    found: Study, data: Prepared, learnt: Learnt, labels: np.ndarray, groups: Groups | None, time: str | None,
+    notes: Sequence[str], numbers: np.ndarray | None = None,
+) -> Findings:  # fmt: skip
+    """A study with what is needed to present it."""
+    said = (*learnt.notes, *notes, *(note for column in data.columns for note in column.notes))
     levels = () if groups is None else groups.for_columns(data.used)
     transforms = transforms_of(data.used, learnt.fitted.encoder)
     axis = time_axis(data.columns, time)
-    return Findings(found, data.columns, learnt.fitted.detector, transforms, labels, said, levels, axis)
+    return Findings(found, data.columns, learnt.fitted.detector, transforms, labels, said, levels, axis, numbers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Learnt:
+class Learnt:
     """A detector fitted on a table's own rows or on normal ones, and what follows for both tables.
 
     Attributes
@@ -170,20 +183,28 @@ class _Learnt:
     calibrated: np.ndarray
 
     def table(self, data: Prepared) -> Table:
+        """All rows, to be judged."""
         own = self.own if self.from_itself else np.full(len(data.coded), -1)
         return Table(data.used, data.levels, data.coded, Written.of(data.columns, data.used), own)
 
+    def checks(self, data: Prepared, detector: str, seed: int, progress: Progress) -> list[FaultCheck]:
+        """How often the first reason is right for faults planted into these rows."""
+        return check_reasons(self.rows, data, detector, trim=self.from_itself, seed=seed, progress=progress)
+
     def normal(self, labels: np.ndarray) -> NormalRows:
+        """The rows that count as normal; ``labels`` name those that were learnt from."""
         calm = self.chosen[self.fitted.usual]
         return NormalRows(self.rows[calm], labels[calm], self.fitted.encoder)
 
     def calibration(self, n: int) -> Calibration:
+        """The rows that contributions are ranked among, for a table of n rows."""
         position = np.full(n, -1)
         if self.from_itself:
             position[self.calibrated] = np.arange(len(self.calibrated))
         return Calibration(self.rows[self.calibrated], self.own[self.calibrated], position)
 
     def threshold(self, rate: float | None, seed: int) -> Threshold:
+        """The detector's own, or the score that this share of normal rows exceeds."""
         own = self.fitted.detector.own_threshold
         if rate is None and own is not None:
             return Threshold(own, "the detector's own; --alarm-rate asks for another")
@@ -198,6 +219,7 @@ class _Learnt:
 
     @property
     def notes(self) -> tuple[str, ...]:
+        """What was learnt from, in a sentence."""
         m, n = len(self.chosen), len(self.rows)
         if self.from_itself:
             sampled = "" if m == n else f" (a sample of {m:,} was learnt from)"
@@ -212,14 +234,27 @@ class _Learnt:
         )
 
 
-def _learn(data: Prepared, reference: Prepared | None, detector: str, seed: int) -> _Learnt:
+def learn(
+    data: Prepared, reference: Prepared | None, detector: str, seed: int, progress: Progress,
+    order: np.ndarray | None = None,
+) -> Learnt:  # fmt: skip
+    """Fit a detector on a table's own rows, or on the reference.
+
+    Parameters
+    ----------
+    order : array of int, optional
+        Positions in the order in which they are drawn from, where the table's rows are a sample already.
+    """
+    progress("fitting", 0, 1)
     rows = data.coded if reference is None else reference.coded
-    order = np.random.default_rng(seed).permutation(len(rows))
+    if order is None or reference is not None:
+        order = np.random.default_rng(seed).permutation(len(rows))
     chosen = np.sort(order[: detector_of(detector).most_rows])
     fitted = fit_detector(rows[chosen], data, detector, trim=reference is None)
     own = np.full(len(rows), -1)
     own[chosen] = fitted.own(len(chosen))
-    return _Learnt(fitted, rows, reference is None, chosen, own, order[:_MOST_CALIBRATION])
+    progress("fitting", 1, 1)
+    return Learnt(fitted, rows, reference is None, chosen, own, order[:_MOST_CALIBRATION])
 
 
 def transforms_of(names: tuple[str, ...], encoder: Encoder) -> dict[str, str]:
@@ -321,28 +356,32 @@ def row_context(columns: tuple[Column, ...], row: int) -> list[tuple[str, str]]:
     for column in columns:
         value = column.cells[row] if column.kind in ("identifier", "date") else None
         if value is not None and value == value:
-            found.append((column.name, _label(value, row)))
+            found.append((column.name, label_of(value, row)))
     return found
 
 
-def row_labels(columns: tuple[Column, ...], n: int) -> np.ndarray:
+def row_labels(
+    columns: tuple[Column, ...], n: int, numbers: np.ndarray | None = None, counts: Mapping[str, int] | None = None
+) -> np.ndarray:
     """The first identifier column's cells; positions from 1 where there is none or a cell is missing.
 
-    Where rows share an identifier, as those of one series do, their positions stand behind it.
+    Where rows share an identifier, as those of one series do, their positions stand behind it. ``numbers`` are the
+    rows' positions, and ``counts`` how often each label occurs, where there are more rows than these.
     """
+    rows = np.arange(n) if numbers is None else numbers
     named = next((c for c in columns if c.kind == "identifier"), None)
     if named is None:
-        return np.array([str(i + 1) for i in range(n)], dtype=object)
-    cells = named.cells
-    labels = [_label(cells[i], i) for i in range(n)]
-    counts = Counter(labels)
-    labels = [label if counts[label] == 1 else f"{label} · row {i + 1}" for i, label in enumerate(labels)]
+        return np.array([str(i + 1) for i in rows], dtype=object)
+    labels = [label_of(cell, i) for cell, i in zip(named.cells, rows, strict=True)]
+    counts = Counter(labels) if counts is None else counts
+    labels = [label if counts[label] == 1 else f"{label} · row {i + 1}" for i, label in zip(rows, labels, strict=True)]
     return np.array(labels, dtype=object)
 
 
-def _label(value: Any, i: int) -> str:
+def label_of(value: Any, row: int) -> str:
+    """What an identifier's cell calls its row."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
-        return f"(row {i + 1})"
+        return f"(row {row + 1})"
     return moment_text(value) if isinstance(value, np.datetime64 | float) else str(value)
 
 

@@ -11,7 +11,23 @@
 Imports `backlight.Explainer` and what is below it. No scheduler: an engine that people run already calls the explainer.
 """
 
-from backlight.batches.explain import explain_batches
-from backlight.batches.shards import Written
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from backlight.batches.explain import explain_batches
+    from backlight.batches.shards import Written
 
 __all__ = ["Written", "explain_batches"]
+
+
+def __getattr__(name: str) -> Any:
+    # what reads and writes alone loads no torch
+    if name == "explain_batches":
+        from backlight.batches.explain import explain_batches
+
+        return explain_batches
+    if name == "Written":
+        from backlight.batches.shards import Written
+
+        return Written
+    raise AttributeError(f"module 'backlight.batches' has no attribute {name!r}")

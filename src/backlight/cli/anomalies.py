@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,6 @@ from backlight.cli.common import (
     Ids,
     Ignore,
     Normal,
-    Out,
     Quiet,
     Report,
     Seed,
@@ -31,6 +31,7 @@ from backlight.cli.common import (
     width,
 )
 from backlight.cli.terminal import console, one_title
+from backlight.errors import ArgumentError
 
 if TYPE_CHECKING:
     from backlight.anomaly.workflow import Findings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["anomalies", "deliver"]
 
 _MOST_PRINTED = 20
+_MOST_CELLS_IN_MEMORY = 8_000_000
 
 
 @app.command()
@@ -57,7 +59,14 @@ def anomalies(
     ] = "ensemble",
     top: Top = 20,
     explain_all: All = False,
-    out: Out = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write scores, relevances and p-values of the explained rows: .parquet or .csv. A name without an "
+            "ending is a folder for the scores of all rows (with --all their reasons too), as shards of Parquet; a "
+            "run that was interrupted goes on there."
+        ),
+    ] = None,
     report: Report = None,
     force: Force = False,
     seed: Seed = 0,
@@ -84,13 +93,27 @@ def anomalies(
     check: Annotated[
         bool, typer.Option(help="Plant faults in the table's own rows, to say how often the reasons are right.")
     ] = True,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes that score; the table is read in batches, of Parquet, Arrow or CSV.")
+    ] = 1,
     quiet: Quiet = False,
 ) -> None:
     """Find the anomalies of a table and say why: fits a detector, scores every row, explains the most unusual ones."""
-    from backlight.tables.files import expand, file_hash, read_files
+    from backlight.tables.files import expand, read_files
 
-    check_outputs(out, report, force)
+    folder = out if out is not None and not out.suffix else None
+    check_outputs(None if folder else out, report, force)
     paths = expand(data)
+    overrides = overrides_of(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
+    if folder is not None or workers > 1 or (time is None and not explain_all and are_large(paths)):
+        if explain_all and folder is None:
+            raise ArgumentError("--all with --workers needs --out FOLDER, for the reasons of all rows")
+        asked = {
+            "overrides": overrides, "detector": detector, "alarm_rate": alarm_rate, "top": top, "seed": seed,
+            "check": check, "time": time, "folder": folder, "reasons": explain_all, "workers": workers,
+        }  # fmt: skip
+        _in_batches(paths, expand(normal or []), groups, asked, sheet, out, report, force, quiet)
+        return
     frame = read_files(paths, sheet=sheet)
     normal_paths = expand(normal or [])
     reference = read_files(normal_paths, sheet=sheet) if normal_paths else None
@@ -101,30 +124,88 @@ def anomalies(
     from backlight.anomaly.workflow import find_anomalies
 
     told = None if groups is None else read_groups(read_files([groups]), frame.names)
-    overrides = overrides_of(number=numeric, category=categorical, date=date, identifier=ids, ignored=ignore)
     with progress_bar(quiet) as progress:
         found = find_anomalies(
             frame, normal=reference, overrides=overrides, detector=detector, alarm_rate=alarm_rate,
             top=None if explain_all else top, seed=seed, check=check, time=time, groups=told,
             progress=progress,
         )  # fmt: skip
+    deliver(found, frame, _named(paths), out, report, force, quiet, _provenance(paths, normal_paths, seed))
+
+
+def _named(paths: list[Path]) -> str:
+    return f"{', '.join(path.name for path in paths[:3])}{' …' if len(paths) > 3 else ''}"
+
+
+def _provenance(paths: list[Path], normal_paths: list[Path], seed: int) -> dict[str, str]:
+    from backlight.tables.files import file_hash
+
     provenance = {"data sha256": file_hash(paths), "seed": str(seed)}
     if normal_paths:
         provenance["normal rows sha256"] = file_hash(normal_paths)
-    source = f"{', '.join(path.name for path in paths[:3])}{' …' if len(paths) > 3 else ''}"
-    deliver(found, frame, source, out, report, force, quiet, provenance)
+    return provenance
+
+
+def are_large(paths: list[Path]) -> bool:
+    """Whether files are read in batches although nobody asked: Parquet of many cells."""
+    if {path.suffix.lower() for path in paths} - {".parquet", ".pq", ".parq"}:
+        return False
+    from backlight.batches.files import open_files
+
+    source = open_files(paths)
+    return (source.rows or 0) * len(source.names or ()) > _MOST_CELLS_IN_MEMORY
+
+
+def _in_batches(
+    paths: list[Path],
+    normal_paths: list[Path],
+    groups: Path | None,
+    asked: dict[str, Any],
+    sheet: str | None,
+    out: Path | None,
+    report: Path | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    from backlight.batches.files import open_files
+    from backlight.tables.files import read_files
+
+    names = open_files(paths).names or ()
+    reference = read_files(normal_paths, sheet=sheet) if normal_paths else None
+    if reference is not None:
+        same_names(names, reference, normal_paths)
+        reference = reference.select(names)
+    # Loads torch: not before the files are known to be good.
+    from backlight.anomaly.groups import read_groups
+    from backlight.anomaly.large import Asked, find_in_batches
+
+    told = None if groups is None else read_groups(read_files([groups]), names)
+    with progress_bar(quiet) as progress:
+        found, frame, written = find_in_batches(paths, Asked(**asked, groups=told), normal=reference, progress=progress)
+    provenance = _provenance(paths, normal_paths, asked["seed"])
+    deliver(found, frame, _named(paths), None if written else out, report, force, quiet, provenance)
+    if written is not None and not quiet:
+        kept = f", {written.kept:,} of them by an earlier run" if written.kept else ""
+        console(width=width()).print(
+            f"wrote {written.folder!s}: {written.rows:,} rows in {written.shards} shards{kept}", soft_wrap=True
+        )
 
 
 def same_columns(frame: Frame, reference: Frame, paths: list[Path]) -> tuple[Frame, Frame]:
+    same_names(frame.names, reference, paths)
+    return frame, reference.select(frame.names)
+
+
+def same_names(names: Sequence[str], reference: Frame, paths: list[Path]) -> None:
+    """Refuse normal rows with other columns than the data."""
     from backlight.errors import ColumnsError, listed
 
-    missing = [name for name in frame.names if name not in reference.names]
-    extra = [name for name in reference.names if name not in frame.names]
+    missing = [name for name in names if name not in reference.names]
+    extra = [name for name in reference.names if name not in names]
     if missing or extra:
         said = [f"it lacks {listed(missing)}"] if missing else []
         said += [f"only it has {listed(extra)}"] if extra else []
         raise ColumnsError(f"{paths[0]} has other columns than the data: {'; '.join(said)}")
-    return frame, reference.select(frame.names)
 
 
 def deliver(
@@ -154,7 +235,7 @@ def deliver(
         write_table(_columns_out(found, frame), out, force=force)
     if report is not None:
         write_anomaly_report(
-            found, report, title="Why are these rows unusual?", source=f"{source} · {len(frame):,} rows",
+            found, report, title="Why are these rows unusual?", source=f"{source} · {found.study.summary.rows:,} rows",
             provenance=provenance, faults=faults, force=force,
         )  # fmt: skip
     if not quiet:
@@ -162,8 +243,10 @@ def deliver(
 
 
 def _columns_out(found: Findings, frame: Frame) -> dict[str, Any]:
+    import numpy as np
+
     study = found.study
-    columns: dict[str, Any] = {"row": study.rows + 1}
+    columns: dict[str, Any] = {"row": np.array([found.number(row) + 1 for row in study.rows.tolist()])}
     for column in found.columns:
         if column.kind == "identifier" and column.name in frame.names:
             columns[column.name] = frame.column(column.name)[study.rows].tolist()
@@ -189,10 +272,10 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
 
     study = found.study
     terminal = console(width=width())
-    terminal.print(one_title(source, f"  {len(study.excess):,} rows  ·  {found.detector.kind}"))
+    terminal.print(one_title(source, f"  {study.summary.rows:,} rows  ·  {found.detector.kind}"))
     for line in _column_lines(found):
         terminal.print(f"  {line}")
-    terminal.print(f"  {int(study.flagged.sum()):,} rows above the threshold ({study.threshold.note})")
+    terminal.print(f"  {study.summary.above:,} rows above the threshold ({study.threshold.note})")
     for note in found.notes:
         terminal.print(f"  {note}")
     terminal.print()

@@ -11,7 +11,7 @@ from backlight._evaluate.planted import Interval
 from backlight.anomaly.bands import score_text
 from backlight.anomaly.selfcheck import FaultCheck
 from backlight.anomaly.study import Study
-from backlight.anomaly.workflow import Findings, moment_text
+from backlight.anomaly.workflow import TIMELINE_BINS, Findings, moment_text
 
 __all__ = [
     "ARROWS",
@@ -251,7 +251,7 @@ class Timeline:
     lanes: list[tuple[str, int, np.ndarray]]
 
 
-def timeline(findings: Findings, bins: int = 120) -> Timeline | None:
+def timeline(findings: Findings, bins: int = TIMELINE_BINS) -> Timeline | None:
     """Scores and kinds of anomaly over time, where there is a column of moments with at least two."""
     axis = findings.axis
     if axis is None:

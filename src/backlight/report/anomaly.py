@@ -69,21 +69,21 @@ def render(
     template = environment.from_string((folder / "anomaly.html.j2").read_text(encoding="utf-8"))
     study = findings.study
     shown = min(len(study.rows), _MOST_ROWS)
-    picture, zero, stretched = svg.histogram(study.excess, _histogram_text(study))
+    picture, zero, stretched = svg.histogram(study.summary.values, _histogram_text(study), study.summary.counts)
     return template.render(
         title=title,
         source=source,
         style=Markup((folder / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         script=Markup((folder / "report.js").read_text(encoding="utf-8")),  # noqa: S704 - the package's own file
         kind=findings.detector.kind,
-        n=len(study.excess),
-        flagged=int(study.flagged.sum()),
+        n=study.summary.rows,
+        flagged=study.summary.above,
         threshold=study.threshold,
         conservation=float(np.abs(study.explanation.residual).max()),
         histogram=picture,
         zero=min(max(zero, 7.0), 88.0),
         stretched=stretched,
-        highest=float(study.excess.max()),
+        highest=study.summary.most,
         shown=shown,
         explained=len(study.rows),
         rows=[_row(findings, i) for i in range(shown)],
@@ -109,8 +109,8 @@ def render(
 
 def _histogram_text(study: Study) -> str:
     return (
-        f"Scores of {len(study.excess)} rows from {study.excess.min():.2f} to {study.excess.max():.2f}; "
-        f"{int(study.flagged.sum())} lie above the threshold at zero"
+        f"Scores of {study.summary.rows} rows from {study.summary.least:.2f} to {study.summary.most:.2f}; "
+        f"{study.summary.above} lie above the threshold at zero"
     )
 
 
@@ -141,7 +141,7 @@ def _row(findings: Findings, i: int) -> dict[str, Any]:
     return {
         "rank": i + 1,
         "label": str(findings.labels[position]),
-        "row": position + 1,
+        "row": findings.number(position) + 1,
         "context": row_context(findings.columns, position),
         "excess": excess,
         "reasons": reasons(study, i),

@@ -102,13 +102,19 @@ def share_plot(share: float) -> Markup:
     return _svg(100, 16, None, _line(4, 8, 96, 8, "axis") + _rect(4, 4, 92 * share, 8, "band"), "range")
 
 
-def histogram(scores: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, float, bool]:
+def histogram(
+    scores: np.ndarray, label: str, weights: np.ndarray | None = None, bins: int = 48
+) -> tuple[Markup, float, bool]:
     """Counts of scores, split in colour at zero, the threshold.
 
     Where a few scores dwarf all others the axis is linear around zero and logarithmic further out. Returns the picture,
-    the place of zero in per cent, and whether the axis is stretched so.
+    the place of zero in per cent, and whether the axis is stretched so. ``weights`` count how often each score occurs.
     """
-    unit = float(np.quantile(np.abs(scores), 0.75)) or 1.0
+    sizes = np.abs(scores)
+    if weights is None:
+        unit = float(np.quantile(sizes, 0.75)) or 1.0
+    else:
+        unit = float(np.quantile(sizes, 0.75, weights=weights, method="inverted_cdf")) or 1.0
     stretched = float(np.abs(scores).max()) > 20 * unit
     values = np.arcsinh(scores / unit) if stretched else scores
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
@@ -116,7 +122,7 @@ def histogram(scores: np.ndarray, label: str, bins: int = 48) -> tuple[Markup, f
     width = ((high - low) or 1.0) / bins
     below, above = int(np.ceil(-low / width - 1e-9)), max(1, int(np.ceil(high / width - 1e-9)))
     edges = width * np.arange(-below, above + 1)
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges, weights=weights)
     most, n = np.log1p(counts.max()), len(counts)
     body = Markup("")
     for i, count in enumerate(counts):

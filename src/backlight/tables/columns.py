@@ -20,7 +20,9 @@ from backlight.tables.frame import Frame, Unreadable, is_missing
 from backlight.tables.numbers import MISSING_IN_NUMBERS, Numbers, decimal_mark, read_numbers
 from backlight.tables.placeholders import find_placeholder
 
-__all__ = ["as_numbers", "understand"]
+__all__ = ["CODES", "as_numbers", "code_texts", "understand"]
+
+CODES = "codes by its name, not quantities"
 
 
 _ID_NAME = re.compile(
@@ -54,7 +56,7 @@ class _Texts:
         return {int(row): self.levels[self.codes[row]] for row in np.flatnonzero(wrong[self.codes])}
 
 
-def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list[Column]:
+def understand(frame: Frame, overrides: Mapping[str, str] | None = None, first_row: int = 0) -> list[Column]:
     """Say what every column is.
 
     Parameters
@@ -62,6 +64,8 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
     frame : Frame
     overrides : mapping of column name to kind, optional
         What the user says goes, where the cells allow it.
+    first_row : int
+        Where the frame begins in the user's table, for messages.
 
     Raises
     ------
@@ -82,8 +86,8 @@ def understand(frame: Frame, overrides: Mapping[str, str] | None = None) -> list
         if column.kind == "number" and np.isinf(column.cells).any():
             row = int(np.flatnonzero(np.isinf(column.cells))[0])
             raise DataError(
-                f"column {name!r} is {column.cells[row]} in row {row + 1}: replace infinite values, or leave the "
-                f"column out (--ignore {name})"
+                f"column {name!r} is {column.cells[row]} in row {first_row + row + 1}: replace infinite values, or "
+                f"leave the column out (--ignore {name})"
             )
         columns.append(column)
     return columns
@@ -199,6 +203,9 @@ def _told_number(name: str, cells: np.ndarray, texts: _Texts | None, decimal: st
         if found is not None and not found.bad:
             return Column(name, "number", why, texts.spread(found.values), notes=_sentences(name, found.how, found.bad))
         moments = read_dates(texts.levels, texts.counts)
+        hours = read_clock(texts.levels) if found is None and moments is None else None
+        if hours is not None:
+            return Column(name, "number", f"{why}: hours", texts.spread(hours))
         if moments is not None and not moments.bad:
             return Column(name, "number", f"{why}: days since 1970", texts.spread(_days(moments.values)))
         if found is not None:
@@ -251,11 +258,17 @@ def _number(name: str, cells: np.ndarray, how: str = "", flagged: Mapping[int, s
     return Column(name, "number", f"numbers, {distinct[0]:g} to {distinct[-1]:g}{how}", cells, flagged, notes)
 
 
-def _codes_as_texts(name: str, cells: np.ndarray, distinct: np.ndarray) -> Column:
+def code_texts(cells: np.ndarray) -> np.ndarray:
+    """Codes of digits, such as postcodes, as texts; None where missing."""
     out = np.empty(len(cells), dtype=object)
     out[:] = [None if v != v else f"{v:.0f}" for v in cells]
+    return out
+
+
+def _codes_as_texts(name: str, cells: np.ndarray, distinct: np.ndarray) -> Column:
+    out = code_texts(cells)
     kind = "category" if 1 < len(distinct) <= min(_MOST_CATEGORIES, 0.5 * len(cells)) else "identifier"
-    return Column(name, kind, "codes by its name, not quantities", out)
+    return Column(name, kind, CODES, out)
 
 
 def _date(
