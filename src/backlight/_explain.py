@@ -11,6 +11,7 @@ from backlight.attribution.requested import Targets, read_targets
 from backlight.classical.frontend.pipeline import ColumnsUnknown
 from backlight.errors import ArgumentError, FileError
 from backlight.explanation import Explanation
+from backlight.explanation.faces import as_words
 from backlight.models import Model, Query, explained, open_model, reopened
 from backlight.models.explained import Progress
 from backlight.models.files import from_bytes, read, to_bytes, write
@@ -130,6 +131,9 @@ class Explainer:
     def layers(self) -> tuple[str, ...]:
         """Names of the model's layers."""
         return self.opened()[0].layers
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __repr__(self) -> str:
         if self._ready is None:

@@ -11,6 +11,7 @@ import numpy as np
 from backlight._audit.plots import heatmap
 from backlight._audit.rewrite import Rewrite
 from backlight.canonical.canonize import Step
+from backlight.explanation.faces import as_table
 from backlight.rules.base import NAMED_RULES
 from backlight.tables import frame_like
 
@@ -186,6 +187,14 @@ class Audit:
             lines.append(["largest, canonical forms", *(_number(v) for v in after), ""])
         return lines
 
+    @property
+    def _title(self) -> str:
+        return f"structure audit of {self.model}: {self.rows} inputs, mean total variation of explanations (0 to 1)"
+
+    def _repr_html_(self) -> str:
+        head, *rows = self.table()
+        return as_table(self._title, head, rows, self.advice())
+
     def __repr__(self) -> str:
         lines = self.table()
         widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
@@ -195,8 +204,7 @@ class Audit:
             )
             for line in lines
         ]
-        head = f"structure audit of {self.model}: {self.rows} inputs, mean total variation of explanations (0 to 1)"
-        return "\n".join([head, *(line.rstrip() for line in shown), "", *self.advice()])
+        return "\n".join([self._title, *(line.rstrip() for line in shown), "", *self.advice()])
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from backlight._prototype.data import PrototypeData
 from backlight._prototype.plots import path
 from backlight.errors import ArgumentError
+from backlight.explanation.faces import as_words
 
 __all__ = ["Path", "follow"]
 
@@ -50,6 +51,9 @@ class Path:
                 if before != after:
                     found.append((name, self.strengths[k - 1], self.strengths[k], before, after))
         return found
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __repr__(self) -> str:
         names = self.prototypes[0].names[:_SHOWN]

@@ -33,6 +33,7 @@ from backlight.engine.copies import Inputs, running
 from backlight.engine.network import Network
 from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed, require
+from backlight.explanation.faces import as_words
 from backlight.references import Reference as Shared
 
 __all__ = ["REFERENCES", "Method", "ReferenceMethod", "method", "named_method"]
@@ -78,6 +79,9 @@ class Method:
 
     def __init__(self, name: str, **options: float) -> None:
         self.name, self.options = name, options
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __repr__(self) -> str:
         told = "".join(f", {key}={value!r}" for key, value in self.options.items())

@@ -22,6 +22,7 @@ from backlight.canonical.moves import moves
 from backlight.engine.capture import Inputs
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel
+from backlight.explanation.faces import as_table
 from backlight.rules import Box
 from backlight.tables import frame_like
 
@@ -101,19 +102,29 @@ class Canonical:
         }
         return frame_like(columns | {"change": np.array([step.change for step in self.log], dtype=float)}, kind)
 
-    def __repr__(self) -> str:
-        head = f"canonical form: {len(self.log)} steps, the output changed by {self.change:.1e} of its largest"
-        lines = [head]
-        width = max([len(step.kind) for step in self.log], default=0)
-        place = max([len(step.where) for step in self.log], default=0)
-        lines += [f"{step.kind.ljust(width)}  {step.where.ljust(place)}  {step.what}" for step in self.log]
+    @property
+    def _title(self) -> str:
+        return f"canonical form: {len(self.log)} steps, the output changed by {self.change:.1e} of its largest"
+
+    def _notes(self) -> list[str]:
+        notes = []
         if self.planted:
-            lines.append(
+            notes.append(
                 f"{len(self.planted)} of these steps removed units that cancel each other exactly, which training does "
                 "not make: an explanation may have been planted"
             )
-        lines += [f"not searched for units that cancel: {what}" for what in self.unsearched]
-        return "\n".join(lines)
+        return notes + [f"not searched for units that cancel: {what}" for what in self.unsearched]
+
+    def _repr_html_(self) -> str:
+        rows = [[step.kind, step.where, step.what] for step in self.log]
+        return as_table(self._title, ["step", "where", "what"], rows, self._notes())
+
+    def __repr__(self) -> str:
+        lines = [self._title]
+        width = max([len(step.kind) for step in self.log], default=0)
+        place = max([len(step.where) for step in self.log], default=0)
+        lines += [f"{step.kind.ljust(width)}  {step.where.ljust(place)}  {step.what}" for step in self.log]
+        return "\n".join([*lines, *self._notes()])
 
 
 def intervals(domain: Domain, example: Mapping[str, Any]) -> dict[str, Interval] | None:

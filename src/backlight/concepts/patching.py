@@ -28,6 +28,7 @@ from backlight.engine.plan import Plan
 from backlight.engine.run import forward
 from backlight.engine.steps import fill
 from backlight.errors import ArgumentError
+from backlight.explanation.faces import as_table
 from backlight.rules import as_gradient
 
 __all__ = ["METHODS", "Patching", "patching"]
@@ -80,6 +81,11 @@ class Patching:
             (self.places[i], int(j), float(mean[i, j]))
             for i, j in zip(*np.unravel_index(order, mean.shape), strict=True)
         ]
+
+    def _repr_html_(self) -> str:
+        rows = [[place, str(position), f"{change:+.4g}"] for place, position, change in self.top()]
+        title, *_ = repr(self).splitlines()
+        return as_table(title, ["place", "position", "change"], rows)
 
     def __repr__(self) -> str:
         lines = [

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backlight.attribution.conditional import channel_axis
 from backlight.concepts.conditional import asked
 from backlight.errors import ArgumentError
+from backlight.explanation.faces import as_table
 from backlight.rules import relevance
 
 __all__ = ["Ranking", "ranking"]
@@ -60,6 +61,14 @@ class Ranking:
             raise ArgumentError(f"channel {channel} is out of range: there are {self.relevance.shape[1]}")
         column = (self.relevance if by == "relevance" else self.activation)[:, channel]
         return np.argsort(-column, kind="stable")[:k]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [str(channel), f"{mean:+.4g}", ", ".join(map(str, self.examples(channel, 4)))]
+            for channel, mean in self.top()
+        ]
+        title, *_ = repr(self).splitlines()
+        return as_table(title, ["channel", "mean relevance", "most in rows"], rows)
 
     def __repr__(self) -> str:
         lines = [f"{self.layer}: {self.relevance.shape[1]} channels over {len(self.relevance)} rows, for {self.target}"]

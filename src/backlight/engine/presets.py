@@ -10,6 +10,7 @@ from typing import Any
 
 from backlight.engine.composites import Composite, Place, RuleOrChoice, Selector, convolution, dense, first
 from backlight.errors import ArgumentError, listed
+from backlight.explanation.faces import as_words
 from backlight.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, LinearRule, Proportional, Rule, Zero, ZPlus
 
 __all__ = ["PRESETS", "composite", "follows_attention"]
@@ -130,6 +131,9 @@ class _Presets(Mapping[str, Callable[..., Composite]]):
 
     def __len__(self) -> int:
         return len(self._makers)
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __repr__(self) -> str:
         return f"presets: {', '.join(self._makers)}"

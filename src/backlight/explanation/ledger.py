@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from backlight.explanation.faces import as_table
 from backlight.tables import frame_like
 
 __all__ = ["Ledger"]
@@ -101,11 +102,22 @@ class Ledger:
     def _mean(array: np.ndarray) -> np.ndarray:
         return np.asarray(array.reshape(len(array), -1).mean(1))
 
-    def __repr__(self) -> str:
+    def _means(self) -> dict[str, np.ndarray]:
         numbers = {"entering": self.entering, "leaving": self.leaving, "absorbed": self.absorbed}
         if self.bias is not None:
             numbers["by bias"] = self.bias
-        means = {name: self._mean(array) for name, array in numbers.items()}
+        return {name: self._mean(array) for name, array in numbers.items()}
+
+    def _repr_html_(self) -> str:
+        means = self._means()
+        rows = [
+            [layer, rule, *(f"{column[k]:.5g}" for column in means.values())]
+            for k, (layer, rule) in enumerate(zip(self.layers, self.rules, strict=True))
+        ]
+        return as_table("Relevance layer by layer, output first", ["layer", "rule", *means], rows)
+
+    def __repr__(self) -> str:
+        means = self._means()
         wide = max([24, *(len(layer) + 2 for layer in self.layers)])
         lines = [f"{'layer':<{wide}}{'rule':<34}" + "".join(f"{name:>12}" for name in means)]
         for k, (layer, rule) in enumerate(zip(self.layers, self.rules, strict=True)):

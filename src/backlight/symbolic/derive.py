@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import sympy
 from torch import nn
 
 from backlight.errors import ArgumentError, listed
+from backlight.explanation.faces import as_table
 from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
 from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
@@ -20,7 +22,7 @@ from backlight.symbolic.naming import DIGITS, Named, named, rounded
 from backlight.symbolic.piecewise import Cut, Piece, added, pieces
 from backlight.symbolic.plots import draw_phase
 from backlight.symbolic.polyhedra import Affine, at
-from backlight.symbolic.printing import condition, positive_factors, rank, relation, said
+from backlight.symbolic.printing import condition, drawn, positive_factors, rank, relation, said
 from backlight.symbolic.program import Program, program
 
 __all__ = ["At", "Derivation", "Region", "derive"]
@@ -70,6 +72,14 @@ class Region:
         """Σ R, factored: the output where nothing is lost."""
         return self._simple(sum(self.raw, sympy.Integer(0)))
 
+    def __repr__(self) -> str:
+        return f"where {said(rounded(self.condition))}: f = {said(rounded(self.raw_output))}"
+
+    def _repr_html_(self) -> str:
+        cells = [self.condition, self.output, *self.relevance]
+        head = ["where", "f", *(f"R({s.name})" for s in self.symbols)]
+        return as_table("a linear region", head, [[drawn(rounded(cell)) for cell in cells]], ready=True)
+
     def _simple(self, expression: Any) -> Any:
         expression = expression.subs(self.substitution)
         if sympy.count_ops(expression) >= _FACTORED:
@@ -97,6 +107,10 @@ class At:
     output: Any
     relevance: dict[str, Any]
     region: Region
+
+    def _repr_html_(self) -> str:
+        rows = [["f", drawn(self.output)], *([escape(f"R({name})"), drawn(r)] for name, r in self.relevance.items())]
+        return as_table("at a point", ["", "value"], rows, ready=True)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -246,6 +260,18 @@ class Derivation:
         for end in ("\\end{cases} ", "\\end{aligned} "):
             text = text.replace(end, end.strip() + "$$\n$$")
         return f"$${text}$$"
+
+    def _repr_html_(self) -> str:
+        head = ["where", "f", *(f"R({s.name})" for s in self.symbols)]
+        rows = [
+            [drawn(cell) for cell in (rounded(region.condition), *row)]
+            for region, row in zip(self.regions, self._cells, strict=True)
+        ]
+        shown = as_table(self._title, head, rows, ready=True)
+        if not self._long:
+            return shown
+        names = [[drawn(name), drawn(e)] for name, e in self._definitions()]
+        return shown + as_table(f"with, numbers to {DIGITS} digits", ["name", "stands for"], names, ready=True)
 
     def to_frame(self, kind: str = "numpy") -> Any:
         """One row for each region: condition, output and relevances as text."""

@@ -15,6 +15,7 @@ from torch import nn
 from backlight.canonical.lift import torch_module
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed
+from backlight.explanation.faces import as_words
 from backlight.symbolic.domains import domain_cut
 from backlight.symbolic.piecewise import Cut, added, pieces
 from backlight.symbolic.polyhedra import Affine, at, interior
@@ -48,6 +49,9 @@ class Proof:
     def __bool__(self) -> bool:
         return True
 
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
+
     def __repr__(self) -> str:
         how = "exactly" if self.largest == 0 else f"within {self.tolerance:g} · (1 + ‖x‖₁)"
         return f"Proof: the same function on {self.domain}, {how}, in all of {self.regions} linear regions"
@@ -79,6 +83,9 @@ class Counterexample:
         """The largest difference of an output there."""
         return float(max(abs(a - b) for a, b in zip(self.first, self.second, strict=True)))
 
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
+
     def __repr__(self) -> str:
         return f"Counterexample: at x = {self.x.tolist()} the outputs differ by {self.difference:.3g}"
 
@@ -102,6 +109,9 @@ class NotProved:
 
     def __bool__(self) -> bool:
         return False
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __repr__(self) -> str:
         return f"not proved ({self.why}): the largest difference found is {self.largest:.3g}, at {self.x.tolist()}"

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from backlight.errors import ArgumentError
+from backlight.explanation.faces import as_words
 
 __all__ = ["PoolingLimit", "pooling_limit"]
 
@@ -29,6 +30,9 @@ class PoolingLimit:
     gamma: float
     gap: float
     bound: float
+
+    def _repr_html_(self) -> str:
+        return as_words(repr(self))
 
     def __bool__(self) -> bool:
         """Whether the bound holds; rounding counts as nothing."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from fractions import Fraction
+from html import escape
 from typing import Any
 
 import sympy
@@ -13,7 +14,7 @@ from backlight.symbolic.formulas import expression_of
 from backlight.symbolic.piecewise import Cut
 from backlight.symbolic.polyhedra import Affine, interior
 
-__all__ = ["condition", "positive_factors", "rank", "relation", "said"]
+__all__ = ["condition", "drawn", "positive_factors", "rank", "relation", "said"]
 
 _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "epsilon": "ε"}
 
@@ -74,6 +75,20 @@ def positive_factors(product: Any, point: dict[Any, Any]) -> Any:
             sign, base = sign * (-1) ** exponent, sympy.expand(-base)
         found.append(base**exponent)
     return sign * sympy.Mul(*found)
+
+
+def drawn(expression: Any) -> str:
+    """As MathML, which browsers draw without a library; names that are markup are escaped."""
+    if expression is sympy.true or expression == True:  # noqa: E712 - SymPy's own true
+        return "everywhere"
+    # SymPy's printer takes names as they are: those with markup are put in afterwards
+    marked = sorted((s for s in expression.free_symbols if escape(s.name) != s.name), key=str)
+    held = {symbol: "Q" + "Z" * (k + 1) + "Q" for k, symbol in enumerate(marked)}
+    stand_in = {symbol: sympy.Symbol(name) for symbol, name in held.items()}
+    inner = sympy.mathml(expression.xreplace(stand_in), printer="presentation")
+    for symbol, name in held.items():
+        inner = inner.replace(f">{name}<", f">{escape(symbol.name)}<")
+    return f'<math xmlns="http://www.w3.org/1998/Math/MathML">{inner}</math>'
 
 
 def said(expression: Any) -> str:
