@@ -234,7 +234,7 @@ def run(names, rows, only):
                     start = time.process_time()
                     one, status = answer(x, 1)
                     spent = time.process_time() - start
-                    many = one if make is alibi or way == "plausible" else answer(x, SEVERAL)[0]
+                    many = one if make is alibi or way in ("plausible", "near") else answer(x, SEVERAL)[0]
                     found.append({
                         "table": place, "model": kind, "by": name, "row": q, "seconds": spent, "status": status,
                         "one": np.asarray(one, float).tolist(), "many": np.asarray(many, float).tolist(),
