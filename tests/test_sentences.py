@@ -71,10 +71,10 @@ def test_a_sparse_buffer_and_a_forward_that_cannot_run_are_no_raw_errors():
     class OneHot(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.o = torch.nn.Linear(9, 2).double()
+            self.o = torch.nn.Linear(8, 2).double()
 
         def forward(self, ids):
-            return self.o(torch.nn.functional.one_hot(ids, 9).float().mean(1))
+            return self.o(torch.nn.functional.one_hot(ids, 9).double().mean(1))
 
     sparse = Sparse().double().eval()
     ex = backlight.explain(sparse, torch.randn(2, 3).double(), 0, rules=backlight.rules.Zero(), strict=True)
