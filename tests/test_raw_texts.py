@@ -198,10 +198,10 @@ def test_hashes_and_files_are_refused_or_named():
 
 
 def test_more_numbers_than_memory_are_refused_before_they_are_made(monkeypatch):
-    from backlight.classical.frontend import texts
+    from backlight.classical.frontend import text_tables
 
     model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(TEXTS, Y)
-    monkeypatch.setattr(texts, "_NUMBERS", 100)
+    monkeypatch.setattr(text_tables, "_NUMBERS", 100)
     with pytest.raises(backlight.errors.DataError, match="at most 9 texts at once"):
         backlight.explain(model, TEXTS)
     backlight.explain(model, TEXTS[:9])

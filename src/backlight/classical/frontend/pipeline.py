@@ -11,7 +11,8 @@ import numpy as np
 from backlight.classical.frontend.columns import TableReader
 from backlight.classical.frontend.features import Features, MultiplyAdd, Vocabulary
 from backlight.classical.frontend.preprocessing import transformers
-from backlight.classical.frontend.texts import Texts, members_of, reads_texts, spread
+from backlight.classical.frontend.text_tables import Texts
+from backlight.classical.frontend.texts import members_of, reads_texts, spread
 from backlight.classical.registry import public_name
 from backlight.errors import NotFittedModel, UnsupportedModel
 
