@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,3 +111,45 @@ def test_pass_at_a_layer_of_another_width_is_an_error():
     net, x = animal("layer norm")
     with pytest.raises(ArgumentError, match="Pass needs as many outputs as inputs"):
         backlight.explain(net, x, 0, rules=Pass())
+
+
+class Fold(nn.Module):
+    """A module of the user's own, whose operator is a function."""
+
+    def __init__(self, o):
+        super().__init__()
+        self.o = o
+
+    def forward(self, x):
+        return F.linear(x, self.o.weight, self.o.bias)
+
+
+def test_a_class_of_the_users_own_selects_what_runs_in_it():
+    torch.manual_seed(0)
+    first, last = nn.Linear(4, 5), nn.Linear(5, 2)
+    plain = nn.Sequential(first, nn.ReLU(), last).double()
+    own, x = nn.Sequential(first, nn.ReLU(), Fold(last)).double(), torch.randn(3, 4, dtype=torch.float64)
+    got = backlight.explain(own, x, 0, rules=backlight.Composite([(Fold, Gamma(0.5)), ("*", Zero())]))
+    want = backlight.explain(plain, x, 0, rules=backlight.Composite([("2", Gamma(0.5)), ("*", Zero())]))
+    zero = backlight.explain(plain, x, 0, rules=Zero())
+
+    np.testing.assert_allclose(got.values, want.values, rtol=1e-12)
+    assert np.abs(got.values - zero.values).max() > 1e-3
+
+
+# a large stabiliser takes much, and that is said
+@pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
+@pytest.mark.parametrize("epsilon", [1e-3, 0.5, 2.0])
+def test_what_the_stabiliser_of_a_sum_takes_stands_in_the_ledger(epsilon):
+    """R z/(|z| + ε) sign(z) leaves a sum z = a + b, with R = z here: z²/(|z| + ε) of z."""
+
+    class Sum(nn.Module):
+        def forward(self, x):
+            return (x[:, :2] + x[:, 2:]).relu()
+
+    x = torch.rand(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    ex = backlight.explain(Sum(), x, 0, rules=backlight.Composite([("add", Proportional(epsilon))]))
+    z = (x[:, 0] + x[:, 2]).numpy()
+
+    np.testing.assert_allclose(ex.values.sum(1), z * z / (z + epsilon), rtol=1e-12)
+    np.testing.assert_allclose(ex.ledger.absorbed.sum(0), z * epsilon / (z + epsilon), rtol=1e-12)

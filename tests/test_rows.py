@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 import backlight
 from backlight.engine import Network
+from backlight.engine.checks import model_keeps_rows_apart
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel
 from backlight.rules import Epsilon, Gamma, Zero
 from tests.networks import MAKERS, made
@@ -107,6 +108,61 @@ def test_known_networks_are_proved_apart_without_a_run(name, rows):
     (plan,) = Network.of(net)._plans.values()
     assert plan.apart is True
     assert not plan.mixing
+
+
+class Stacked(nn.Module):
+    """Rows are the second axis for a while: behind a stack in front of them, and beside what is put together."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.o = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.relu(self.a(x))
+        several = torch.stack([h, h.flip(1)])
+        return self.o(torch.cat([several, 2 * several]).sum(0))
+
+
+@pytest.mark.parametrize("rows", [2, 4, 5])
+def test_rows_behind_a_stack_are_followed_without_a_run(rows):
+    torch.manual_seed(0)
+    net, x = Stacked().double().eval(), torch.randn(rows, 4, dtype=torch.float64)
+    plan = backlight.plan(net, x, "epsilon")
+    assert plan.apart is True
+    assert not plan.mixing
+
+
+@pytest.mark.filterwarnings("ignore:row ..*kept or added:backlight.errors.BacklightWarning")
+def test_a_layer_along_the_rows_mixes_them():
+    """W xᵀ with one column of W for each row: the output has as many columns as rows went in, and each is of them all."""
+
+    class Along(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.o = nn.Linear(N, N), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.o(torch.relu(self.a(x.T)).T)
+
+    torch.manual_seed(0)
+    net, x = Along().double().eval(), torch.randn(N, 4, dtype=torch.float64)
+    with pytest.warns(BacklightWarning, match="see each other"):
+        backlight.explain(net, x, 0, rules="epsilon")
+    with pytest.raises(UnsupportedModel, match="see each other"):
+        backlight.explain(net, x, 0, rules="epsilon", strict=True)
+
+
+@pytest.mark.parametrize(("amount", "apart"), [(0.0, True), (1e-16, True), (1e-9, False)])
+def test_rounding_that_depends_on_other_rows_is_no_mixing_and_more_is(amount, apart):
+    """(x + m) − m is x but for the rounding of a sum of the size of m."""
+
+    class Rounded(nn.Module):
+        def forward(self, x):
+            far = 8 * x.amax()
+            return (x + far) - far + amount * x.sum(0)
+
+    x = torch.randn(3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert model_keeps_rows_apart(Rounded(), ((x,), {})) is apart
 
 
 class Recurrent(nn.Module):
