@@ -1,5 +1,6 @@
 """Canonical form: it is the same function, every rewrite is undone, attacks are found, clean networks are left alone."""
 
+import copy
 import itertools
 
 import numpy as np
@@ -18,7 +19,7 @@ from backlight.canonical import intervals, lift, lower
 from backlight.canonical.affine import fold_norms
 from backlight.canonical.algebra import compose, plus, scale_columns, scale_rows, simplest
 from backlight.canonical.bounds import bounds
-from backlight.canonical.canonize import canonical_form
+from backlight.canonical.canonize import canonical_form, example_inputs
 from backlight.canonical.form import Affine
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.rules import AlphaBeta, Box, Convolution, Dense, Elementwise, Epsilon, Gamma, Zero, ZPlus
@@ -572,3 +573,84 @@ def test_a_box_gives_the_shape_of_the_inputs():
     found = backlight.canonize(net, domain=box)
     x = torch.rand(5, 1, 8, 8, dtype=torch.float64)
     assert torch.allclose(found.module(x), net(x), atol=1e-12)
+
+
+class _Heads(nn.Module):
+    """Attention as people write it out: each side through two moves, (n, t, hd) → (n, t, h, d) → (n, h, t, d)."""
+
+    def __init__(self):
+        super().__init__()
+        self.q, self.k, self.v, self.o = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x):
+        q, k, v = (one(x).view(-1, 3, 2, 2).transpose(1, 2) for one in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.o(mixed.transpose(1, 2).reshape(-1, 3, 4).mean(1))
+
+
+@QUIET
+def test_queries_and_keys_that_come_through_several_moves_are_normalised():
+    """A query times s and a key divided by s give the same product, and so the same canonical form."""
+    torch.manual_seed(0)
+    net, x = _Heads().double().eval(), torch.randn(2, 3, 4, dtype=torch.float64)
+    scaled = copy.deepcopy(net)
+    scale = torch.tensor([3.0, 0.2, 5.0, 0.5], dtype=torch.float64)
+    with torch.no_grad():
+        for layer, factor in ((scaled.q, scale), (scaled.k, 1 / scale)):
+            layer.weight *= factor[:, None]
+            layer.bias *= factor
+    assert torch.allclose(scaled(x), net(x), atol=1e-12)
+    assert not torch.allclose(scaled.q.weight, net.q.weight, atol=0.1)
+    forms = [backlight.canonize(one, x).module for one in (net, scaled)]
+    weights = [sorted(p.abs().sum().item() for p in form.parameters()) for form in forms]
+
+    assert weights[0] == pytest.approx(weights[1], rel=1e-9)
+
+
+def test_units_that_are_always_on_leave_one_layer():
+    """On x ≥ 0 nothing is cut by relu where no weight and no bias is negative: two layers are their product."""
+    generated = generator(3)
+    a, b = nn.Linear(3, 5).double(), nn.Linear(5, 2).double()
+    with torch.no_grad():
+        for layer in (a, b):
+            layer.weight.copy_(torch.rand(layer.weight.shape, generator=generated, dtype=torch.float64))
+            layer.bias.copy_(torch.rand(layer.bias.shape, generator=generated, dtype=torch.float64))
+    found = backlight.canonize(nn.Sequential(a, nn.ReLU(), b), domain="nonnegative").module
+
+    assert "relu" not in found.code
+    (weight,) = [p for p in found.parameters() if p.dim() == 2]
+    assert torch.allclose(weight, b.weight @ a.weight, rtol=1e-12)
+
+
+def test_a_maximum_and_a_minimum_are_named_for_what_they_are():
+    """On a ≥ 0: max(a₁, a₂) = relu(a₂) + relu(a₁ − a₂) and min(a₁, a₂) = relu(a₁) − relu(a₁ − a₂)."""
+    for first, second, word in (([0, 1], 1.0, "maximum"), ([1, 0], -1.0, "minimum")):
+        net = nn.Sequential(dense([first, [1, -1]]), nn.ReLU(), dense([[1.0, second]]))
+        found = backlight.canonize(net, domain="nonnegative").module
+        named = {kind for name, _ in found.named_modules() for kind in ("maximum", "minimum") if kind in name}
+
+        assert word in found.code
+        assert named == {word}
+
+
+def test_what_a_dropped_relu_shows_is_looked_at_again():
+    """The first layer is always on; behind it relu(z − 1) and relu(2z − 2) of one z are one unit."""
+    net = nn.Sequential(dense([[1, 2], [2, 4]]), nn.ReLU(), dense([[1, 0], [0, 1]], [-1, -2]), nn.ReLU(), dense([[1, 1]]))
+    found = backlight.canonize(net, domain="nonnegative")
+
+    assert widths(found) == [1, 1]
+
+
+@pytest.mark.parametrize(("domain", "least"), [(None, -1.0), ("nonnegative", 0.0)])
+def test_rows_that_are_made_for_a_network_lie_all_over_its_domain(domain, least):
+    """A network without layers reads as many numbers as it runs with; equal or empty rows would check nothing."""
+
+    class Smallest(nn.Module):
+        def forward(self, a):
+            return torch.minimum(a[:, 0], a[:, 1])
+
+    (rows,), _ = example_inputs(Smallest(), None, domain)
+    assert rows.shape[1] == 2
+    assert rows.min() >= least
+    assert rows.max() <= 1
+    assert rows.max() - rows.min() > 0.4 * (1 - least)
