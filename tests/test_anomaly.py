@@ -1,6 +1,7 @@
 """From a table to explained anomalies: what a study promises."""
 
 import importlib
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +11,13 @@ import torch
 from scipy.stats import genpareto
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor
+from sklearn.svm import OneClassSVM
 
 from backlight.anomaly import selfcheck
 from backlight.anomaly.bands import bands_of, standard_scores
+from backlight.anomaly.changes import fewest_changes
 from backlight.anomaly.detectors import DETECTORS, MEMBERS, Reference, kde, ocsvm
+from backlight.anomaly.detectors.correlation import _widened
 from backlight.anomaly.encoding import fit_encoder
 from backlight.anomaly.fitting import fit_detector
 from backlight.anomaly.prepared import prepare
@@ -21,7 +25,7 @@ from backlight.anomaly.reference import usual_rows
 from backlight.anomaly.selfcheck import _dependent
 from backlight.anomaly.study import _scores
 from backlight.anomaly.tail import fit_tail
-from backlight.anomaly.workflow import explain_table, find_anomalies
+from backlight.anomaly.workflow import explain_table, find_anomalies, moment_text
 from backlight.classical import neuralize
 from backlight.demo import mixed_up_wines
 from backlight.errors import ArgumentError, DataError
@@ -546,3 +550,83 @@ def test_bands_and_standard_scores_are_those_of_normal_rows():
     z = standard_scores(np.array([[3.0, 0.0], [np.nan, 2.0]]), normal, np.array([False, True]))
     assert np.allclose(z[0, 0], 1 / np.std([1, 2, 3]))
     assert z[1, 1] > z[0, 1]
+
+
+def test_changes_that_turn_out_not_to_be_needed_are_taken_back():
+    """Cells of 4, 3, 2 that may be replaced by .5 or by 0, and a sum that may be 5.4: the first alone does not do.
+
+    By contribution 2 is tried together with the others; what is left at the end is enough, and no cell of it is spare.
+    """
+    row = np.array([4.0, 3.0, 2.0, 0.0])
+
+    def propose(row, columns):
+        out = np.repeat(row[None], 2, axis=0)
+        out[:, columns] = np.array([[0.5], [0.0]])
+        return out
+
+    for limit in (8.5, 5.4, 2.4, 0.4):
+        change = fewest_changes(row, np.array([1.0, 2.0, 5.0, 0.0]), propose, lambda rows: rows.sum(1) - limit)  # noqa: B023
+        best = next(
+            size
+            for size in range(4)
+            if any(row.sum() - sum(row[list(pick)]) <= limit for pick in itertools.combinations(range(4), size))
+        )
+        assert len(change.columns) == best
+        new = row.copy()
+        new[list(change.columns)] = change.cells
+        assert change.excess_after == pytest.approx(new.sum() - limit)
+        assert new.sum() <= limit
+
+
+def test_a_spare_change_is_dropped_with_its_own_column():
+    """Alone neither column does, both do; once a third is changed, one of the first two is spare: the score is a table."""
+    row = np.ones(3)
+    scores = {(): 4.0, (0,): 1.0, (1,): 2.0, (2,): 3.0, (0, 1): 0.5, (0, 2): 0.7, (1, 2): -1.0, (0, 1, 2): -2.0}
+
+    def propose(row, columns):
+        out = np.repeat(row[None], 2, axis=0)
+        out[0, columns] = 0
+        return out
+
+    def excess(rows):
+        return np.array([scores[tuple(int(j) for j in np.flatnonzero(one == 0))] for one in rows])
+
+    change = fewest_changes(row, np.array([3.0, 2.0, 1.0]), propose, excess)
+    assert change.columns == (1, 2)
+    assert change.excess_after == -1.0
+
+
+def test_coordinates_that_hardly_vary_are_widened_to_a_tenth_and_others_left():
+    """Variances are max(v, 1/10): two rows at ± a for a coordinate, their squares over the rows that there were."""
+    rng = np.random.default_rng(0)
+    centred = rng.standard_normal((50, 3)) * [1.0, 0.01, 0.2]
+    centred -= centred.mean(0)
+    after = _widened(centred)
+    np.testing.assert_allclose(np.square(after).sum(0) / 50, np.maximum(np.square(centred).mean(0), 0.1), rtol=1e-12)
+    np.testing.assert_allclose(after.mean(0), 0, atol=1e-12)
+    np.testing.assert_array_equal(after[:50], centred)
+
+
+def test_moments_and_numbers_that_order_rows_are_written_for_people():
+    said = {
+        np.datetime64("2020-01-31T00:00:00.000000"): "2020-01-31",
+        np.datetime64("2020-01-31T05:30:00.000000"): "2020-01-31 05:30:00",
+        3.0: "3", 2.5: "2.5", 7: "7",
+    }  # fmt: skip
+    assert {value: moment_text(value) for value in said} == said
+
+
+@pytest.mark.parametrize("inside", [9, 10, 11])
+def test_ranges_come_from_rows_below_the_threshold_where_there_are_ten(inside):
+    """Rows near and far from a machine's data: fewer than ten near ones say too little, and all rows are taken."""
+    rng = np.random.default_rng(0)
+    model = OneClassSVM(nu=0.1, gamma=0.3).fit(rng.standard_normal((200, 2)))
+    table = np.concatenate([0.05 * rng.standard_normal((inside, 2)), 6 + 0.05 * rng.standard_normal((20, 2))])
+    assert (model.decision_function(table) > 0).sum() == inside
+    found = explain_table(neuralize(model), as_frame(table))
+    said = (
+        f"from the {inside} rows of this table below"
+        if inside >= 10
+        else f"from the {inside + 20} rows of this table (all"
+    )
+    assert any(said in note for note in found.notes)

@@ -635,7 +635,9 @@ def test_a_maximum_and_a_minimum_are_named_for_what_they_are():
 
 def test_what_a_dropped_relu_shows_is_looked_at_again():
     """The first layer is always on; behind it relu(z − 1) and relu(2z − 2) of one z are one unit."""
-    net = nn.Sequential(dense([[1, 2], [2, 4]]), nn.ReLU(), dense([[1, 0], [0, 1]], [-1, -2]), nn.ReLU(), dense([[1, 1]]))
+    net = nn.Sequential(
+        dense([[1, 2], [2, 4]]), nn.ReLU(), dense([[1, 0], [0, 1]], [-1, -2]), nn.ReLU(), dense([[1, 1]])
+    )
     found = backlight.canonize(net, domain="nonnegative")
 
     assert widths(found) == [1, 1]

@@ -31,7 +31,7 @@ from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV, Rand
 from sklearn.multiclass import OneVsOneClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 
 import backlight
 from backlight.classical import KernelClusters
@@ -804,3 +804,16 @@ def test_what_one_cluster_a_row_is_asked_is_worked_out_alone(k, rng):
             assert near(np.asarray(getattr(a, field)), np.asarray(getattr(b, field)))
         assert near(a.ledger.entering, b.ledger.entering)
         assert a.ledger.layers == b.ledger.layers
+
+
+def test_free_energies_behind_a_scaler_start_where_the_users_zero_is(rng):
+    """The secant of each hidden unit goes from the machine's input at x = 0, which a scaler has moved."""
+    X = 3 + 2 * rng.random((60, 5))
+    scaler = MinMaxScaler().fit(X)
+    machine = neural_network.BernoulliRBM(4, n_iter=5, random_state=0).fit(scaler.transform(X))
+    W, c, b = machine.components_, machine.intercept_hidden_, machine.intercept_visible_
+    start, step = c + W @ scaler.min_, X * scaler.scale_ @ W.T
+    slope = (np.logaddexp(0, start + step) - np.logaddexp(0, start)) / step
+    expected = -X * scaler.scale_ * (b + slope @ W)
+
+    assert near(backlight.explain(make_pipeline(scaler, machine), X).values, expected)

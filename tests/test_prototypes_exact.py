@@ -885,3 +885,79 @@ def test_no_climb_is_above_what_an_exact_solver_bounds(model, bounded):
                 assert q.value[t] <= p.value[t] + c.value + 1e-7 * (1 + abs(p.value[t]))
                 assert q.value[t] >= p.value[t] - 1
     assert certified or bounded
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.5])
+@pytest.mark.parametrize("kind", ["rows", "mixture", "binary machine", "Gaussian machine", "many hidden", "density"])
+def test_the_best_optimum_in_the_list_is_the_value_of_the_result(kind, strength):
+    """Both are f(x) − strength·Ω(x) at the same point, with all constants."""
+    rng = np.random.default_rng(0)
+    w, bounds, target, b = rng.standard_normal(3), None, None, rng.standard_normal(6)
+    if kind == "rows":
+        prior = priors.KernelDensity(rng.standard_normal((20, 3)), 0.5)
+    elif kind == "mixture":
+        prior = priors.Mixture([0.3, 0.7], rng.standard_normal((2, 3)) * 3, np.stack([np.eye(3), 0.5 * np.eye(3)]))
+    elif kind == "binary machine":
+        prior, w, bounds = priors.RBM(rng.standard_normal((6, 20)), np.zeros(20), b), rng.standard_normal(20), (0, 1)
+    elif kind == "density":
+        prior = priors.Gaussian(np.zeros(3), 4 * np.eye(3))
+        target = SkKernelDensity(bandwidth=0.8).fit(rng.standard_normal((30, 3)))
+    else:
+        hidden = 18 if kind == "many hidden" else 5
+        prior = priors.RBM(rng.standard_normal((hidden, 3)) * 0.5, np.zeros(3), rng.standard_normal(hidden), sigma=1.0)
+    p = backlight.prototype(line(w, 0.7) if target is None else target, prior=prior, bounds=bounds, strength=strength)
+
+    assert len(p.optima[0]) >= 1
+    assert_allclose(p.optima[0][0][0], p.value[0], rtol=1e-6)
+    if target is None:
+        assert_allclose(
+            p.value[0], w @ p.x[0] + 0.7 - strength * float(prior.energy(torch.as_tensor(p.x))[0]), rtol=1e-9
+        )
+
+
+def test_clipped_columns_are_certified_in_closed_form():
+    w, mu, S = box_problem()
+    p = backlight.prototype(line(w), prior=priors.Gaussian(mu, np.diag(np.diag(S))), bounds=(-1, 1))
+    assert p.status == ("exact",)
+    assert p.certificate[0].bound
+
+
+def test_whole_columns_are_counted_and_a_program_without_them_has_none_to_count():
+    w = np.array([1.0, -2.0, 0.5])
+    whole, plain = (
+        backlight.prototype(line(w), prior=priors.L1(0.1), bounds=(-3, 3.5), constraints=rules)
+        for rules in ([constraints.integer(0, 1)], [])
+    )
+    assert_allclose(whole.x[0], [3, -3, 3.5], atol=1e-9)
+    assert any("2 binary variables" in note for note in whole.notes[0])
+    assert not any("binary" in note for note in plain.notes[0])
+
+
+def test_ranges_of_units_are_not_cut_where_one_side_is_far_longer_than_the_other():
+    """max relu(relu(x) − 2000 relu(y)) over [−1, 1]² is 1, at x = 1 and y ≤ 0; the range behind it is [−2000, 1]."""
+    layers = [torch.nn.Linear(2, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1)]
+    net = torch.nn.Sequential(*layers).double().eval()
+    with torch.no_grad():
+        for place, weight in ((0, [[1.0, 0.0], [0.0, 1.0]]), (2, [[1.0, -2000.0]]), (4, [[1.0]])):
+            net[place].weight.copy_(torch.tensor(weight))
+            net[place].bias.zero_()
+    p = backlight.prototype(net, 0, prior=None, bounds=(-1, 1), space=spaces.Input(2), exact="require")
+
+    assert_allclose(p.value, 1.0, rtol=1e-9)
+
+
+def test_a_cluster_under_an_absolute_prior_weighs_one_against_the_other():
+    """f = min over rivals is linear between two clusters: beyond the rival's pull nothing is gained but Ω grows.
+
+    Every vertex of a fine grid is tried; the best of them is no better, and the bound is met.
+    """
+    X = np.r_[np.full((10, 1), -1.0), np.full((10, 1), 1.0)] + np.linspace(-0.01, 0.01, 20)[:, None]
+    model = KMeans(2, n_init=1, random_state=0).fit(X)
+    network = backlight.neuralize(model)
+    grid = np.linspace(-3, 3, 6001)[:, None]
+    slope = np.abs(np.diff(network(grid).numpy()[:, 0])).max() / np.diff(grid[:, 0])[0]
+    for lam, stays in ((0.6, False), (1.5, True)):
+        p = backlight.prototype(model, 0, prior=priors.L1(lam * slope), bounds=(-3, 3), exact="require")
+        J = network(grid).numpy()[:, 0] - lam * slope * np.abs(grid[:, 0])
+        assert p.value[0] >= J.max() - 1e-9
+        assert abs(p.x[0, 0]) == pytest.approx(0.0 if stays else 3.0, abs=1e-6)

@@ -164,3 +164,15 @@ def test_moments_keep_their_clock_and_durations_their_length():
     assert frame.column("money")[0] == 1.25
     kinds = {c.name: c.kind for c in understand(frame)}
     assert kinds["far"] == kinds["day"] == kinds["zone"] == "date"
+
+
+def test_what_nothing_computes_with_is_named_by_its_type():
+    """Lists of numbers in Parquet, and Python's own objects in a frame."""
+    table = pa.table({"x": [1.0, 2.0, 3.0], "y": pa.array([[1, 2], [3], []], pa.list_(pa.int64()))})
+    odd = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [object(), object(), object()]})
+    times = pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": [dt.date(2020, 1, k) for k in (1, 2, 3)]})
+    listed, plain, dates = (understand(as_frame(one))[1] for one in (table, odd, times))
+
+    assert (listed.kind, plain.kind, dates.kind) == ("ignored", "ignored", "date")
+    assert "list" in listed.why
+    assert plain.why == "holds object values"

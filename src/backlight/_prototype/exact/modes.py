@@ -156,7 +156,7 @@ def modes(problem: Problem) -> Found | None:
     if isinstance(formula, Linear) and isinstance(prior, Mixture | KernelDensity):
         w = formula.w / problem.strength
         found = _tilted_rows(prior, w) if isinstance(prior, KernelDensity) else _tilted(prior, w)
-        return of_modes(problem, found, problem.strength)
+        return of_modes(problem, found, problem.strength, formula.b)
     if isinstance(formula, Pool) and formula.sign > 0 and (prior is None or problem.white is not None):
         return _log_density(problem, formula)
     return None
@@ -205,11 +205,11 @@ def _log_density(problem: Problem, formula: Pool) -> Found | None:
     found = Modes(np.array(log_c), np.array(means), np.array(roots))
     if shared and np.allclose(roots[0], roots[0][0, 0] * np.eye(k), atol=1e-14 * abs(roots[0][0, 0])):
         found = Modes(found.log_c, found.means, float(roots[0][0, 0]))
-    return of_modes(problem, found, 1.0, lambda v: mean + L @ v)
+    return of_modes(problem, found, 1.0, decode=lambda v: mean + L @ v)
 
 
-def of_modes(problem: Problem, found: Modes, unit: float, decode: object = None) -> Found:
-    """The highest mode, its bound, and how many there are."""
+def of_modes(problem: Problem, found: Modes, unit: float, offset: float = 0.0, decode: object = None) -> Found:
+    """The highest mode, its bound, and how many there are; ``offset`` is what the score has beside the mixture."""
     heights = found.value(found.means) if len(found.means) <= 4096 else found.log_c
     order = np.argsort(-heights)[:_STARTS]
     ends = found.climb(found.means[order])
@@ -226,7 +226,7 @@ def of_modes(problem: Problem, found: Modes, unit: float, decode: object = None)
             kinds[same[0]] = (kinds[same[0]][0], kinds[same[0]][1] + 1)
         else:
             seen.append(ends[i])
-            kinds.append((unit * float(values[i]), 1))
+            kinds.append((unit * float(values[i]) + offset, 1))
     x = best if decode is None else decode(best)  # type: ignore[operator]
     alone = len(found.means) == 1
     status = "exact" if alone else "global" if gap <= _CERTAIN * max(1.0, unit) else "local"

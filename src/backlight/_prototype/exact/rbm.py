@@ -47,7 +47,7 @@ def gaussian_machine(problem: Problem) -> Found | None:
         means = a + s * pulled
         # h·b + hᵀWa/s + ½‖Wᵀh‖² of the completed square, and the tilt
         log_c = states @ b + pulled @ a / s + 0.5 * np.square(pulled).sum(1) + means @ w + 0.5 * s**2 * float(w @ w)
-        return of_modes(problem, Modes(log_c, means + s**2 * w, 1 / s), problem.strength)
+        return of_modes(problem, Modes(log_c, means + s**2 * w, 1 / s), problem.strength, formula.b)
     rng = np.random.default_rng(0)
     hidden = np.concatenate([np.zeros((1, len(b))), np.ones((1, len(b))), rng.integers(0, 2, (_STARTS - 2, len(b)))])
     x = a + s**2 * w + s * hidden @ W
@@ -60,7 +60,7 @@ def gaussian_machine(problem: Problem) -> Found | None:
     free = -np.square(x - a).sum(1) / (2 * s**2) + np.logaddexp(0, b + x @ W.T / s).sum(1)
     value = x @ w + free
     best = int(np.argmax(value))
-    optima = _tally(problem.strength * value, x)
+    optima = _tally(problem.strength * value + formula.b, x)
     residual = float(np.abs(a + s**2 * w + s * expit(b + x[best] @ W.T / s) @ W - x[best]).max())
     notes = [f"{len(optima)} optima from {len(x)} starts"]
     return Found(x[best], "local", Certificate("fixed point", residual, False), x[best], optima, notes)
@@ -110,7 +110,7 @@ def binary_machine(problem: Problem) -> Found | None:
         x[rows_, chosen[rows_]] += step[rows_, chosen[rows_]]
     values = value(x)
     best_ = int(np.argmax(values))
-    optima = _tally(problem.strength * values, x)
+    optima = _tally(problem.strength * values + formula.b, x)
     return Found(
         x[best_], "local", Certificate("no single change", 0.0, False), x[best_], optima,
         [f"{len(optima)} optima from {len(x)} starts"],
