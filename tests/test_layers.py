@@ -806,14 +806,16 @@ def test_what_one_cluster_a_row_is_asked_is_worked_out_alone(k, rng):
         assert a.ledger.layers == b.ledger.layers
 
 
-def test_free_energies_behind_a_scaler_start_where_the_users_zero_is(rng):
-    """The secant of each hidden unit goes from the machine's input at x = 0, which a scaler has moved."""
+def test_free_energies_behind_a_linear_map_start_where_that_map_has_its_centre(rng):
+    """The secant of each hidden unit goes from the machine's input at the mean row, which a scaler has moved from 0."""
     X = 3 + 2 * rng.random((60, 5))
-    scaler = MinMaxScaler().fit(X)
-    machine = neural_network.BernoulliRBM(4, n_iter=5, random_state=0).fit(scaler.transform(X))
+    front = make_pipeline(PCA(3), MinMaxScaler()).fit(X)
+    pca, scaler = front[0], front[1]
+    machine = neural_network.BernoulliRBM(4, n_iter=5, random_state=0).fit(front.transform(X))
     W, c, b = machine.components_, machine.intercept_hidden_, machine.intercept_visible_
-    start, step = c + W @ scaler.min_, X * scaler.scale_ @ W.T
+    A = scaler.scale_[:, None] * pca.components_
+    start, step = c + W @ scaler.min_, (X - pca.mean_) @ A.T @ W.T
     slope = (np.logaddexp(0, start + step) - np.logaddexp(0, start)) / step
-    expected = -X * scaler.scale_ * (b + slope @ W)
+    expected = -(X - pca.mean_) * ((b + slope @ W) @ A)
 
-    assert near(backlight.explain(make_pipeline(scaler, machine), X).values, expected)
+    assert near(backlight.explain(make_pipeline(front, machine), X).values, expected)

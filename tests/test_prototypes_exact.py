@@ -478,6 +478,8 @@ def test_the_most_normal_row_of_a_density_is_its_highest_mode():
     kde = SkKernelDensity(bandwidth=0.9).fit(Z)
     mode = backlight.prototype(backlight.neuralize(kde, score="score_samples"), prior="none")
     assert mode.f[0] >= SkKernelDensity(bandwidth=0.9, leaf_size=300).fit(Z).score_samples(Z).max()
+    itself, read = (backlight.prototype(one, prior="none", bounds=(-3, 3)) for one in (kde, backlight.neuralize(kde)))
+    assert_allclose(itself.x, read.x)
 
 
 def test_components_far_from_the_origin_are_as_exact_as_near_it():
@@ -901,7 +903,8 @@ def test_the_best_optimum_in_the_list_is_the_value_of_the_result(kind, strength)
         prior, w, bounds = priors.RBM(rng.standard_normal((6, 20)), np.zeros(20), b), rng.standard_normal(20), (0, 1)
     elif kind == "density":
         prior = priors.Gaussian(np.zeros(3), 4 * np.eye(3))
-        target = SkKernelDensity(bandwidth=0.8).fit(rng.standard_normal((30, 3)))
+        density = SkKernelDensity(bandwidth=0.8).fit(rng.standard_normal((30, 3)))
+        target = backlight.neuralize(density, score="score_samples")
     else:
         hidden = 18 if kind == "many hidden" else 5
         prior = priors.RBM(rng.standard_normal((hidden, 3)) * 0.5, np.zeros(3), rng.standard_normal(hidden), sigma=1.0)

@@ -416,7 +416,7 @@ def _of_head(opened: HeadModel, model: Any) -> Subject:
 
 @_climbed.register
 def _of_network(opened: NetworkModel, model: Any) -> Subject:
-    if hasattr(model, "tree_"):
+    if hasattr(getattr(model, "tree_", None), "n_leaves"):  # a density's ``tree_`` only looks for neighbours
         return TreeSubject(model)
     for kind, make in LAYERS.items():
         if any(isinstance(layer, kind) for layer in opened.network.modules()):

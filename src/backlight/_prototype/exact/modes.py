@@ -205,7 +205,8 @@ def _log_density(problem: Problem, formula: Pool) -> Found | None:
     found = Modes(np.array(log_c), np.array(means), np.array(roots))
     if shared and np.allclose(roots[0], roots[0][0, 0] * np.eye(k), atol=1e-14 * abs(roots[0][0, 0])):
         found = Modes(found.log_c, found.means, float(roots[0][0, 0]))
-    return of_modes(problem, found, 1.0, decode=lambda v: mean + L @ v)
+    offset = formula.constant - (0.0 if white is None else white.constant)
+    return of_modes(problem, found, 1.0, offset, lambda v: mean + L @ v)
 
 
 def of_modes(problem: Problem, found: Modes, unit: float, offset: float = 0.0, decode: object = None) -> Found:
