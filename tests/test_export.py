@@ -204,3 +204,44 @@ def test_the_text_for_postgresql_is_compared_too_and_guards_its_exponentials(tmp
 
     assert 'FROM "my rows"' in text
     assert "< -700e0 THEN 0e0 ELSE EXP(" in text
+
+
+def _numbers(path, X):
+    """Score, base and contributions of rows, by the database that a text is for."""
+    names = [f"x{j}" for j in range(X.shape[1])]
+    frame = pd.DataFrame(X, columns=names).reset_index(names="id")
+    if "UNNEST" in path.read_text() or path.stem == "duckdb":
+        own = duckdb.connect()
+        own.register("rows", frame)
+        found = own.execute(path.read_text()).df()
+    else:
+        connection = verify._sqlite("sqlite")
+        frame.to_sql("rows", connection, index=False)
+        found = pd.read_sql(path.read_text(), connection)
+    return found.sort_values("id")[["score", "base", *names]].to_numpy(dtype=float)
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        KernelDensity(bandwidth=0.4),
+        KernelDensity(bandwidth=1e-3),  # all exponentials but a row's own vanish
+        OneClassSVM(nu=0.9, gamma=2.0),
+        OneClassSVM(nu=0.5, gamma=1e-4),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("rule", ["auto", "free", "pool", "dtd"])
+def test_rows_that_are_anchors_once_or_twice_and_rows_far_away_have_the_same_numbers(model, rule, dialect, tmp_path):
+    X = np.random.default_rng(0).normal(size=(24, 3)).round(3)
+    X[:, 1] = X[:, 1] > 0  # a column that tells few rows apart
+    X = np.concatenate([X, X[:4], X[:1]])
+    explainer = backlight.Explainer(model.fit(X), rules=rule, feature_names=["x0", "x1", "x2"])
+    rows = np.concatenate([X, X + 1e-4, X[:5] * 1e4, X[:5] - 1e7])
+    path = backlight.export(explainer, tmp_path / f"{dialect}.sql", dialect=dialect, key="id", rows=rows)
+    ex = explainer(rows)
+    wanted = np.column_stack([ex.output[:], ex.base_values, ex.values])
+
+    off = np.abs(_numbers(path, rows) - wanted) / np.maximum(1, np.abs(wanted).sum(1, keepdims=True))
+    assert off.max() < 1e-9

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from backlight.errors import UnsupportedOption
 
 __all__ = ["DIALECTS", "Dialect", "E", "dot", "identifier", "minus", "number", "over", "plus", "text", "times"]
@@ -16,11 +18,15 @@ E = str | float
 
 def number(value: float) -> str:
     """A literal that every database reads as a double: one with an exponent."""
-    if not math.isfinite(value):
-        raise UnsupportedOption(f"the network holds {value}, which SQL has no number for: export another score")
-    plain = repr(float(value))
+    plain = repr(_finite(float(value)))
     plain = plain if "e" in plain else plain + "e0"
     return f"({plain})" if value < 0 else plain
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise UnsupportedOption(f"the network holds {value}, which SQL has no number for: export another score")
+    return value
 
 
 def text(value: E) -> str:
@@ -85,12 +91,15 @@ class Dialect:
         Whether a column of doubles may hold NaN, which is then no value.
     underflows : bool
         Whether exp raises an error where its value is too small for a double.
+    has_lists : bool
+        Whether a word of numbers can be read as a column: a word is read in one go, each literal is planned.
     """
 
     name: str
     largest: str
     has_nan: bool
     underflows: bool
+    has_lists: bool = False
 
     def exp(self, x: E) -> E:
         """e^x."""
@@ -113,9 +122,22 @@ class Dialect:
         plain = f"CAST({name} AS DOUBLE PRECISION)"
         return f"NULLIF({plain}, CAST('NaN' AS DOUBLE PRECISION))" if self.has_nan else plain
 
+    def table(self, name: str, columns: Sequence[str], rows: np.ndarray) -> str:
+        """A table of numbers as one of the terms of WITH."""
+        if self.has_lists:
+            lists = (", ".join(repr(value) for value in map(_finite, column)) for column in rows.T.tolist())
+            said = (f"UNNEST(CAST('[{some}]' AS DOUBLE[])) AS {one}" for some, one in zip(lists, columns, strict=True))
+            joined = ",\n".join(said)
+            return f"{name} AS (SELECT\n{joined})"
+        # what the first row is, are all
+        first = ", ".join(f"CAST({number(value)} AS DOUBLE PRECISION)" for value in rows[0].tolist())
+        others = (", ".join(map(number, row)) for row in rows[1:].tolist())
+        body = ",\n".join(f"({row})" for row in (first, *others))
+        return f"{name}({', '.join(columns)}) AS (VALUES\n{body})"
+
 
 DIALECTS = {
-    "duckdb": Dialect("duckdb", "GREATEST", True, False),
+    "duckdb": Dialect("duckdb", "GREATEST", True, False, True),
     "postgresql": Dialect("postgresql", "GREATEST", True, True),
     "sqlite": Dialect("sqlite", "MAX", False, False),
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ __all__: list[str] = []
 
 # anchors that are written out in each row; more of them are a table
 _FEW = 64
+# exponentials of more than this below zero are no numbers to divide by: they are counted from the largest
+_VANISHING = 350.0
+# a row is an anchor where they differ by no more than this share of their size, as `Selves` has it
+_ROUNDING = 64 * 2.0**-52
 
 
 @register(Radial)
@@ -155,26 +160,63 @@ def _surprise(found: WithSurprise, rows: Rows, ask: Query) -> Emitted:
     return layer(found.inner, rows, ask)
 
 
-def _anchors(pool: SoftMinDistance, rows: Rows) -> tuple[str, list[str], list[str]]:
-    """The table of anchors, and the names of the two factors of their shares."""
+@dataclass(frozen=True, slots=True)
+class _Anchors:
+    """The table of a pool's anchors, the names of the two factors of their shares, and what bounds all of them.
+
+    Attributes
+    ----------
+    table : str
+    left, right : list of str
+    least, radius : float
+        The smallest log-weight, and the largest norm.
+    along, width, shift : int, float, float
+        The coordinate that tells most anchors apart, and its cells ``ROUND(z / width + shift)``: a row that is an
+        anchor is in the same one, so that databases find it by equality.
+    """
+
+    table: str
+    left: list[str]
+    right: list[str]
+    least: float
+    radius: float
+    along: int
+    width: float
+    shift: float
+
+
+def _anchors(pool: SoftMinDistance, rows: Rows) -> _Anchors:
     U, way = array(pool.anchors), pool.pullback
     log_weights = array(pool.log_weights)
     rest = np.log1p(-np.minimum(np.exp(log_weights), 1 - 1e-16))
-    columns = ["j", "lw", "g", "rest", *(f"u{k}" for k in range(U.shape[1]))]
+    along = int(np.argmax([len(np.unique(column)) for column in U.T]))
+    width, shift, cells = _cells(U[:, along], _ROUNDING * (float(np.abs(U).max()) + pool.selves.offset))
+    columns = ["j", "lw", "g", "rest", "cell", *(f"u{k}" for k in range(U.shape[1]))]
     sides: list[np.ndarray] = []
     left = right = [f"u{k}" for k in range(U.shape[1])]
     if way.into is not None and way.back is not None:
         sides = [U @ array(way.back), U @ array(way.into)]
         left, right = ([f"{name}{k}" for k in range(way.n_elements)] for name in "lr")
         columns += [*left, *right]
-    body = np.column_stack(
-        [np.arange(len(U)), log_weights[: len(U)], np.full(len(U), pool.gamma), rest[: len(U)], U, *sides]
-    )
+    j, gamma = np.arange(len(U)), np.full(len(U), pool.gamma)
+    body = np.column_stack([j, log_weights[: len(U)], gamma, rest[: len(U)], cells, U, *sides])
     if pool.still:
         still = np.zeros(body.shape[1])
         still[:4] = len(U), log_weights[-1], 0.0, rest[-1]
         body = np.vstack([body, still])
-    return rows.program.table(columns, body), left, right
+    radius = float(np.sqrt((U * U).sum(1).max()))
+    table = rows.program.table(columns, body)
+    return _Anchors(table, left, right, float(log_weights.min()), radius, along, width, shift)
+
+
+def _cells(u: np.ndarray, room: float) -> tuple[float, float, np.ndarray]:
+    """A grid on a line, such that none of its points is within rounding of two cells: width, shift, and the cells."""
+    width = 1e7 * room if room > 0 else 1.0
+    for shift in np.linspace(0.0, 0.98, 50).tolist():
+        low, high = (np.round((u + side * room) / width + shift) for side in (-2.0, 2.0))
+        if (low == high).all():
+            return width, shift, low
+    return math.inf, 0.0, np.zeros(len(u))
 
 
 def _at_least_zero(expression: str, rows: Rows) -> E:
@@ -183,62 +225,92 @@ def _at_least_zero(expression: str, rows: Rows) -> E:
     return rows.program.let(f"CASE WHEN {y} < 0 THEN 0e0 ELSE {y} END")
 
 
+def _own(anchors: _Anchors, z: Sequence[str], pool: SoftMinDistance, rows: Rows) -> dict[str, str]:
+    """The anchor that a row itself is: its position, its log-weight less its distance, and log(1 − α) of it."""
+    let = rows.program.let
+    size = plus(rows.program.dialect.most([let(f"ABS({one})") for one in z]), pool.selves.offset)
+    room = text(let(times(_ROUNDING, size)))
+    cell = 0.0 if anchors.width == math.inf else plus(over(z[anchors.along], anchors.width), anchors.shift)
+    near = [f"a.cell = {text(let(f'ROUND({text(cell)})'))}", "a.g > 0"]
+    near += [f"ABS({one} - a.u{i}) <= {room}" for i, one in enumerate(z)]
+    own = rows.program.sums(anchors.table, [], {"own": "MIN(q.j)"}, where=" AND ".join(near))["own"]
+    squares = " + ".join(f"({one} - a.u{i}) * ({one} - a.u{i})" for i, one in enumerate(z))
+    kept = {"logit": f"a.lw - a.g * ({squares})"}
+    found = {"logit": "MAX(q.logit)", "rest": "MAX(q.rest)"}
+    return {"own": own, **rows.program.sums(anchors.table, [kept], found, where=f"a.j = {own}")}
+
+
 def _many(pool: SoftMinDistance, rows: Rows, rule: SoftMinRule) -> tuple[list[E], E, E]:
-    """Values, output and what is carried of a pool over a table of anchors, by three or four passes over it."""
+    """Values, output and what is carried of a pool over a table of anchors, by two passes over it.
+
+    A third one, for the largest exponent, is made for rows so far away that their exponentials could vanish.
+    """
     program, way = rows.program, pool.pullback
     exp, let = program.dialect.exp, program.let
-    z = [
-        text(one)
-        for one in rows.let([minus(cell, float(c)) for cell, c in zip(rows.z, array(pool.center), strict=True)])
-    ]
-    table, left, right = _anchors(pool, rows)
-    squares = " + ".join(f"({one} - a.u{k}) * ({one} - a.u{k})" for k, one in enumerate(z))
-    inner = {"d": f"a.g * ({squares})"}
-    whole = {"top": "MAX(q.lw - q.d)"}
-    if rule.leave_self_out:
-        size = let(plus(*(f"ABS({one})" for one in z), pool.selves.offset))
-        near = " AND ".join(f"ABS({one} - a.u{k}) <= {number(64 * 2.0**-52)} * {text(size)}" for k, one in enumerate(z))
-        inner["own"] = f"CASE WHEN {near} AND a.g > 0 THEN a.j END"
-        whole["self"] = "MIN(q.own)"
-    first = program.sums(table, inner, whole)
-    top_all, own = first["top"], first.get("self")
-    others = "" if own is None else f"{own} IS NULL OR q.j <> {own}"
-    distance = {"d": inner["d"]}
-    top, rest = top_all, "0e0"
-    if own is not None:
-        second = program.sums(
-            table,
-            distance,
-            {
-                "total": f"SUM({exp(f'(q.lw - q.d - {top_all})')})",
-                "top": f"MAX(CASE WHEN {others} THEN q.lw - q.d END)",
-                "rest": f"SUM(CASE WHEN q.j = {own} THEN q.rest ELSE 0e0 END)",
-            },
-        )
-        top, rest, total_all = second["top"], second["rest"], second["total"]
+    center = array(pool.center)
+    z = [text(one) for one in rows.let([minus(cell, float(c)) for cell, c in zip(rows.z, center, strict=True)])]
+    anchors = _anchors(pool, rows)
+    table, left, right = anchors.table, anchors.left, anchors.right
+    own = _own(anchors, z, pool, rows) if rule.leave_self_out else None
+    is_own = "" if own is None else f"q.j = {own['own']}"
+    squares = {f"s{k}": f"({one} - a.u{k}) * ({one} - a.u{k})" for k, one in enumerate(z)}
+    pairs = [squares, {"d": f"q.g * ({' + '.join(f'q.{name}' for name in squares)})"}]
+
+    norm = text(let(plus(*(times(one, one) for one in z))))
+    farthest = let(times(2 * pool.gamma, plus(norm, anchors.radius**2)))
+    logit = "q.lw - q.d" if own is None else f"CASE WHEN {is_own} THEN NULL ELSE q.lw - q.d END"
+    far = program.sums(
+        table, pairs, {"top": f"MAX({logit})"}, where=f"{text(farthest)} > {number(_VANISHING + anchors.least)}"
+    )
+    top = text(let(f"COALESCE({far['top']}, 0e0)"))
     p = text(exp(f"(q.lw - q.d - {top})"))
-    kept = p if own is None else f"CASE WHEN {others} THEN {p} ELSE 0e0 END"
-    third = program.sums(table, distance, {"total": f"SUM({kept})", "drop": f"SUM({kept} * q.d)"})
-    total, mean = third["total"], text(let(f"{third['drop']} / {third['total']}"))
-    o = text(_at_least_zero(f"({rest} - ({top} + LN({total})))", rows))
-    output: E = o if own is None else _at_least_zero(f"(-({top_all} + LN({total_all})))", rows)
+    weighed = [*pairs, {"p": p if own is None else f"CASE WHEN {is_own} THEN 0e0 ELSE {p} END"}]
     lefts, rights = z, z
     if way.into is not None and way.back is not None:
         lefts = [text(one) for one in rows.let([dot(back, z) for back in array(way.back).T])]
         rights = [text(one) for one in rows.let([dot(into, z) for into in array(way.into).T])]
-    sums = {"mass": "SUM(q.w * q.d)"}
-    sums |= {
-        f"r{k}": f"SUM(q.w * q.g * ({lefts[k]} - q.{left[k]}) * ({rights[k]} - q.{right[k]}))" for k in range(len(left))
-    }
-    fourth = program.sums(table, distance, sums, {"w": _weights(rule, kept, "q.d", mean)})
-    mass = text(let(f"{fourth['mass']} / {total}"))
+    shares = {f"r{k}": f"SUM(q.wg * {share})" for k, share in enumerate(_shared(lefts, left, rights, right))}
+    both = {"total": "SUM(q.p)", "drop": "SUM(q.p * q.d)"}
+    if rule.stabiliser is None:
+        shares |= both
+    got = program.sums(table, weighed, both) if rule.stabiliser is not None else {}
+    mean = text(let(f"({got['drop']} / {got['total']})")) if got else ""
+    weights = [{"w": _weights(rule, "q.p", "q.d", mean)}, {"wg": "q.w * q.g"}]
+    got |= program.sums(table, [*weighed, *weights], {"mass": "SUM(q.w * q.d)", **shares})
+    total = text(let(f"NULLIF({got['total']}, 0e0)"))
+    mean = text(let(f"({got['drop']} / {total})"))
+    log_total = text(let(f"({top} + LN({total}))"))
+    rest = "0e0" if own is None else f"COALESCE({own['rest']}, 0e0)"
+    o = text(_at_least_zero(f"({rest} - {log_total})", rows))
+    output: E = o if own is None else _at_least_zero(f"(-{text(_joined(own, log_total, rows))})", rows)
+    mass = text(let(f"{got['mass']} / {total}"))
     factor = text(let(_factor(rule, o, mean, mass)))
 
-    def shared(value: str) -> str:  # a row that is the only anchor has no other to share with
-        return value if own is None else f"CASE WHEN {top} IS NULL AND {top_all} IS NOT NULL THEN 0e0 ELSE {value} END"
+    def given(value: str) -> str:  # a row that is the only anchor has no other to share with
+        gone = (
+            "" if own is None else f"CASE WHEN {own['own']} IS NOT NULL AND {total} IS NULL THEN 0e0 ELSE {value} END"
+        )
+        return gone or value
 
-    shares = rows.let([shared(f"{factor} * {fourth[f'r{k}']} / {total}") for k in range(len(left))])
-    return rows.let(rows.columns(shares)), output, let(shared(f"{mass} * {factor}"))
+    values = rows.let([given(f"({factor} * {got[f'r{k}']} / {total})") for k in range(len(left))])
+    return rows.let(rows.columns(values)), output, let(given(f"({mass} * {factor})"))
+
+
+def _shared(lefts: Sequence[str], left: Sequence[str], rights: Sequence[str], right: Sequence[str]) -> list[str]:
+    """Shares of a squared distance of a pair: its squares, or products of two differences."""
+    if lefts is rights:
+        return [f"q.s{k}" for k in range(len(left))]
+    sides = zip(lefts, left, rights, right, strict=True)
+    return [f"({a} - q.{b}) * ({c} - q.{d})" for a, b, c, d in sides]
+
+
+def _joined(own: Mapping[str, str], log_total: str, rows: Rows) -> E:
+    """The logarithm of all weights: those of the others, and the row's own where it is an anchor."""
+    let, mine = rows.program.let, own["logit"]
+    gap = let(rows.program.dialect.exp(let(f"(-ABS({mine} - {log_total}))")))
+    most = f"CASE WHEN {mine} > {log_total} THEN {mine} ELSE {log_total} END"
+    alone = f"WHEN {own['own']} IS NULL THEN {log_total} WHEN {log_total} IS NULL THEN {mine}"
+    return let(f"CASE {alone} ELSE {most} + LN(1e0 + {text(gap)}) END")
 
 
 @register(SignedExpansion)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from backlight._export.expressions import Dialect, E, identifier, number, text
+from backlight._export.expressions import Dialect, E, identifier, text
 
 __all__ = ["Program"]
 
@@ -17,13 +17,16 @@ _NAME = re.compile(r"\bv\d+\b")
 
 @dataclass(slots=True, eq=False)
 class _Sums:
-    """Sums over a table for each row: ``inner`` and ``then`` are expressions of both, ``outer`` sums of those."""
+    """Sums over a table for each row: ``levels`` are expressions of both, ``outer`` sums of those."""
 
     table: str
-    inner: Mapping[str, str]
-    then: Mapping[str, str]
+    levels: Sequence[Mapping[str, str]]
     outer: Mapping[str, str]
     where: str
+
+    def said(self) -> list[str]:
+        """Every expression."""
+        return [*(one for level in self.levels for one in level.values()), *self.outer.values(), self.where]
 
 
 @dataclass(slots=True, eq=False)
@@ -76,39 +79,29 @@ class Program:
         """A table beside the rows; its numbers are part of the text."""
         name = f"t{len(self._tables)}"
 
-        def row(values: Sequence[float], first: bool) -> str:
-            cells = [number(float(value)) for value in values]
-            return "(" + ", ".join(f"CAST({cell} AS DOUBLE PRECISION)" if first else cell for cell in cells) + ")"
-
-        body = ",\n".join(row(values, k == 0) for k, values in enumerate(rows.tolist()))
-        self._tables[name] = f"{name}({', '.join(columns)}) AS (VALUES\n{body})"
+        self._tables[name] = self.dialect.table(name, columns, rows)
         return name
 
     def sums(
-        self,
-        table: str,
-        inner: Mapping[str, str],
-        outer: Mapping[str, str],
-        then: Mapping[str, str] | None = None,
-        where: str = "",
+        self, table: str, levels: Sequence[Mapping[str, str]], outer: Mapping[str, str], where: str = ""
     ) -> dict[str, str]:
         """Values that are sums (or extremes) over a table.
 
         Parameters
         ----------
-        inner : mapping of name to expression
-            Of values and the table's columns, worked out once a pair.
+        levels : sequence of mapping of name to expression
+            Worked out once a pair: the first of values and of the table's columns as ``a``, each further one of the
+            columns ``q`` of those before it.
         outer : mapping of name to expression
             Sums of those, of values and of the table's columns, each as a column of ``q``.
-        then : mapping of name to expression, optional
-            Worked out once a pair from ``q``.
         where : str
-            Which pairs; by default all.
+            Which pairs; by default all. A row that has none has no value.
         """
-        then = then or {}
-        level = self._above(*inner.values(), *then.values(), *outer.values(), where)
+        found = _Sums(table, levels, outer, where)
+        level = self._above(*found.said())
         names = {key: self._fresh(level) for key in outer}
-        self._stages[level].sums.append(_Sums(table, inner, then, {names[k]: e for k, e in outer.items()}, where))
+        found = _Sums(table, levels, {names[key]: expression for key, expression in outer.items()}, where)
+        self._stages[level].sums.append(found)
         return names
 
     def render(self, source: str, key: str | None, result: Mapping[str, E]) -> str:
@@ -131,13 +124,16 @@ class Program:
         return f"WITH {head}\nSELECT rkey AS {own},\n{columns}\nFROM s{len(stages) - 1}\n"
 
     def _join(self, j: int, below: int, sums: _Sums) -> str:
-        said = " ".join([*sums.inner.values(), *sums.then.values(), *sums.outer.values(), sums.where])
-        needed = sorted(set(_NAME.findall(said)) - set(sums.outer), key=lambda name: int(name[1:]))
+        needed = sorted(set(_NAME.findall(" ".join(sums.said()))), key=lambda name: int(name[1:]))
         values = "".join(f", s.{name}" for name in needed)
-        inner = "".join(f", {expression} AS {name}" for name, expression in sums.inner.items())
-        outer = ", ".join(f"{expression} AS {name}" for name, expression in sums.outer.items())
         where = f" WHERE {sums.where}" if sums.where else ""
-        pairs = f"SELECT s.rid{values}, a.*{inner} FROM s{below} s CROSS JOIN {sums.table} a{where}"
-        if sums.then:
-            pairs = f"SELECT q.*{''.join(f', {e} AS {n}' for n, e in sums.then.items())} FROM ({pairs}) q"
-        return f"\nLEFT JOIN (SELECT q.rid, {outer} FROM ({pairs}) q GROUP BY q.rid) g{j} ON g{j}.rid = s.rid"
+        first, *others = [*sums.levels] or [{}]
+        pairs = f"SELECT s.rid{values}, a.*{_named(first)} FROM s{below} s CROSS JOIN {sums.table} a{where}"
+        for level in others:
+            pairs = f"SELECT q.*{_named(level)} FROM ({pairs}) q"
+        outer = _named(sums.outer)
+        return f"\nLEFT JOIN (SELECT q.rid{outer} FROM ({pairs}) q GROUP BY q.rid) g{j} ON g{j}.rid = s.rid"
+
+
+def _named(expressions: Mapping[str, str]) -> str:
+    return "".join(f", {expression} AS {name}" for name, expression in expressions.items())

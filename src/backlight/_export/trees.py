@@ -56,7 +56,7 @@ def _trees(found: Trees, rows: Rows, ask: Query) -> Emitted:
         body += [table.values[leaves, u][:, None], changes[u]]
     name = rows.program.table(columns, np.hstack(body))
     got = rows.program.sums(
-        name, {}, {column: f"SUM(q.{column})" for column in columns[1:]}, where=f"a.leaf IN ({', '.join(at)})"
+        name, [], {column: f"SUM(q.{column})" for column in columns[1:]}, where=f"a.leaf IN ({', '.join(at)})"
     )
     expected = table.expected
     output: list[E] = [plus(got[f"y{u}"], float(found.bias[u])) for u in range(found.units)]

@@ -27,7 +27,8 @@ class Selves(nn.Module):
         super().__init__()
         self.offset = float(center.abs().amax())
         direction = torch.as_tensor(np.random.default_rng(0).standard_normal(anchors.shape[1]), dtype=anchors.dtype)
-        projections, order = torch.sort(anchors @ direction)
+        # row by row and in a stable order, so that of equal anchors the first is first whatever a matrix product rounds
+        projections, order = torch.sort((anchors * direction).sum(1), stable=True)
         self.register_buffer("direction", direction)
         self.register_buffer("projections", projections)
         self.register_buffer("order", order)
