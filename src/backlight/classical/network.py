@@ -96,6 +96,8 @@ class ModelSpec:
         How many columns the model takes, where the estimator does not say so itself.
     takes_missing : bool
         Whether cells may hold no value.
+    columns : tuple of str, optional
+        Their names, where the estimator knows them and not as ``feature_names_in_``.
     """
 
     kind: str
@@ -103,6 +105,7 @@ class ModelSpec:
     threshold: float | None = None
     n_columns: int | None = None
     takes_missing: bool = False
+    columns: tuple[str, ...] | None = None
 
 
 class NeuralizedModel(nn.Module):

@@ -123,7 +123,7 @@ class Neuralize:
             return self._on_features(model, score, dtype, features, data)
         parts = unwrap(model)
         head = self.head(parts.estimator)
-        names, named, reached, reader = front_features(parts, head.n_columns, columns)
+        names, named, reached, reader = front_features(parts, head.n_columns, columns, head.columns)
         if head.takes_missing:
             reached = replace(reached, imputed=reached.used)
         front = FrontEnd(names, named, reached, dtype, reader)

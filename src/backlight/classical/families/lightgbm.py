@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from backlight.classical.families.boosters import booster_spec
+from backlight.classical.families.categories import on_categories
+from backlight.classical.families.trees import layer_of
+from backlight.classical.frontend.native_frames import Levels
 from backlight.classical.layers.tree_table import Tree, table_of
 from backlight.classical.network import ModelSpec
 from backlight.classical.neuralize import neuralize
@@ -41,8 +44,7 @@ def _spec(name: str, booster: Any, classes: Any) -> ModelSpec:
     model = booster.dump_model(num_iteration=booster.best_iteration if booster.best_iteration > 0 else None)
     objective = str(model.get("objective", "")).split()
     units = model["num_tree_per_iteration"]
-    if booster.pandas_categorical:
-        raise UnsupportedOption(f"{name} was fitted on columns of categories: encode them as numbers before fitting")
+    levels = _levels(booster, name)
     trees, each = [], model["tree_info"]
     share = units / len(each) if model.get("average_output") else 1.0  # the raw score is a sum even of a forest
     for k, tree in enumerate(each):
@@ -52,11 +54,27 @@ def _spec(name: str, booster: Any, classes: Any) -> ModelSpec:
         plain = "sigmoid:1" in objective or objective[0] == "multiclass"
         link = "softmax" if plain else None
         classes = np.arange(max(2, units)) if classes is None else classes
-    kind = f"{name} ({len(trees)} trees)"
+    table, start = table_of(trees, single=False), np.zeros(units)
+    layer = on_categories(table, start, levels, np.nan, name) if levels else layer_of(table, start)
     return booster_spec(
-        kind, table_of(trees, single=False), np.zeros(units), lambda m, z: share * _raw(m, z), classes, link,
-        booster.num_feature(),
+        f"{name} ({len(trees)} trees)", layer, units, lambda m, z: share * _raw(m, z), classes, link,
+        booster.num_feature(), booster.feature_name(),
     )  # fmt: skip
+
+
+def _levels(booster: Any, name: str) -> Levels:
+    """The levels of the columns of categories of a data frame: others than those that were seen count as missing."""
+    known = booster.pandas_categorical
+    if not known:
+        return {}
+    params = booster.params  # of a model that was read from a file under the name of the option
+    columns = params.get("categorical_column", params.get("categorical_feature"))
+    if not isinstance(columns, list) or len(columns) != len(known):
+        raise UnsupportedOption(
+            f"{name} has categories in columns of more than one kind: give all of them the dtype 'category' and fit it "
+            "without categorical_feature="
+        )
+    return dict(zip(sorted(int(column) for column in columns), map(tuple, known), strict=True))
 
 
 def _tree(tree: dict[str, Any], unit: int, units: int, share: float, name: str) -> Tree:

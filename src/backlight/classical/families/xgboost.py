@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 
 from backlight.classical.families.boosters import booster_spec
+from backlight.classical.families.categories import on_categories
+from backlight.classical.families.trees import layer_of
+from backlight.classical.families.xgboost_levels import levels_of, sets_of
+from backlight.classical.frontend.native_frames import Levels
 from backlight.classical.layers.tree_table import Tree, table_of
 from backlight.classical.network import ModelSpec
 from backlight.classical.neuralize import neuralize
@@ -48,10 +52,15 @@ def xgboost_booster(booster: Any) -> ModelSpec:
     xgboost = require("xgboost", "boosting", "scoring a booster")
 
     def margin(model: Any, z: Any) -> np.ndarray:
-        rows = xgboost.DMatrix(np.asarray(z, dtype=np.float32))
+        # a data frame has categories, which are read by its dtypes
+        rows = xgboost.DMatrix(z, enable_categorical=True) if hasattr(z, "dtypes") else _bare(xgboost, z)
         return np.asarray(model.predict(rows, output_margin=True, validate_features=False), dtype=float)
 
     return _spec("xgboost.Booster", booster, None, None, margin, booster.num_features())
+
+
+def _bare(xgboost: Any, z: Any) -> Any:
+    return xgboost.DMatrix(np.asarray(z, dtype=np.float32))
 
 
 def _spec(name: str, booster: Any, best: int | None, classes: Any, margin: Any, width: int) -> ModelSpec:
@@ -65,8 +74,9 @@ def _spec(name: str, booster: Any, best: int | None, classes: Any, margin: Any, 
     units = max(1, int(parameters["num_class"]), int(parameters.get("num_target", 1)))
     information, indptr = model["tree_info"], model.get("iteration_indptr")
     count = len(information) if best is None else indptr[best + 1]
+    levels = levels_of(learner, model, name)
     trees = [
-        _tree(tree, unit, units, 1.0 if drop is None else drop[k], name)
+        _tree(tree, unit, units, 1.0 if drop is None else drop[k], name, levels)
         for k, (tree, unit) in enumerate(zip(model["trees"][:count], information[:count], strict=True))
     ]
     start = np.broadcast_to(np.array(_numbers(parameters["base_score"])), units).copy()
@@ -77,7 +87,11 @@ def _spec(name: str, booster: Any, best: int | None, classes: Any, margin: Any, 
     link = "log" if objective in _LOG else "softmax" if classes is not None else None
     if objective == "binary:logistic" and classes is None:
         classes = np.array([0, 1])  # a booster knows no names
-    return booster_spec(f"{name} ({len(trees)} trees)", table_of(trees), start, margin, classes, link, width)
+    table = table_of(trees)
+    layer = on_categories(table, start, levels, None, name) if levels else layer_of(table, start)
+    return booster_spec(
+        f"{name} ({len(trees)} trees)", layer, units, margin, classes, link, width, booster.feature_names
+    )
 
 
 def _numbers(text: str) -> list[float]:
@@ -86,7 +100,7 @@ def _numbers(text: str) -> list[float]:
     return [float(value) for value in found] if isinstance(found, list) else [float(found)]
 
 
-def _tree(tree: dict[str, Any], unit: int, units: int, weight: float, name: str) -> Tree:
+def _tree(tree: dict[str, Any], unit: int, units: int, weight: float, name: str, levels: Levels) -> Tree:
     left = np.array(tree["left_children"])
     condition = np.array(tree["split_conditions"], dtype=np.float32)
     if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
@@ -94,15 +108,12 @@ def _tree(tree: dict[str, Any], unit: int, units: int, weight: float, name: str)
     values = np.zeros((len(left), units))
     values[:, unit] = weight * np.where(left < 0, condition, 0)
     categories = {}
-    for node, start, size in zip(
-        tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True
-    ):
-        right = set(tree["categories"][start : start + size])
-        known = range(max(right) + 1)  # whatever is not in the set goes left
+    for node, start, size in sets_of(tree):
+        right, seen = set(tree["categories"][start : start + size]), levels[tree["split_indices"][node]]
+        # whatever is not in the set goes left; one more code stands for those that no tree names
+        known = range(seen + 1 if isinstance(seen, int) else len(seen))
         categories[node] = (frozenset(set(known) - right), frozenset(known))
     missing = np.array(tree["default_left"], dtype=bool)
-    if categories:
-        raise UnsupportedOption(f"{name}(enable_categorical=True) split on categories: encode them before fitting")
     return Tree(
         left, np.array(tree["right_children"]), np.array(tree["split_indices"]),
         np.nextafter(condition, np.float32(-np.inf)), values, np.array(tree["sum_hessian"], dtype=float), missing,

@@ -18,6 +18,7 @@ from narwhals import selectors
 from torch import Tensor, nn
 
 from backlight.classical.frontend.features import Features
+from backlight.classical.frontend.native_frames import category_text
 from backlight.errors import ColumnsError, DataError, listed
 from backlight.tables import Frame, as_frame, frame_like
 
@@ -138,6 +139,8 @@ class FrontEnd(nn.Module):
         return torch.as_tensor(out)
 
     def _codes(self, column: np.ndarray, j: int, kind: str) -> np.ndarray:
+        if j in self.vocabulary.open:
+            return np.array([self.vocabulary.code(j, category_text(v)) for v in column.tolist()])
         codes: dict[Any, float] = dict(self.vocabulary.codes[j])
         if kind not in ("numpy", "pandas") and j in self.vocabulary.knows_nan:
             codes[None] = np.nan  # one kind of missing only, and scikit-learn made it NaN
@@ -184,6 +187,8 @@ class FrontEnd(nn.Module):
         aligned = self.align(frame)
         if self.reader is not None:
             return self.reader.native(aligned)
+        if self.vocabulary.native is not None:
+            return self.vocabulary.native(dict(zip(self.names, aligned.columns, strict=True)))
         if not (self.named and frame.named):
             return aligned.matrix()
         texts = {j for j, column in enumerate(aligned.columns) if column.dtype == object}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -37,7 +38,9 @@ class Vocabulary:
     """Codes of the categories of each text column. None is a category; NaN is none, its code is NaN.
 
     Where columns of text become a block of columns for each vectorizer, these start at ``start``, after those that are
-    ``kept`` of the table.
+    ``kept`` of the table. ``native`` makes the table that the library takes of the named columns, where it reads more
+    than their cells, such as their dtypes. Categories of ``open`` columns are known to the library alone, and have
+    codes in the order in which they come.
     """
 
     codes: dict[int, dict[Any, int]] = field(default_factory=dict)
@@ -45,6 +48,8 @@ class Vocabulary:
     start: int = 0
     kept: tuple[int, ...] | None = None
     blocks: list[TextBlock] = field(default_factory=list)
+    native: Callable[[Mapping[str, np.ndarray]], Any] | None = None
+    open: set[int] = field(default_factory=set)
 
     def place(self, owner: int, step: Any, tokens: tuple[str, ...]) -> np.ndarray:
         """Where the columns of a vectorizer stand, by the owner of the text that it reads."""

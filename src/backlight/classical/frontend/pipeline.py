@@ -174,18 +174,24 @@ def is_fitted(estimator: Any) -> bool:
 
 
 def front_features(
-    parts: Parts, counted: int | None = None, columns: Sequence[str] | None = None
+    parts: Parts,
+    counted: int | None = None,
+    columns: Sequence[str] | None = None,
+    known: Sequence[str] | None = None,
 ) -> tuple[tuple[str, ...], bool, Features, TableReader | None]:
     """Names of the table's columns, whether they are the user's, the features that reach the estimator, and a reader.
 
     The reader makes the table where the user gives something else: texts.
 
-    ``counted`` and ``columns`` speak for a first part that counts no columns itself.
+    ``counted`` and ``columns`` speak for a first part that counts no columns itself, and ``known`` are the names that
+    the estimator has for them.
     """
     first = _first(parts)
     texts = reads_texts(first)
     width = 1 if texts else _width(parts, counted if columns is None else len(columns))
     given = parts.names or getattr(first, "feature_names_in_", None)
+    if given is None and first is parts.estimator:
+        given = known
     if given is None and not hasattr(first, "n_features_in_"):
         given = columns
     names = tuple(str(name) for name in given) if given is not None else tuple(f"x{j}" for j in range(width))
