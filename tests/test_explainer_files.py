@@ -19,7 +19,14 @@ from sklearn.svm import SVR, OneClassSVM
 from torch import nn
 
 import backlight
-from backlight.errors import ArgumentError, ExistingFileError, FileError, MissingFileError, UnsupportedModel
+from backlight.errors import (
+    ArgumentError,
+    ExistingFileError,
+    FileError,
+    MissingFileError,
+    UnsupportedModel,
+    UntrustedModelError,
+)
 from backlight.models import files
 from tests.test_family import ALL, data, fitted, queries, scores_of
 
@@ -297,6 +304,37 @@ def test_a_torch_module_is_kept_as_a_program(name, tmp_path):
     assert_same(backlight.Explainer.load(tmp_path / "again")(X), there)
 
 
+class Speaking(nn.Module):
+    """Tokens and their mask in, several outputs and a cache out, as models of language have them."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 8), nn.Embedding(16, 8)
+        self.block, self.head = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, input_ids, attention_mask=None):
+        states = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
+        states = self.block(states, src_key_padding_mask=attention_mask == 0)
+        return {"states": states, "logits": self.head(states.mean(1)), "cache": {"keys": [states]}}
+
+
+def test_a_module_of_several_outputs_is_kept_by_the_one_that_is_explained(tmp_path):
+    torch.manual_seed(0)
+    net = Speaking().double().eval()
+    ids = torch.randint(0, 20, (3, 6))
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    explainer = backlight.Explainer(net, 1, output="logits")
+    given = {"input_ids": ids, "attention_mask": mask}
+    explainer(given)
+    explainer.save(tmp_path / "e")
+    loaded = backlight.Explainer.load(tmp_path / "e")
+    assert_same(loaded(given), explainer(given))
+    for length in (2, 9):  # any number of tokens, as the module itself takes
+        other = {"input_ids": torch.randint(0, 20, (2, length)), "attention_mask": torch.ones(2, length).long()}
+        assert_same(loaded(other), explainer(other))
+
+
 def test_a_module_that_is_no_program_says_so(tmp_path):
     explainer = backlight.Explainer(Branching().eval(), lambda y: y[:, 0])
     explainer(np.ones((2, 2)))
@@ -319,3 +357,35 @@ def test_a_program_in_an_explainer_is_read_with_the_same_care(tmp_path):
         path.write_bytes(files.to_bytes(kept))
         with pytest.raises(FileError):
             backlight.Explainer.load(path)
+
+
+def test_a_damaged_program_with_a_right_digest_is_one_clear_error(tmp_path):
+    """Whatever bytes a program has: it says what is wrong, or explains as a network whose numbers are these."""
+    torch.manual_seed(0)
+    explainer = backlight.Explainer(convolutional().eval(), 0)
+    X = torch.randn(2, 2, 8, 8)
+    explainer(X)
+    explainer.save(tmp_path / "e")
+    kept = files.from_bytes((tmp_path / "e").read_bytes())
+    whole = kept["model"]["program"].numpy().tobytes()
+    rng = np.random.default_rng(0)
+    said = []
+    for k in range(200):
+        made = bytearray(whole)
+        place = int(rng.integers(0, len(made)))
+        if k % 4 == 0:
+            made[place] ^= 1 << int(rng.integers(0, 8))
+        elif k % 4 == 1:
+            made[place : place + 8] = rng.bytes(8)
+        elif k % 4 == 2:
+            del made[place : place + int(rng.integers(1, 9))]
+        else:
+            made[place:] = made[place // 2 : place]
+        kept["model"]["program"] = torch.frombuffer(made, dtype=torch.uint8)
+        (tmp_path / "hostile").write_bytes(files.to_bytes(kept))
+        try:
+            backlight.Explainer.load(tmp_path / "hostile")
+        except (FileError, UntrustedModelError) as error:
+            said.append(str(error))
+    assert len(said) > 100
+    assert not any("\n" in one for one in said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,9 @@ class Explainer:
 
     def _as_bytes(self) -> bytes:
         model, query = self.opened()
-        return to_bytes({"model": model.kept(query), "query": query, "targets": self._targets, "names": self._names})
+        # a program gives the chosen output alone
+        asked = replace(query, output=None)
+        return to_bytes({"model": model.kept(query), "query": asked, "targets": self._targets, "names": self._names})
 
     @classmethod
     def load(cls, path: str | Path) -> Explainer:

@@ -31,7 +31,7 @@ from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
     "Inputs", "capture", "capture_lengths", "input_names", "light_copy", "own_inputs",
-    "rows_of", "run_once", "tensors_of", "undisturbed", "with_outputs",
+    "program_of", "rows_of", "run_once", "tensors_of", "undisturbed", "with_outputs",
 ]  # fmt: skip
 
 # torch.export keeps state of its own while it runs
@@ -133,6 +133,28 @@ def capture_lengths(model: nn.Module, inputs: Inputs, outputs: Outputs | None = 
         return Exported(program, names, "exported", layout[-1] if layout else None)
 
 
+def program_of(model: nn.Module, inputs: Inputs, outputs: Outputs) -> torch.export.ExportedProgram:
+    """A model as a program that gives the chosen outputs alone, for any number of rows and, if it can be, any length.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    inputs : (args, kwargs)
+        At least two rows.
+    outputs : Outputs
+    """
+    with _LOCK, torch.no_grad(), undisturbed(), _quiet():
+        copy, _ = with_outputs(light_copy(model, buffers="apart"), outputs)
+        lengths = axes_of_lengths(input_names(copy, *inputs), pytree.tree_leaves(inputs))
+        try:
+            return _program(copy, inputs, True, lengths)
+        # torch.export documents no common class of what it raises; a model of one length is a program too
+        except Exception:
+            if not lengths:
+                raise
+        return _program(copy, inputs, True)
+
+
 def _laid_out(graph: Graph, seen: list[Layout | None], outputs: Outputs) -> Graph:
     if seen:
         return replace(graph, layout=seen[-1])
@@ -155,7 +177,7 @@ def with_outputs(copy: nn.Module, outputs: Outputs) -> tuple[nn.Module, list[Lay
     return copy, seen
 
 
-def _exported(
+def _program(
     copy: nn.Module, inputs: Inputs, dynamic: bool, lengths: Mapping[int, tuple[int, ...]] | None = None
 ) -> torch.export.ExportedProgram:
     """The program of a model, with any number of rows, and of any length along the named axes of its leaves."""
@@ -173,7 +195,14 @@ def _exported(
 
         # torch.export wants them by the arguments of forward, *args and **kwargs under their own names
         shapes = pytree.tree_map(axes, dict(inspect.signature(copy.forward).bind(*args, **kwargs).arguments))
-    program = torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
+    return torch.export.export(copy, args, kwargs, dynamic_shapes=shapes, strict=False)
+
+
+def _exported(
+    copy: nn.Module, inputs: Inputs, dynamic: bool, lengths: Mapping[int, tuple[int, ...]] | None = None
+) -> torch.export.ExportedProgram:
+    """The program with pure operators alone."""
+    program = _program(copy, inputs, dynamic, lengths)
     if _to_be_rewritten(program.graph):
         # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
         known = torch.export.default_decompositions()

@@ -119,7 +119,8 @@ class HeadModel:
     def kept(self, query: Query) -> dict[str, Any]:
         """See `Model.kept`."""
         raise UnsupportedModel(
-            "a torch module is code, which a saved explainer does not hold: send the explainer by pickle"
+            "a head on features carries differences through the module's own forward, which is code: send this "
+            "explainer by pickle"
         )
 
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
-from backlight.engine.capture import undisturbed
+from backlight.engine.capture import program_of
+from backlight.engine.outputs import Outputs
 from backlight.errors import UnsupportedModel
 from backlight.programs import Archive, build
 
@@ -47,24 +48,19 @@ def probe_of(example: Batch) -> Batch:
     return _rows_as(example, drawn)
 
 
-def written_program(module: nn.Module, example: Batch) -> bytes:
-    """The module as a program for any number of rows, without the inputs that torch would pickle beside it.
+def written_program(module: nn.Module, example: Batch, output: Any = None) -> bytes:
+    """The module as a program for any number of rows and tokens, without the inputs that torch would pickle beside it.
+
+    What it gives is the output that is explained; caches and whatever else a module returns are left out.
 
     Raises
     ------
     UnsupportedModel
         When torch cannot export it, or the reader of programs would not take what it wrote.
     """
-
-    def free(value: Any) -> Any:
-        return {0: torch.export.Dim.DYNAMIC} if isinstance(value, Tensor) and value.dim() else None
-
-    shapes = (*pytree.tree_map(free, example.args), *pytree.tree_map(free, example.kwargs).values())
     whole = io.BytesIO()
     try:
-        with torch.no_grad(), undisturbed():
-            program = torch.export.export(module, example.args, example.kwargs, dynamic_shapes=shapes, strict=False)
-            torch.export.save(program, whole)
+        torch.export.save(program_of(module, (example.args, example.kwargs), Outputs(output)), whole)
         found = _without_inputs(whole)
         read_program(found)
     # torch.export documents no common class of what it raises

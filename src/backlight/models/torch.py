@@ -17,7 +17,7 @@ from backlight.attribution.canonical import canonical_module
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
 from backlight.attribution.reference import ReferenceMethod, named_method, only_output
-from backlight.attribution.requested import Requested, Targets
+from backlight.attribution.requested import Linear, Requested, Targets
 from backlight.canonical.lift import torch_module
 from backlight.engine.capture import tensors_of
 from backlight.engine.network import Network
@@ -138,12 +138,13 @@ class TorchModel:
             return {"program": self._program[0], "layers": self._program[1], "kind": self.kind}
         if self._example is None:
             raise ArgumentError("the shapes of a torch module's inputs are not known yet: explain a row before saving")
-        data = torch.frombuffer(bytearray(written_program(self.module, self._example)), dtype=torch.uint8)
+        data = torch.frombuffer(bytearray(written_program(self.module, self._example, query.output)), dtype=torch.uint8)
         found = {"program": data, "layers": self.layers, "kind": self.kind}
-        asked, probe = Targets((Requested(function=_total),), False), probe_of(self._example)
+        asked, probe = Targets((Requested(linear=_Sum()),), False), probe_of(self._example)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the user is told of them where rows are explained
-            own, other = (model.attribute(probe, asked, query) for model in (self, type(self).again(found)))
+            own = self.attribute(probe, asked, query)
+            other = type(self).again(found).attribute(probe, asked, replace(query, output=None))
         if not (np.array_equal(own.values, other.values) and np.array_equal(own.output, other.output)):
             raise UnsupportedModel(f"{self.kind} is explained otherwise as a program: send this explainer by pickle")
         return found
@@ -159,8 +160,14 @@ class TorchModel:
         return model
 
 
-def _total(output: Tensor) -> Tensor:
-    return output.flatten(1).sum(1)
+class _Sum(Linear):
+    """All outputs of a row together."""
+
+    name = "sum"
+
+    def seed(self, output: Tensor, last: Tensor | None) -> Tensor:
+        """See `Linear.seed`."""
+        return torch.ones_like(output)
 
 
 def _layer_names(layers: Any) -> list[str]:

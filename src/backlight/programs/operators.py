@@ -60,7 +60,8 @@ upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d upsample_nearest1d
 _upsample_nearest_exact1d _upsample_nearest_exact2d upsample_trilinear3d var var_mean vdot view view_as
 view_as_complex view_as_real vsplit vstack _weight_norm _weight_norm_interface where xlogy zeros zeros_like
 """
-_ATEN = frozenset(_NAMES.split())
+# Python's own names of the logical ones
+_ATEN = frozenset([*_NAMES.split(), "__and__", "__or__", "__xor__", "__lshift__", "__rshift__"])
 
 _SYMBOLIC: dict[str, Callable[..., Any]] = {
     **{
