@@ -2,11 +2,15 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import backlight
+from backlight.cli import app
 
 ROOT = Path(backlight.__file__).parent
 MOST_LINES, MOST_STATEMENTS = 400, 60
@@ -76,3 +80,28 @@ def test_a_file_can_be_read_at_once(name):
             body = node.body[1:] if ast.get_docstring(node) is not None else node.body
             size = body[-1].end_lineno - body[0].lineno + 1 if body else 0
             assert size <= MOST_STATEMENTS, f"{node.name} has {size} lines"
+
+
+def test_a_table_passes_few_rooms_on_its_way_to_the_report(tmp_path):
+    """The rooms whose code runs between ``backlight anomalies`` and the page, modules that are imported there included."""
+    rng = np.random.default_rng(0)
+    table = tmp_path / "table.csv"
+    np.savetxt(table, rng.normal(size=(80, 4)), delimiter=",", header="a,b,c,d", comments="")
+    files = set()
+
+    def seen(frame, event, arg):
+        if event == "call":
+            files.add(frame.f_code.co_filename)
+
+    before = sys.getprofile()
+    sys.setprofile(seen)
+    try:
+        found = CliRunner().invoke(app, ["anomalies", str(table), "--report", str(tmp_path / "r.html"), "--no-check"])
+    finally:
+        sys.setprofile(before)
+    assert found.exit_code == 0, found.output
+    assert (tmp_path / "r.html").exists()
+    paths = [Path(file) for file in files]
+    rooms = {path.relative_to(ROOT).parts[0] for path in paths if path.is_relative_to(ROOT)}
+    assert {"cli", "tables", "anomaly", "findings", "report"} <= rooms
+    assert len(rooms) <= 10, rooms
