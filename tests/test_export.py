@@ -124,6 +124,21 @@ def _in_duckdb(query, rows):
     return own.execute(query).df()
 
 
+def _numbers(path, X):
+    """Score, base and contributions of rows, by the database that a text is for."""
+    names = [f"x{j}" for j in range(X.shape[1])]
+    frame = pd.DataFrame(X, columns=names).reset_index(names="id")
+    if path.stem == "duckdb":
+        own = duckdb.connect()
+        own.register("rows", frame)
+        found = own.execute(path.read_text()).df()
+    else:
+        connection = verify._sqlite("sqlite")
+        frame.to_sql("rows", connection, index=False)
+        found = pd.read_sql(path.read_text(), connection)
+    return found.sort_values("id")[["score", "base", *names]].to_numpy(dtype=float)
+
+
 @pytest.mark.parametrize("case", _CASES)
 def test_the_numbers_of_two_databases_are_those_of_the_explainer(case, tmp_path):
     explainer, rows = _explainer(case), _new_rows()
@@ -171,6 +186,39 @@ def test_single_precision_of_trees_is_kept_at_every_threshold(tmp_path):
     backlight.export(explainer, tmp_path / "t.sql", dialect="sqlite", rows=X)
 
 
+@pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])
+@pytest.mark.parametrize("model", [IsolationForest(n_estimators=3, random_state=0), DecisionTreeClassifier()], ids=str)
+def test_leaves_as_boxes_are_the_same_leaves(model, dialect, tmp_path, monkeypatch):
+    from backlight._export import trees
+
+    monkeypatch.setattr(trees, "_WRITTEN", 0)
+    X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32).astype(float)
+    X[::5, 1] = np.nan  # a forest that isolates sends such cells right, a tree where it has learnt to
+    explainer = backlight.Explainer(model.fit(X, np.arange(80) % 2), rules="path", feature_names=["x0", "x1", "x2"])
+    thresholds = explainer.opened()[0].network.layer.table.threshold
+    at = np.random.default_rng(1).choice(thresholds, (30, 3))
+    rows = np.concatenate([X, np.full((1, 3), np.nan), at, np.nextafter(at, np.inf), at + 2.0**-27, at - 2.0**-27])
+    path = backlight.export(explainer, tmp_path / f"{dialect}.sql", dialect=dialect, key="id", rows=rows)
+    ex = explainer(rows)
+
+    assert _numbers(path, rows) == pytest.approx(np.column_stack([ex.output[:], ex.base_values, ex.values]), abs=1e-12)
+
+
+@pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])
+@pytest.mark.parametrize("rule", ["path", "auto"])
+def test_rows_that_are_infinite_or_too_far_have_no_numbers(rule, dialect, tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    model = DecisionTreeClassifier(max_depth=3, random_state=0) if rule == "path" else OneClassSVM()
+    explainer = backlight.Explainer(model.fit(X, np.arange(60) % 2), rules=rule, feature_names=["x0", "x1"])
+    path = backlight.export(explainer, tmp_path / f"{dialect}.sql", dialect=dialect, key="id")
+    rows = np.array([[0.1, 0.2], [np.inf, 0.0], [0.0, -np.inf], [1e200, 0.0], [1e150, 0.0]])
+    for row in rows[1:4]:
+        with pytest.raises(errors.DataError):
+            explainer(row[None])
+
+    assert np.isnan(_numbers(path, rows)).all(1).tolist() == [False, True, True, True, False]
+
+
 def test_what_is_not_written_is_refused_by_name(tmp_path):
     X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
     tree = DecisionTreeClassifier(max_depth=2, random_state=0).fit(X, y)
@@ -204,21 +252,6 @@ def test_the_text_for_postgresql_is_compared_too_and_guards_its_exponentials(tmp
 
     assert 'FROM "my rows"' in text
     assert "< -700e0 THEN 0e0 ELSE EXP(" in text
-
-
-def _numbers(path, X):
-    """Score, base and contributions of rows, by the database that a text is for."""
-    names = [f"x{j}" for j in range(X.shape[1])]
-    frame = pd.DataFrame(X, columns=names).reset_index(names="id")
-    if "UNNEST" in path.read_text() or path.stem == "duckdb":
-        own = duckdb.connect()
-        own.register("rows", frame)
-        found = own.execute(path.read_text()).df()
-    else:
-        connection = verify._sqlite("sqlite")
-        frame.to_sql("rows", connection, index=False)
-        found = pd.read_sql(path.read_text(), connection)
-    return found.sort_values("id")[["score", "base", *names]].to_numpy(dtype=float)
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])

@@ -124,6 +124,8 @@ class NeuralizedModel(nn.Module):
     feature_names : tuple of str
     threshold : float or None
         The model's own alarm line, in the units of the score "outlierness".
+    takes_missing : bool
+        Whether cells may hold no value.
     """
 
     def __init__(
@@ -148,7 +150,7 @@ class NeuralizedModel(nn.Module):
         self.layer = self.score.layer(Inputs(features, len(front.names), front.pullback, dtype))
         self.threshold = head.threshold
         self.kind = head.kind
-        self._takes_missing = head.takes_missing
+        self.takes_missing = head.takes_missing
         self.dtype = dtype
         self._estimator = estimator
         self._transform = transform
@@ -178,7 +180,7 @@ class NeuralizedModel(nn.Module):
         nn.Module.__init__(network)
         network.front, network.layer, network.score = front, layer, score
         network.kind, network.threshold, network.dtype = kind, threshold, dtype
-        network._takes_missing = takes_missing
+        network.takes_missing = takes_missing
         network._estimator = network._whole = network.columns = None
         network._transform = _no_original
         network._doubted, network._written = [], 0
@@ -259,7 +261,7 @@ class NeuralizedModel(nn.Module):
         if bool(torch.isfinite(z.detach().square().sum())):
             return EncodedRows(coded, e, z)
         nothing = torch.isnan(z.detach())
-        far = ~torch.isfinite(torch.where(nothing & self._takes_missing, 0.0, z.detach()).square().sum(1))
+        far = ~torch.isfinite(torch.where(nothing & self.takes_missing, 0.0, z.detach()).square().sum(1))
         if bool(far.any()):
             row = int(torch.nonzero(far)[0])
             self.front.check_finite(coded[row], row)

@@ -14,19 +14,21 @@ from backlight.attribution.requested import Requested, Targets
 from backlight.classical.layers.base import Coefficients
 from backlight.errors import ArgumentError, listed
 
-__all__ = ["CHOICES", "Outputs"]
+__all__ = ["CHOICES", "Outputs", "largest", "positive"]
 
 
-def _argmax(outputs: Tensor) -> Tensor:
+def largest(outputs: Tensor) -> Tensor:
+    """The output that is largest in each row."""
     return outputs.argmax(1)
 
 
-def _positive(f: Tensor) -> Tensor:
+def positive(f: Tensor) -> Tensor:
+    """Which side of zero each row's one number is."""
     return (f[:, 0] > 0).long()
 
 
 # ways to choose, by the name that a file has for them
-CHOICES: dict[str, Callable[[Tensor], Tensor]] = {"largest": _argmax, "positive": _positive}
+CHOICES: dict[str, Callable[[Tensor], Tensor]] = {"largest": largest, "positive": positive}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +47,12 @@ class Outputs:
 
     names: tuple[str, ...] = ()
     directions: np.ndarray | None = None
-    choose: Callable[[Tensor], Tensor] = field(default=_argmax)
+    choose: Callable[[Tensor], Tensor] = field(default=largest)
 
     @staticmethod
     def binary(names: Iterable[Any]) -> Outputs:
         """Two classes, told apart by the sign of one unit."""
-        return Outputs(tuple(str(n) for n in names), np.array([[-1.0], [1.0]]), _positive)
+        return Outputs(tuple(str(n) for n in names), np.array([[-1.0], [1.0]]), positive)
 
     @staticmethod
     def each(names: Iterable[Any]) -> Outputs:

@@ -165,7 +165,7 @@ class NetworkModel:
         return {
             "front": network.front, "layer": network.layer, "score": score.name, "outputs": score.outputs,
             "unit": score.unit, "kind": network.kind, "threshold": network.threshold,
-            "takes_missing": network._takes_missing, "dtype": network.dtype,
+            "takes_missing": network.takes_missing, "dtype": network.dtype,
         }  # fmt: skip
 
     @classmethod

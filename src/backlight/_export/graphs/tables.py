@@ -18,7 +18,7 @@ from backlight.attribution.requested import Requested, Targets
 from backlight.classical import NeuralizedModel
 from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.functions import PairVotes
-from backlight.classical.targets import Outputs, _argmax, _positive
+from backlight.classical.targets import Outputs, largest, positive
 from backlight.errors import UnsupportedModel, listed
 from backlight.models import Query
 
@@ -66,7 +66,7 @@ def graph_of(network: NeuralizedModel, query: Query, targets: Targets, names: Se
     got = layer(network.layer, rows, layer_query(query))
     outputs = network.score.outputs
     asked = outputs.targets(targets)
-    refused = _refused(rows.z, network._takes_missing)
+    refused = _refused(rows.z, network.takes_missing)
     each = [_one(rows, got, outputs, one, refused) for one in asked]
     inputs = tuple(names) if texts else (MATRIX,)
     called = {key: key if key not in inputs else f"backlight_{key}" for key in (*KEYS, "target")}
@@ -170,9 +170,9 @@ def _coefficients(outputs: Outputs, one: Requested, units: Value, graph: Graph) 
 
 def _predicted(outputs: Outputs, units: Value, graph: Graph) -> Value:
     choose = outputs.choose
-    if choose is _positive:
+    if choose is positive:
         return graph.cast(units.column(0) > 0.0, np.int64)
-    if choose is _argmax:
+    if choose is largest:
         return units.argmax()
     if isinstance(choose, PairVotes):
         ends = np.array(choose.ends)
