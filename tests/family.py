@@ -88,6 +88,8 @@ CLASSIFIERS = {
     "knn": neighbors.KNeighborsClassifier(5),
     "knn manhattan": neighbors.KNeighborsClassifier(5, metric="manhattan"),
     "knn even": neighbors.KNeighborsClassifier(4),
+    "knn weighted": neighbors.KNeighborsClassifier(6, weights="distance"),
+    "knn weighted city": neighbors.KNeighborsClassifier(4, weights="distance", metric="manhattan"),
     "logistic": linear_model.LogisticRegression(),
     "logistic liblinear": OneVsRestClassifier(linear_model.LogisticRegression(solver="liblinear")),
     "ridge classifier": linear_model.RidgeClassifier(),

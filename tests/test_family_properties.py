@@ -106,7 +106,7 @@ def models():
         ),
         st.builds(naive_bayes.GaussianNB, var_smoothing=st.floats(1e-6, 1)),
         st.builds(naive_bayes.BernoulliNB, alpha=st.floats(0.01, 5), binarize=st.floats(0, 1), fit_prior=st.booleans()),
-        st.builds(neighbors.KNeighborsClassifier, k, metric=metrics),
+        st.builds(neighbors.KNeighborsClassifier, k, metric=metrics, weights=st.sampled_from(["uniform", "distance"])),
         st.builds(neighbors.KNeighborsRegressor, k, metric=metrics),
         st.builds(neighbors.NearestCentroid, metric=metrics),
         st.builds(linear_model.LogisticRegression, C=st.floats(0.01, 10), fit_intercept=st.booleans()),

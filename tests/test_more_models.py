@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import DBSCAN, HDBSCAN
 from sklearn.decomposition import PCA, FactorAnalysis
-from sklearn.ensemble import AdaBoostClassifier
+from sklearn.ensemble import AdaBoostRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_approximation import Nystroem
@@ -115,7 +115,7 @@ def test_several_labels_of_a_ridge_classifier_and_of_a_chain():
 
 @pytest.mark.parametrize(
     "model",
-    [KNeighborsClassifier(weights="distance"), KNeighborsRegressor(weights="distance"), AdaBoostClassifier(LogisticRegression(), n_estimators=3),
+    [KNeighborsClassifier(weights=np.ones_like), KNeighborsRegressor(weights="distance"), AdaBoostRegressor(n_estimators=3),
      HDBSCAN(copy=True), LabelSpreading()],
     ids=lambda m: type(m).__name__,
 )  # fmt: skip

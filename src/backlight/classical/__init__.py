@@ -43,6 +43,7 @@ from backlight.classical.families import (
     statsmodels,
     svm,
     trees,
+    votes,
     xgboost,
 )
 from backlight.classical.families.autoencoders import Autoencoder
@@ -91,6 +92,7 @@ __all__ = [
     "svm",
     "transformers",
     "trees",
+    "votes",
     "xgboost",
 ]
 

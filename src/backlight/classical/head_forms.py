@@ -32,6 +32,7 @@ from backlight.classical.layers.neighbors import ClassOrderStatistics, OrderStat
 from backlight.classical.layers.pools import Link, SoftMinPool
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.classical.layers.surprise import WithSurprise
+from backlight.classical.layers.weighted_votes import WeightedVotes
 from backlight.errors import DataError
 
 __all__ = ["FORMS", "core_of", "slopes"]
@@ -110,6 +111,13 @@ def _votes(layer: ClassOrderStatistics, c: Tensor, z: Tensor, rows: Tensor) -> t
     both = torch.cat([rival, mine], 1)
     slope = layer.nearest.gradient(z[:, None] - layer.anchors[both])
     return place[both], torch.cat([c, -c], 1)[:, :, None] * slope
+
+
+@_form(WeightedVotes)
+def _weighted_votes(layer: WeightedVotes, c: Tensor, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    place, delta, H, slope = layer.distances(z)
+    weight = torch.einsum("nu,nuc,ncj->nj", c, layer.contrasts(H)[1], slope)
+    return _among(layer.anchors, rows)[place], weight[:, :, None] * layer.nearest.gradient(delta)
 
 
 @_form(Affine)

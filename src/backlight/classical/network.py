@@ -19,7 +19,7 @@ from backlight.classical.frontend.features import Features
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
 from backlight.classical.layers.base import Account, Line
 from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.errors import ArgumentError, DataError, UnsupportedModel, UnsupportedOption
 from backlight.explanation import Attribution, Ledger
 from backlight.explanation.score_units import PLAIN, ScoreUnit
 from backlight.references import Reference
@@ -98,6 +98,8 @@ class ModelSpec:
         Whether cells may hold no value.
     columns : tuple of str, optional
         Their names, where the estimator knows them and not as ``feature_names_in_``.
+    without : mapping of str to str
+        Why the model has no network for a score that its users would ask for, and what to do.
     """
 
     kind: str
@@ -106,6 +108,7 @@ class ModelSpec:
     n_columns: int | None = None
     takes_missing: bool = False
     columns: tuple[str, ...] | None = None
+    without: Mapping[str, str] = field(default_factory=dict)
 
 
 class NeuralizedModel(nn.Module):
@@ -142,6 +145,8 @@ class NeuralizedModel(nn.Module):
     ) -> None:
         super().__init__()
         name = next(iter(head.scores)) if score is None else score
+        if name in head.without:
+            raise UnsupportedOption(f"score={name!r} of this {head.kind} {head.without[name]}")
         if name not in head.scores:
             known = ", ".join(repr(known) for known in head.scores)
             raise ArgumentError(f"score={score!r} is not a score of this {head.kind}: choose from {known}")

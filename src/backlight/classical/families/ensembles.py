@@ -36,7 +36,8 @@ __all__ = [
     "calibrated",
     "multi_output",
     "one_vs_rest",
-    "voting_classifier",
+    "same_classes",
+    "soft_voting",
     "voting_regressor",
 ]
 
@@ -137,7 +138,7 @@ def _bag(estimator: Any) -> list[tuple[Any, np.ndarray]]:
 def bagging_classifier(estimator: Any) -> ModelSpec:
     """Neuralize `BaggingClassifier`: probabilities, decision functions, their variance."""
     bag = _bag(estimator)
-    _same_classes(estimator, [one for one, _ in bag])
+    same_classes(estimator, [one for one, _ in bag])
     scores: dict[str, Score] = {}
     refused = []
     for name, method, outputs in (
@@ -178,7 +179,8 @@ def _bagged(
     }
 
 
-def _same_classes(estimator: Any, members: Sequence[Any]) -> None:
+def same_classes(estimator: Any, members: Sequence[Any]) -> None:
+    """Refuse an ensemble of one class, and members that know fewer classes than the whole."""
     n = len(estimator.classes_)
     if n < 2:
         raise UnsupportedOption(
@@ -192,15 +194,9 @@ def _same_classes(estimator: Any, members: Sequence[Any]) -> None:
         )
 
 
-@neuralize.register("sklearn.ensemble.VotingClassifier")
-def voting_classifier(estimator: Any) -> ModelSpec:
+def soft_voting(estimator: Any) -> ModelSpec:
     """Neuralize `VotingClassifier(voting="soft")`."""
-    if estimator.voting != "soft":
-        raise UnsupportedOption(
-            f"VotingClassifier(voting={estimator.voting!r}) counts votes, a step function of its members: fit it with "
-            "voting='soft'"
-        )
-    _same_classes(estimator, estimator.estimators_)
+    same_classes(estimator, estimator.estimators_)
     makes = [member(one, ["probability"])[1] for one in estimator.estimators_]
     layers = _all(makes)
     weights = estimator._weights_not_none
@@ -259,7 +255,7 @@ def calibrated(estimator: Any) -> ModelSpec:
     classes = estimator.classes_
     binary = len(classes) == 2
     folds = estimator.calibrated_classifiers_
-    _same_classes(estimator, [fold.estimator for fold in folds])
+    same_classes(estimator, [fold.estimator for fold in folds])
     makes: list[Make] = []
     for fold in folds:
         with_decision = hasattr(fold.estimator, "decision_function")
@@ -300,7 +296,7 @@ def _isotonic(estimator: Any) -> ModelSpec:
             f"CalibratedClassifierCV(method='isotonic') of {len(classes)} classes divides by the sum of their own: fit "
             "it with method='sigmoid'"
         )
-    _same_classes(estimator, [fold.estimator for fold in folds])
+    same_classes(estimator, [fold.estimator for fold in folds])
     found = []
     for fold in folds:
         name = "decision_function" if hasattr(fold.estimator, "decision_function") else "probability"

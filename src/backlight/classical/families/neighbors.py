@@ -4,8 +4,9 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
 * `LocalOutlierFactor(novelty=True)`: LOF = A·B with A the mean density of the neighbours, a constant of the training
   set for given neighbours, and B the mean reach max(kdist_o, ‖x − o‖): relevance of an average of distances.
   With ``novelty=False`` its own rows are scored, each without itself: ``negative_outlier_factor_``.
-* `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer. See
-  `backlight.classical.layers.neighbors.ClassOrderStatistics`.
+* `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer
+  (`backlight.classical.layers.neighbors.ClassOrderStatistics`); where votes count by nearness, which class's harmonic
+  distance is smaller (`backlight.classical.layers.weighted_votes.WeightedVotes`).
 * `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it;
 "neighbourhood" says why these k rows and not the next k: the mean squared distance of the latter less that of the
 former.
@@ -28,6 +29,7 @@ from backlight.classical.functions import GateMean
 from backlight.classical.layers import Layer
 from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.neighbors import ClassOrderStatistics, NearestRows, OrderStatistics
+from backlight.classical.layers.weighted_votes import WeightedVotes
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
 from backlight.classical.registry import without_names
@@ -176,8 +178,9 @@ def _own_rows(estimator: Any) -> ModelSpec:
 
 @neuralize.register("sklearn.neighbors.KNeighborsClassifier")
 def vote(estimator: Any) -> ModelSpec:
-    """Neuralize `KNeighborsClassifier(weights="uniform")`."""
-    _uniform(estimator)
+    """Neuralize `KNeighborsClassifier`."""
+    if estimator.weights not in ("uniform", "distance"):
+        raise UnsupportedOption("KNeighborsClassifier with weights of your own: fit it with 'uniform' or 'distance'")
     if estimator.outputs_2d_:
         raise UnsupportedOption("KNeighborsClassifier with several outputs is not supported: fit one model an output")
     nearest, rows = _rows(estimator)
@@ -187,12 +190,14 @@ def vote(estimator: Any) -> ModelSpec:
         raise UnsupportedOption("this KNeighborsClassifier was fitted on one class: there is nothing to tell apart")
 
     by_class = [search_among(rows[labels == c], nearest.city) for c in range(len(names))]
+    weighted = estimator.weights == "distance"
+    layer, slow = (WeightedVotes, harmonic_reference) if weighted else (ClassOrderStatistics, contrast_reference)
 
     def make(inputs: Inputs) -> Layer:
-        return ClassOrderStatistics(nearest, by_class, torch.tensor(labels.astype(np.int64)), k, inputs.pullback)
+        return layer(nearest, by_class, torch.tensor(labels.astype(np.int64)), k, inputs.pullback)
 
     def contrast(model: Any, z: Any) -> np.ndarray:
-        return contrast_reference(model, dense(z), rows, labels, len(names), k)
+        return slow(model, dense(z), rows, labels, len(names), k)
 
     scores = {"contrast": plain("contrast", make, contrast, Outputs.classes(names))}
     return ModelSpec(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
@@ -236,10 +241,30 @@ def contrast_reference(
     return out[:, 1] if n_classes == 2 else out
 
 
+def harmonic_reference(
+    model: Any, z: np.ndarray, rows: np.ndarray, labels: np.ndarray, n_classes: int, k: int
+) -> np.ndarray:
+    """The contrast of harmonic distances, row by row: slow and obvious."""
+    near = without_names(model).kneighbors(z, n_neighbors=k, return_distance=False)
+    out = np.empty((len(z), n_classes))
+    for i, row in enumerate(z):
+        d = np.abs(row - rows).sum(1) if _is_city(model) else np.sqrt(((row - rows) ** 2).sum(1))
+        H = np.empty(n_classes)
+        for c in range(n_classes):
+            mine = d[near[i]][labels[near[i]] == c]
+            H[c] = d[labels == c].min() if not len(mine) else 0.0 if mine.min() == 0 else 1 / (1 / mine).sum()
+        out[i] = [np.delete(H, c).min() - H[c] for c in range(n_classes)]
+    return out[:, 1] if n_classes == 2 else out
+
+
 @neuralize.register("sklearn.neighbors.KNeighborsRegressor")
 def neighbourhood(estimator: Any) -> ModelSpec:
     """Neuralize `KNeighborsRegressor`: why this neighbourhood."""
-    _uniform(estimator)
+    if estimator.weights != "uniform":
+        raise UnsupportedOption(
+            "KNeighborsRegressor with weights has no neighbourhood of equals, and its prediction is a ratio of "
+            "distances that no column adds to: fit it with weights='uniform', or Nystroem and Ridge"
+        )
     nearest, rows = _rows(estimator)
     k = estimator.n_neighbors
     both = min(2 * k, len(rows))
@@ -254,15 +279,5 @@ def neighbourhood(estimator: Any) -> ModelSpec:
 
     power = 1 if nearest.city else 2
     score = plain("neighbourhood", make, lambda model, z: (_distances(model, z, both) ** power) @ weights)
-    return ModelSpec(f"neighbourhood of {k} of {len(rows)} rows", {"neighbourhood": score})
-
-
-def _uniform(estimator: Any) -> None:
-    if estimator.weights != "uniform":
-        why = "odds are infinite where all neighbours agree"
-        if not hasattr(estimator, "classes_"):
-            why = "a mean by ratios of distances, to which no column adds anything"
-        raise UnsupportedOption(
-            f"{type(estimator).__name__}(weights={estimator.weights!r}) is not supported ({why}): fit it with "
-            "weights='uniform'"
-        )
+    why = "is constant in each of them, and no column carries it: ask for 'neighbourhood', or fit a Nystroem and Ridge"
+    return ModelSpec(f"neighbourhood of {k} of {len(rows)} rows", {"neighbourhood": score}, without={"predict": why})

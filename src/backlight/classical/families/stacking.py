@@ -18,13 +18,13 @@ from backlight.classical.families.scores import column, plain
 from backlight.classical.frontend.features import Features, Vocabulary
 from backlight.classical.frontend.pipeline import carry, unwrap
 from backlight.classical.layers import Layer
-from backlight.classical.layers.composition import Member, Stack
+from backlight.classical.layers.composition import Member, Stack, Unit
 from backlight.classical.layers.links import Secant
 from backlight.classical.layers.stacking import Columns, Stacked
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.neuralize import neuralize, spec_of
 from backlight.classical.targets import Outputs
-from backlight.errors import UnsupportedOption
+from backlight.errors import UnsupportedModel, UnsupportedOption
 
 __all__ = ["chain", "multi_output_classifier", "stacking", "transformed_target"]
 
@@ -87,8 +87,7 @@ def chain(estimator: Any) -> ModelSpec:
     classifies = hasattr(estimator, "classes_")
     method = getattr(estimator, "chain_method_", "predict") if classifies else "predict"
     links = list(estimator.estimators_)
-    wanted = ["predict"] if not classifies else ["log_odds", "decision_function", "margin"]
-    names = [_first(one, wanted) for one in links]
+    names = _answers(links) if classifies else [_first(one, ["predict"]) for one in links]
     if classifies and any(len(one.classes_) != 2 for one in links):
         raise UnsupportedOption("ClassifierChain of more than two classes an output: fit one that tells two apart")
 
@@ -102,11 +101,12 @@ def chain(estimator: Any) -> ModelSpec:
             own = Columns(inputs.pullback)
             below: list[tuple[Layer, Sequence[int]]] = [(own, range(own.units)), *answers]
             width = own.units + len(answers)
-            each.append(Stacked(below, last_layer(one, width, names[k], inputs.dtype)))
+            last = Stacked(below, last_layer(one, width, names[k], inputs.dtype))
+            each.append(Unit(last, last.units - 1) if last.units > 1 else last)
             answer: Layer = Stacked(below, last_layer(one, width, handed(k), inputs.dtype))
             if classifies and method == "predict":
                 low, high = (float(value) for value in one.classes_)
-                answer = Secant(answer, _step(low, high))
+                answer = Secant(answer, _step(low, high, 0.5 if names[k] == "probability" else 0.0))
             answers.append((answer, [answer.units - 1]))
         back = np.argsort(estimator.order_)
         return Stack([each[k] for k in back])
@@ -118,18 +118,27 @@ def chain(estimator: Any) -> ModelSpec:
         out = []
         for k, one in enumerate(model.estimators_):
             parts = unwrap(one)
-            out.append(spec_of(parts.estimator).scores[names[k]].reference(parts.estimator, parts.transform(rows)))
+            found = spec_of(parts.estimator).scores[names[k]].reference(parts.estimator, parts.transform(rows))
+            out.append(found[:, 1] if found.ndim == 2 else found)
             answer = np.asarray(getattr(one, method)(rows))
             rows = np.c_[rows, answer[:, 1] if answer.ndim == 2 else answer]
         return np.stack([out[k] for k in np.argsort(model.order_)], 1)
 
     outputs = Outputs.each([f"output {k}" for k in range(len(links))])
-    name = "predict" if not classifies else "log_odds"
+    name = "predict" if not classifies else "probability" if "probability" in names else "log_odds"
     return ModelSpec(f"chain of {len(links)} models", {name: plain(name, make, reference, outputs)})
 
 
-def _step(low: float, high: float) -> Callable[[Tensor], Tensor]:
-    return lambda f: torch.where(f > 0, high, low).to(f)
+def _answers(links: Sequence[Any]) -> list[str]:
+    """The score of each classifier: log-odds or what has their sign, or where one has none the probability of each."""
+    try:
+        return [_first(one, ["log_odds", "decision_function", "margin"]) for one in links]
+    except UnsupportedModel:
+        return [_first(one, ["probability"]) for one in links]
+
+
+def _step(low: float, high: float, at: float) -> Callable[[Tensor], Tensor]:
+    return lambda f: torch.where(f > at, high, low).to(f)
 
 
 def _first(model: Any, names: Sequence[str]) -> str:
@@ -139,7 +148,12 @@ def _first(model: Any, names: Sequence[str]) -> str:
 
 @neuralize.register("sklearn.multioutput.MultiOutputClassifier")
 def multi_output_classifier(estimator: Any) -> ModelSpec:
-    """Neuralize `MultiOutputClassifier`: the probabilities of each output's classes, one after the other."""
+    """Neuralize `MultiOutputClassifier`: the probabilities of each output's classes, one after the other.
+
+    Of classifiers without probabilities their decision functions, of two classes that of the second.
+    """
+    if not all(hasattr(one, "predict_proba") for one in estimator.estimators_):
+        return _decisions(estimator)
     makes = [member(one, ["probability"])[1] for one in estimator.estimators_]
     names = [f"output {k}: {c}" for k, one in enumerate(estimator.estimators_) for c in one.classes_]
 
@@ -150,6 +164,23 @@ def multi_output_classifier(estimator: Any) -> ModelSpec:
         "probability", lambda inputs: Stack([make(inputs) for make in makes]), probabilities, Outputs.each(names)
     )
     return ModelSpec(f"{len(makes)} classifiers, one an output", {"probability": score})
+
+
+def _decisions(estimator: Any) -> ModelSpec:
+    makes = [member(one, ["decision_function"])[1] for one in estimator.estimators_]
+    names = [
+        f"output {k}: {c}"
+        for k, one in enumerate(estimator.estimators_)
+        for c in (one.classes_[1:] if len(one.classes_) == 2 else one.classes_)
+    ]
+
+    def decisions(model: Any, z: Any) -> np.ndarray:
+        return np.column_stack([one.decision_function(z) for one in model.estimators_])
+
+    score = plain(
+        "decision_function", lambda inputs: Stack([make(inputs) for make in makes]), decisions, Outputs.each(names)
+    )
+    return ModelSpec(f"{len(makes)} classifiers, one an output", {"decision_function": score})
 
 
 @neuralize.register("sklearn.compose.TransformedTargetRegressor")

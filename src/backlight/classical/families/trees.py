@@ -3,7 +3,6 @@ r"""Trees, forests, boosting, isolation forests: sums of leaves, by the rules of
 * trees and forests: "probability" (the mean over the trees), "predict" for regressions;
 * boosting: "decision_function" (the raw score), from it "log_odds" and "probability"; "predict", or with a logarithm
   as link "log_predict";
-* AdaBoost of trees: each tree votes with its weight, so that its leaves hold votes: "decision_function";
 * isolation forests: "outlierness" is minus the mean path length over the trees, which is what adds up over them;
   ``score_samples`` is :math:`-2^{o/c}` of it, with c the mean path length of as many rows as a tree was given.
 
@@ -35,7 +34,16 @@ from backlight.classical.registry import public_name
 from backlight.classical.targets import Outputs
 from backlight.errors import UnsupportedOption
 
-__all__ = ["adaboost", "boosting", "forest", "histogram_boosting", "is_tree", "isolation_forest", "name_of"]
+__all__ = [
+    "boosted",
+    "boosting",
+    "classes_of",
+    "forest",
+    "histogram_boosting",
+    "is_tree",
+    "isolation_forest",
+    "name_of",
+]
 
 _TREES = ("DecisionTreeClassifier", "DecisionTreeRegressor", "ExtraTreeClassifier", "ExtraTreeRegressor")
 _FORESTS = ("RandomForestClassifier", "RandomForestRegressor", "ExtraTreesClassifier", "ExtraTreesRegressor")
@@ -87,7 +95,7 @@ def takes_missing(estimator: Any) -> bool:
     return bool(estimator.__sklearn_tags__().input_tags.allow_nan)
 
 
-def _classes(estimator: Any) -> list[Any]:
+def classes_of(estimator: Any) -> list[Any]:
     """Names of the classes; with several outputs those of all, one after the other."""
     classes = estimator.classes_
     several = [classes] if isinstance(classes, np.ndarray) else list(classes)
@@ -120,7 +128,7 @@ def forest(estimator: Any) -> ModelSpec:
     make = layer_of(table_of(trees), np.zeros(trees[0].values.shape[1]))
     kind = f"{type(estimator).__name__} ({len(each)} tree{'s' if len(each) > 1 else ''})"
     if classifies:
-        score = plain("probability", make, _probabilities, Outputs.each(_classes(estimator)))
+        score = plain("probability", make, _probabilities, Outputs.each(classes_of(estimator)))
     else:
         n = estimator.n_outputs_
         outputs = Outputs.each([f"output {k}" for k in range(n)]) if n > 1 else Outputs()
@@ -139,7 +147,7 @@ def boosted(
     """The scores of a sum of trees: a classifier's raw score, or a regression's prediction behind its link."""
     scores: dict[str, Score] = {}
     if hasattr(estimator, "classes_"):
-        classes = _classes(estimator)
+        classes = classes_of(estimator)
         outputs = Outputs.classes(classes)
         scores["decision_function"] = plain(
             "decision_function", make, lambda model, z: np.asarray(model.decision_function(z)), outputs
@@ -241,26 +249,6 @@ def _histogram_tree(one: Any, unit: int, units: int, bits: np.ndarray, place: np
 def _levels(words: np.ndarray) -> frozenset[int]:
     """The numbers whose bits are set."""
     return frozenset(32 * k + bit for k, word in enumerate(words.tolist()) for bit in range(32) if word >> bit & 1)
-
-
-@neuralize.register("sklearn.ensemble.AdaBoostClassifier")
-def adaboost(estimator: Any) -> ModelSpec:
-    """Neuralize AdaBoost of trees: leaves that hold votes."""
-    classes, weights = _classes(estimator), np.asarray(estimator.estimator_weights_)[: len(estimator.estimators_)]
-    C = len(classes)
-    trees = []
-    for one, weight in zip(estimator.estimators_, weights, strict=True):
-        if not hasattr(one, "tree_"):
-            raise UnsupportedOption(
-                f"AdaBoostClassifier of {type(one).__name__} counts votes, step functions of its members: fit it with "
-                "trees, or explain its estimators_"
-            )
-        vote = np.asarray(one.classes_)[one.tree_.value[:, 0, :].argmax(1)]
-        values = np.where(vote[:, None] == estimator.classes_, weight, -weight / (C - 1)) / weights.sum()
-        trees.append(read_tree(one.tree_, values[:, 1:] - values[:, :1] if C == 2 else values))
-    make = layer_of(table_of(trees), np.zeros(1 if C == 2 else C))
-    kind = f"AdaBoostClassifier ({len(trees)} trees)"
-    return boosted(estimator, kind, make, None, "softmax" if C == 2 else None, takes_missing(estimator))
 
 
 @neuralize.register("sklearn.ensemble.IsolationForest")
