@@ -79,35 +79,40 @@ def through_an_explainer(rng: np.random.Generator) -> None:
 
 
 class Block(nn.Module):
-    """A residual block of two convolutions, with rectifiers in place."""
+    """A residual block: two convolutions 3 × 3, or three of which the middle one is narrow; rectifiers in place."""
 
-    def __init__(self, i: int, o: int, stride: int) -> None:
+    def __init__(self, i: int, width: int, stride: int, deep: bool) -> None:
         super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
-        self.second = nn.Sequential(nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
+        o = 4 * width if deep else width
+        shapes = ((i, width, 1, 1), (width, width, 3, stride), (width, o, 1, 1))
+        steps: list[nn.Module] = []
+        for j, k, size, step in shapes if deep else ((i, width, 3, stride), (width, width, 3, 1)):
+            steps += [nn.Conv2d(j, k, size, step, size // 2, bias=False), nn.BatchNorm2d(k), nn.ReLU(inplace=True)]
+        self.inner = nn.Sequential(*steps[:-1])
         self.around: nn.Module = nn.Identity()
         if stride != 1 or i != o:
             self.around = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(self.first(x))
+        y: Tensor = self.inner(x)
         y += self.around(x)
         out: Tensor = self.relu(y)
         return out
 
 
-def residual_network(depth: list[int]) -> nn.Module:
-    """ResNet-18 for [2, 2, 2, 2]; with more blocks as deep as ResNet-50."""
+def residual_network(depth: list[int], deep: bool) -> nn.Module:
+    """ResNet-18 for [2, 2, 2, 2] and shallow blocks, ResNet-50 for [3, 4, 6, 3] and deep ones."""
     layers: list[nn.Module] = [
         nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)
     ]  # fmt: skip
-    width = 64
+    before = 64
     for k, count in enumerate(depth):
+        width = 64 * 2**k
         for b in range(count):
-            layers.append(Block(width, 64 * 2**k, 2 if k and not b else 1))
-            width = 64 * 2**k
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 1000)).eval()
+            layers.append(Block(before, width, 2 if k and not b else 1, deep))
+            before = 4 * width if deep else width
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(before, 1000)).eval()
 
 
 def first_call() -> None:
@@ -116,10 +121,10 @@ def first_call() -> None:
     x = torch.randn(2, 3, 64, 64)
     free = ({0: torch.export.Dim.DYNAMIC},)
     backlight.plan(nn.Linear(2, 2).eval(), torch.zeros(1, 2))
-    for name, depth in (("ResNet-18", [2, 2, 2, 2]), ("24 blocks", [4, 6, 10, 4])):
+    for name, depth, deep in (("ResNet-18", [2, 2, 2, 2], False), ("ResNet-50", [3, 4, 6, 3], True)):
         times = []
         for _ in range(5):
-            nets = [residual_network(depth) for _ in range(3)]
+            nets = [residual_network(depth, deep) for _ in range(3)]
             marks = [time.process_time()]
             torch.export.export(nets[0], (x,), dynamic_shapes=free, strict=False)
             marks.append(time.process_time())
