@@ -19,6 +19,7 @@ from sklearn.svm import SVR, OneClassSVM
 from torch import nn
 
 import backlight
+import backlight.text
 from backlight.errors import (
     ArgumentError,
     ExistingFileError,
@@ -315,16 +316,22 @@ class Speaking(nn.Module):
     def forward(self, input_ids, attention_mask=None):
         states = self.words(input_ids) + self.places(torch.arange(input_ids.shape[1]))
         states = self.block(states, src_key_padding_mask=attention_mask == 0)
-        return {"states": states, "logits": self.head(states.mean(1)), "cache": {"keys": [states]}}
+        scores = self.head(states)
+        return {"states": states, "logits": scores.mean(1), "spoken": scores, "cache": {"keys": [states]}}
 
 
-def test_a_module_of_several_outputs_is_kept_by_the_one_that_is_explained(tmp_path):
+@pytest.mark.parametrize(
+    ("output", "target"),
+    [("logits", 1), ("spoken", backlight.text.contrast(2, 1))],
+    ids=["class", "contrast"],
+)
+def test_a_module_of_several_outputs_is_kept_by_the_one_that_is_explained(output, target, tmp_path):
     torch.manual_seed(0)
     net = Speaking().double().eval()
     ids = torch.randint(0, 20, (3, 6))
     mask = torch.ones_like(ids)
     mask[0, 4:] = 0
-    explainer = backlight.Explainer(net, 1, output="logits")
+    explainer = backlight.Explainer(net, target, output=output)
     given = {"input_ids": ids, "attention_mask": mask}
     explainer(given)
     explainer.save(tmp_path / "e")

@@ -35,7 +35,7 @@ SCHEMA = 1
 _ROOMS = ("classical.layers", "classical.frontend", "rules")
 _MODULES = (
     "classical.functions", "explanation.score_units", "classical.targets", "classical.families.kernels",
-    "attribution.requested", "attribution.reference", "models.protocol", "models.network",
+    "attribution.requested", "attribution.reference", "attribution.said", "models.protocol", "models.network",
 )  # fmt: skip
 _TORCH = (
     nn.Sequential, nn.ModuleList, nn.Linear, nn.ReLU, nn.Tanh, nn.Sigmoid, nn.Identity,

@@ -10,11 +10,11 @@ Tokenizers and models are known by what they offer: nothing of ``transformers`` 
 everything below.
 """
 
+from backlight.attribution.said import Said, contrast, said
 from backlight.explanation.tokens import Span, spans
 from backlight.text.encode import Encoder
 from backlight.text.folder import Folder, load_folder
 from backlight.text.similarity import Similarity, similarity
-from backlight.text.targets import Said, contrast, said
 from backlight.text.workflow import explain, explain_continuation
 
 __all__ = [

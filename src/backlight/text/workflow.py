@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from backlight._explain import Explainer
+from backlight.attribution.said import Said
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
 from backlight.text.encode import Encoded, Encoder, Text
-from backlight.text.targets import Said
 
 __all__ = ["explain", "explain_continuation"]
 
@@ -167,14 +167,14 @@ def _labels(model: nn.Module) -> dict[int, str]:
 
 def _target(target: Any, encoder: Encoder, labels: dict[int, str]) -> Any:
     if target is None:
-        return Said()
+        return Said(seen=[])
     if isinstance(target, Said):
         return replace(target.read(encoder.number), seen=[])
     if isinstance(target, str) and target != "all":
         numbers = {name: k for k, name in labels.items()}
         if target in numbers:
-            return Said(numbers[target], name=target)
-        return Said(encoder.number(target), name=target, spelt=True)
+            return Said(numbers[target], name=target, seen=[])
+        return Said(encoder.number(target), name=target, spelt=True, seen=[])
     return target
 
 

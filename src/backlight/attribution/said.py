@@ -30,8 +30,8 @@ class Said(Linear):
         Whose output, in tokens; negative ones count from the text's end, two are a span. The output at a position is
         about the token after it. By default that of the text's last token.
     name : str
-    seen : list of Tensor
-        The tokens whose scores were explained, batch by batch.
+    seen : list of Tensor, optional
+        Is given the tokens whose scores were explained, batch by batch.
     of_text : bool
         Whether they were outputs for a whole text, as classes are.
     spelt : bool
@@ -42,9 +42,10 @@ class Said(Linear):
     against: int | str | None = None
     position: int | tuple[int, int] | None = None
     name: str = ""
-    seen: list[Tensor] = field(default_factory=list, repr=False)
+    seen: list[Tensor] | None = field(default=None, repr=False)
     of_text: bool = False
     spelt: bool = False
+    at_last: bool = field(init=False, default=True)
 
     def __post_init__(self) -> None:
         self.at_last = self.position is None
@@ -89,7 +90,8 @@ class Said(Linear):
         seed = torch.zeros_like(whole)
         for place in self._places(end, length):
             token = self._tokens(whole[rows, place], count)
-            self.seen.append(token.cpu())
+            if self.seen is not None:
+                self.seen.append(token.cpu())
             seed.index_put_((rows, place, token), torch.ones_like(seed[rows, place, token]), accumulate=True)
             if self.against == "mean":
                 seed[rows, place] -= 1 / count
