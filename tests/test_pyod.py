@@ -108,3 +108,16 @@ def test_unfitted_detectors_and_other_metrics_are_refused():
         backlight.explain(detector("ecod.ECOD", {}), Q)
     with pytest.raises(backlight.errors.UnsupportedOption, match="chebyshev"):
         backlight.explain(detector("knn.KNN", {"metric": "chebyshev"}).fit(X), Q)
+
+
+def test_axes_without_a_spread_are_refused_with_how_many_there_are():
+    from pyod.models.pca import PCA
+
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    X = np.c_[X, X @ [1.0, 2.0, 0.0], X @ [0.0, 1.0, 1.0]]
+    with pytest.raises(backlight.errors.UnsupportedOption, match=r"2 axes that have none.*n_components=3") as found:
+        backlight.neuralize(PCA().fit(X))
+    assert len(str(found.value)) <= 200
+    model = PCA(n_components=3).fit(X)
+    ex = backlight.explain(model, X)
+    assert np.allclose(ex.output, model.decision_function(X), rtol=1e-10)

@@ -260,3 +260,14 @@ def test_written_tables_are_read_back(ending, tmp_path):
     write_table({"id": ["a", "b"], "x": np.array([1.0, 2.0])}, path, force=False)
 
     assert read_files([path]).matrix().tolist() == [["a", 1.0], ["b", 2.0]]
+
+
+def test_a_sparse_table_that_no_memory_holds_is_refused_before_it_is_made_dense():
+    from scipy import sparse
+
+    table = sparse.csr_array((10_000_000, 1_000))
+    with pytest.raises(
+        DataError, match=r"10,000,000 rows and 1,000 columns is 10.0 billion.*at most 536,870 rows"
+    ) as found:
+        as_frame(table)
+    assert len(str(found.value)) <= 200

@@ -5,8 +5,9 @@ Every operation is passed by the mean of its gradient along the straight line be
 .. math::  \sum_i (x_i - \tilde x_i)\, m_i = g \cdot (\varphi(x) - \varphi(\tilde x))
 
 holds exactly: linear operations by their own gradient, element-wise functions by their secant (the rescale rule of
-DeepLIFT, Shrikumar et al. 2017), and maxima over windows by the shares of the line on which each entry is the largest.
-What is none of these is found by the sum, which does not close.
+DeepLIFT, Shrikumar et al. 2017), maxima over windows by the shares of the line on which each entry is the largest, and
+products, softmax, norms and attention as `backlight.classical.paired_operators` says. What is none of these is found by
+the sum, which does not close.
 
 With :math:`\gamma > 0` layers with weights share a difference :math:`\Delta_j = \sum_i z_{ij}`, :math:`z_{ij} =
 w_{ij}(a_i - \tilde a_i)`, in proportion to :math:`z_{ij} + \gamma\,\max(0, z_{ij}\operatorname{sgn}\Delta_j)
@@ -23,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from backlight.classical.paired_operators import OPERATORS, Secant
 from backlight.errors import UnsupportedModel
 
 __all__ = ["PairedModule"]
@@ -31,39 +33,15 @@ __all__ = ["PairedModule"]
 _ELEMENTWISE = frozenset(
     {
         "abs", "celu", "clamp", "clamp_max", "clamp_min", "elu", "exp", "gelu", "hardshrink", "hardsigmoid",
-        "hardswish", "hardtanh", "leaky_relu", "log1p", "logsigmoid", "mish", "relu", "relu6", "selu", "sigmoid",
-        "silu", "sin", "softplus", "softshrink", "softsign", "sqrt", "square", "tanh", "tanhshrink",
+        "hardswish", "hardtanh", "leaky_relu", "log", "log1p", "logsigmoid", "mish", "reciprocal", "relu", "relu6",
+        "rsqrt", "selu", "sigmoid", "silu", "sin", "softplus", "softshrink", "softsign", "sqrt", "square", "tanh",
+        "tanhshrink",
     }
 )  # fmt: skip
-# Below this share of the larger one a difference is rounding, and the secant is the derivative.
-_CLOSE = 1e-5
 # How far sums may fail to close, by dtype.
 _CLOSES = {torch.float64: 1e-8, torch.float32: 1e-3}
 # Entries of pooling windows that lie outside a picture.
 _OUTSIDE = -1e30
-
-
-class _Secant(torch.autograd.Function):
-    """A function of single elements on rows and references, (2n, …); its gradient is the secant, on the rows."""
-
-    @staticmethod
-    def forward(ctx: Any, both: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-        out = function(both.clone())
-        ctx.save_for_backward(both, out)
-        ctx.function = function
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        both, out = ctx.saved_tensors
-        (a, b), (ya, yb) = both.chunk(2), out.chunk(2)
-        apart = (a - b).abs() > _CLOSE * torch.maximum(a.abs(), b.abs())
-        with torch.enable_grad():
-            middle = ((a + b) / 2).requires_grad_()
-            (slope,) = torch.autograd.grad(ctx.function(middle.clone()).sum(), middle)
-        slope = torch.where(apart, (ya - yb) / torch.where(apart, a - b, 1.0), slope)
-        top = grads[0].chunk(2)[0] * slope
-        return torch.cat([top, torch.zeros_like(top)]), None
 
 
 class _Largest(torch.autograd.Function):
@@ -196,7 +174,13 @@ class _Differences(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         name = name[:-1] if name.endswith("_") and not name.endswith("__") else name
         if name in _ELEMENTWISE and isinstance(args[0], Tensor) and args[0].requires_grad:
-            return _Secant.apply(args[0], lambda x: func(x, *args[1:], **given))  # type: ignore[no-untyped-call]
+            return Secant.apply(args[0], lambda x: func(x, *args[1:], **given))  # type: ignore[no-untyped-call]
+        if name in ("pow", "__pow__", "float_power") and not isinstance(args[1], Tensor) and args[0].requires_grad:
+            return Secant.apply(args[0], lambda x: func(x, *args[1:], **given))  # type: ignore[no-untyped-call]
+        if name in OPERATORS:
+            found = OPERATORS[name](func, args, given)
+            if found is not None:
+                return found
         if self.gamma and name in ("linear", "conv1d", "conv2d") and args[0].requires_grad:
             return _weighted(func, name, args, given, self.gamma)
         if name == "max_pool2d" and args[0].requires_grad and args[0].ndim == 4:
@@ -249,7 +233,7 @@ class PairedModule(nn.Module):
         size = relevance.flatten(1).abs().sum(1) + terms.abs().sum(1)
         if not bool((off <= _CLOSES.get(x.dtype, 0.1) * size + 1e-12).all()):
             raise UnsupportedModel(
-                f"{type(self.module).__name__} has steps that are neither linear, element-wise nor maxima, through "
-                "which differences cannot be carried: explain the module itself with backlight.explain"
+                f"{type(self.module).__name__} has steps that are none of those through which differences can be "
+                "carried: explain the module itself with backlight.explain"
             )
         return relevance.detach()

@@ -17,6 +17,8 @@ __all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_missing"]
 
 # Milliseconds from 1970 within which the libraries know zones: the years 2 to 3938. Beyond, moments stay in UTC.
 _WITH_ZONES = 6.21e13
+# Numbers that a sparse table may become when it is made dense: four gigabytes of them.
+_DENSE = 1 << 29
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +127,12 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
     if module == "torch":
         return _from_array(X.detach().cpu().numpy(), "torch", names)
     if module == "scipy" and hasattr(X, "toarray"):
+        n, d = X.shape if len(X.shape) == 2 else (0, 0)
+        if n * d > _DENSE:
+            raise DataError(
+                f"a sparse table of {n:,} rows and {d:,} columns is {n * d / 1e9:.1f} billion numbers, and its "
+                f"relevance is dense: give at most {_DENSE // d:,} rows at once"
+            )
         return _from_array(X.toarray(), "scipy", names)
     if isinstance(X, np.ndarray | list | tuple):
         return _from_array(_array_of(X), "numpy", names)

@@ -27,6 +27,9 @@ from backlight.explanation.score_units import DISTANCE, PLAIN
 
 __all__: list[str] = []
 
+# Shares of the largest variance that are rounding.
+_NO_SPREAD = 1e-12
+
 
 def _to(rows: np.ndarray, search: Callable[[np.ndarray, int], np.ndarray], weights: np.ndarray, city: bool) -> Make:
     nearest = NearestRows(search, tensor(rows), city)
@@ -116,8 +119,14 @@ class _Centers(OrderStatistics):
 
 @reads("PCA")
 def _pca(model: Any) -> Reading:
-    axes = np.asarray(model.selected_components_, dtype=float)
-    weights = 1 / np.asarray(model.selected_w_components_, dtype=float)
+    axes, spread = (np.asarray(one, dtype=float) for one in (model.selected_components_, model.selected_w_components_))
+    known = int((spread > _NO_SPREAD * spread.max()).sum())
+    if known < len(spread):
+        raise UnsupportedOption(
+            f"PCA of PyOD divides by the variance of {len(spread) - known} axes that have none, as some columns are "
+            f"sums of others: fit it with n_components={known}"
+        )
+    weights = 1 / spread
     everyone = np.arange(len(axes))
     nearest = NearestRows(lambda z, k: np.tile(everyone[:k], (len(z), 1)), tensor(axes))
 
