@@ -226,7 +226,7 @@ def test_what_is_not_written_is_refused_by_name(tmp_path):
     for explainer, name, options, said in (
         (backlight.Explainer(tree), "a.sql", {}, "rules='path'"),
         (backlight.Explainer(power), "a.sql", {}, "PowerTransformer is not written in SQL"),
-        (tree, "a.pmml", {}, "the ending must be .sql or .onnx"),
+        (tree, "a.pmml", {}, "the ending must be one of .sql, .onnx, .pt2, .py"),
         (tree, "a.sql", {"dialect": "cobol"}, "dialect must be one of"),
     ):
         with pytest.raises(errors.BacklightError, match=said):

@@ -7,7 +7,7 @@ from torch import nn
 
 import backlight
 from backlight import errors
-from backlight._export.graphs.verify import session
+from backlight._export.graphs.onnx import session
 from tests.test_engine import seeded
 
 _SINGLE, _DOUBLE = 1e-4, 1e-9
@@ -132,11 +132,11 @@ def test_what_is_not_written_is_refused_by_name(tmp_path):
     )
     cases = (
         (dense, {}, None, "give rows="),
-        (dense, {"method": "gradient"}, x, "method='gradient' is not written in ONNX"),
-        (dense, {"canonical": True}, x, "canonical=True is not written in ONNX"),
-        (dense, {"target": lambda out: out[:, 0] ** 2}, x, "this target is not written in ONNX"),
-        (dense, {"rules": backlight.rules.Flat()}, x, "rule .* is not written in ONNX"),
-        (attention.eval(), {"target": 0}, x, "operator .* is not written in ONNX"),
+        (dense, {"method": "gradient"}, x, "method='gradient' is not written as a graph"),
+        (dense, {"canonical": True}, x, "canonical=True is not written as a graph"),
+        (dense, {"target": lambda out: out[:, 0] ** 2}, x, "this target is not written as a graph"),
+        (dense, {"rules": backlight.rules.Flat()}, x, "rule .* is not written as a graph"),
+        (attention.eval(), {"target": 0}, x, "operator .* is not written as a graph"),
         (pictures.double(), {}, y.double(), "in single precision alone"),
     )  # fmt: skip
     for net, options, rows, said in cases:

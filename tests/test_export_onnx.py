@@ -17,7 +17,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import backlight
 from backlight import errors
-from backlight._export.graphs.verify import session
+from backlight._export.graphs.onnx import session
 from tests import test_export as sql
 
 
@@ -135,7 +135,7 @@ def test_what_is_not_written_is_refused_by_name(tmp_path):
     power = make_pipeline(PowerTransformer(), LinearRegression()).fit(X, y)
     for explainer, name, said in (
         (backlight.Explainer(tree), "a.onnx", "rules='path'"),
-        (backlight.Explainer(power), "a.onnx", "PowerTransformer is not written in ONNX"),
+        (backlight.Explainer(power), "a.onnx", "PowerTransformer is not written as a graph"),
     ):
         with pytest.raises(errors.BacklightError, match=said) as raised:
             backlight.export(explainer, tmp_path / name)

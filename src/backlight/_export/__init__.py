@@ -5,6 +5,7 @@
 ``expressions``, ``program``   text of SQL, folded and in stages
 ``rows``         the registries: one emitter a layer, one a module of the front end
 ``elements``, ``layers``, ``pools``, ``trees``   the emitters
+``graphs``       all other forms, from one graph
 ``verify``       the exported program beside the explainer, on rows, before anything is written
 
 A new layer is written in SQL by one function under ``register``; a layer that has none is refused by name.

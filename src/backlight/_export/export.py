@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from backlight._explain import Explainer
 from backlight._export.expressions import DIALECTS
+from backlight._export.graphs.networks import check_network, network_graph
+from backlight._export.graphs.onnx import onnx_of, run_onnx
+from backlight._export.graphs.programs import program_of, run_program
+from backlight._export.graphs.source import run_source, source_of
+from backlight._export.graphs.tables import Written, graph_of
+from backlight._export.graphs.verify import Run, check_graph
 from backlight._export.sql import select_of
 from backlight._export.verify import check_select
-from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel
+from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel, listed
 from backlight.models import Query
 from backlight.models.network import NetworkModel
 from backlight.models.torch import TorchModel
@@ -31,19 +38,23 @@ def export(
 ) -> Path:
     """Write the score and the contributions as a program of another system.
 
-    Before anything is written it is run beside the explainer, and compared to 1e-9 of what the score is made of. ONNX
-    is run in onnxruntime.
+    Before anything is written it is run beside the explainer, and compared to 1e-9 of what the score is made of.
 
     Parameters
     ----------
     explainer : Explainer
-        Or a model: of scikit-learn, or for ONNX a torch module.
+        Or a model: of scikit-learn, or a torch module for all but SQL.
     path : str or Path
-        ``.sql``: one SELECT, with what the model has learnt as tables of VALUES in it. ``.onnx``: a graph with the
-        outputs ``score``, ``base`` and ``contributions``, of the shapes of ``output``, ``base_values`` and ``values``,
-        and ``target``, the predicted output, where that is explained. Of a table it takes one matrix ``X`` in double
-        precision; where the model reads words, one input of shape (n, 1) a column, by name: an empty word is a cell
-        without a value. A torch module has its own precision, and is compared to 1e-4 where that is single.
+        ``.sql``: one SELECT, with what the model has learnt as tables in it. ``.onnx``: a graph, which is run in
+        onnxruntime. ``.pt2``: an exported program of torch, which gives a dict of tensors. ``.py``: a file that needs
+        NumPy alone, whose function ``explain`` gives a dict of arrays.
+
+        All but SQL have the outputs ``score``, ``base`` and ``contributions``, of the shapes of ``output``,
+        ``base_values`` and ``values``, and ``target``, the predicted output, where that is explained (its position in a
+        ``.pt2``). Of a table they take one matrix ``X`` in double precision; where the model reads words, ``.onnx``
+        takes one input of shape (n, 1) a column, by name, in which an empty word is a cell without a value, and
+        ``.py`` a data frame or another mapping of names to columns. A torch module has its own precision, and is
+        compared to 1e-4 where that is single.
     dialect : {"duckdb", "sqlite", "postgresql"}
         SQL only. The text needs EXP and LN, which SQLite has where it was built with its mathematical functions, as
         nearly everywhere. What is written for PostgreSQL is compared in SQLite, as no server is at hand.
@@ -66,7 +77,7 @@ def export(
     Raises
     ------
     UnsupportedModel, UnsupportedOption
-        For a layer, a rule or a step that is not written in that language, by name.
+        For a layer, a rule, a step or an operator that is not written in that form, by name.
     ConservationError
         When the program differs from the explainer.
     ArgumentError, ColumnsError, ExistingFileError, FileError
@@ -87,11 +98,11 @@ def export(
     path = Path(path)
     writers: dict[str, Callable[[], bytes]] = {
         ".sql": lambda: _sql(explainer, dialect, table, key, rows).encode(),
-        ".onnx": lambda: _onnx(explainer, rows),
+        **dict.fromkeys(_FORMATS, lambda: _graph(explainer, path.suffix, rows)),
     }
     if path.suffix not in writers:
         raise ArgumentError(
-            f"cannot export to {path.name!r} in this version: the ending must be {' or '.join(writers)}"
+            f"cannot export to {path.name!r} in this version: the ending must be one of {listed(writers)}"
         )
     content = writers[path.suffix]()
     with atomic(path, force=force) as temporary:
@@ -108,19 +119,36 @@ def _sql(explainer: Any, dialect: str, table: str, key: str | None, rows: Any) -
     return select.query
 
 
-def _onnx(explainer: Any, rows: Any) -> bytes:
-    from backlight._export.graphs.networks import network_graph
-    from backlight._export.graphs.tables import graph_of
-    from backlight._export.graphs.verify import check_graph
+@dataclass(frozen=True, slots=True)
+class _Format:
+    """How a graph is written, and how that is run."""
 
+    language: str
+    write: Callable[[Written], bytes]
+    run: Callable[[bytes], Run]
+
+
+_FORMATS = {
+    ".onnx": _Format("ONNX", onnx_of, run_onnx),
+    ".pt2": _Format("a program of torch", program_of, run_program),
+    ".py": _Format("NumPy", source_of, run_source),
+}
+
+
+def _graph(explainer: Any, suffix: str, rows: Any) -> bytes:
+    form = _FORMATS[suffix]
     explainer = explainer if isinstance(explainer, Explainer) else Explainer(explainer)
     opened, query = explainer.opened()
     if isinstance(opened, TorchModel):
-        return network_graph(opened, query, explainer, rows)
-    explainer, model, query, names = _opened(explainer, "ONNX")
+        written, x = network_graph(opened, query, explainer, rows)
+        content = form.write(written)
+        check_network(form.run(content), written, x, explainer)
+        return content
+    explainer, model, query, names = _opened(explainer, form.language)
     written = graph_of(model.network, query, explainer.targets, names)
-    check_graph(written, model.network, names, explainer, rows)
-    return written.content
+    content = form.write(written)
+    check_graph(form.run(content), written, model.network, names, explainer, rows)
+    return content
 
 
 def _opened(explainer: Any, language: str) -> tuple[Explainer, NetworkModel, Query, Sequence[str]]:

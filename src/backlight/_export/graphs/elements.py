@@ -1,4 +1,4 @@
-"""The front end in ONNX: what its modules make of coded columns."""
+"""The front end as a graph: what its modules make of coded columns."""
 
 from __future__ import annotations
 

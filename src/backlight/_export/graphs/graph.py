@@ -1,20 +1,14 @@
-"""Nodes of an ONNX graph, from expressions of its values."""
+"""Nodes of a graph, from expressions of its values; operators are those of ONNX, whatever writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from backlight.errors import require
-
-__all__ = ["Graph", "Operand", "Results", "Value"]
-
-# opsets: reductions take their axes as inputs from 18 on; trees in double precision are of the fifth of "ml"
-_OPSETS = {"": 18, "ai.onnx.ml": 5}
-_IR = 10
+__all__ = ["Graph", "Node", "Operand", "Results", "Value"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +137,20 @@ class Value:
 
 Operand = Value | np.ndarray | float
 # results of a graph by name, with their types and shapes
-Results = dict[str, tuple[Value, type, Sequence[int | str]]]
+Results = Mapping[str, tuple[Value, type, Sequence[int | str]]]
 
 _FOLDED = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "MatMul": np.matmul}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One operator: names of what goes in and comes out, and attributes, where an array stands for a tensor."""
+
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    domain: str = ""
 
 
 class Graph:
@@ -156,25 +161,23 @@ class Graph:
     kind : type
         The precision of its constants.
 
-    Raises
-    ------
-    MissingDependency
-        Without the package ``onnx``.
+    Attributes
+    ----------
+    nodes : list of Node
+        Each behind those that it needs.
+    inputs : mapping of name to type and shape of a row
     """
 
     def __init__(self, kind: type = np.float64) -> None:
-        self._onnx = require("onnx", "onnx", "export to ONNX")
         self.kind = kind
-        self._nodes: list[Any] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], tuple[Value, Any]] = {}
+        self.nodes: list[Node] = []
+        self.inputs: dict[str, tuple[type, tuple[int, ...]]] = {}
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._made: dict[Any, Value] = {}
-        self._inputs: list[Any] = []
 
     def input(self, name: str, kind: type, *shape: int) -> Value:
         """Rows that are given, each of a shape."""
-        helper = self._onnx.helper
-        code = self._onnx.TensorProto.STRING if kind is str else helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-        self._inputs.append(helper.make_tensor_value_info(name, code, ["rows", *shape]))
+        self.inputs[name] = kind, shape
         return Value(self, name)
 
     def constant(self, array: Operand | Sequence[str]) -> Value:
@@ -188,32 +191,33 @@ class Graph:
             numbers = numbers.astype(np.int64)
         elif numbers.dtype.kind == "f":
             numbers = numbers.astype(self.kind)
-        said = numbers.tobytes() if numbers.dtype != object else repr(numbers.tolist()).encode()
-        key = (str(numbers.dtype), numbers.shape, said)
+        key = (str(numbers.dtype), numbers.shape, _bytes(numbers))
         if key not in self._constants:
-            name = f"backlight.c{len(self._constants)}"
-            proto = self._onnx.numpy_helper.from_array(np.ascontiguousarray(numbers).reshape(numbers.shape), name)
-            self._constants[key] = Value(self, name, numbers), proto
-        return self._constants[key][0]
+            self._constants[key] = Value(self, f"backlight.c{len(self._constants)}", numbers)
+        return self._constants[key]
+
+    def constants(self) -> dict[str, np.ndarray]:
+        """Those that a node uses, by name."""
+        used = {name for node in self.nodes for name in node.inputs}
+        return {one.name: one.known for one in self._constants.values() if one.name in used and one.known is not None}
 
     def op(self, kind: str, *operands: Operand, domain: str = "", name: str = "", **attributes: Any) -> Value:
         """The result of one operator; ``name`` is for results of the whole graph."""
         inputs = [self.constant(one) for one in operands]
         if kind in _FOLDED and all(one.known is not None for one in inputs):
             return self.constant(np.asarray(_FOLDED[kind](*(one.known for one in inputs))))
-        key = (kind, domain, name, tuple(one.name for one in inputs), repr(sorted(attributes.items())))
+        said = [(key, _bytes(v) if isinstance(v, np.ndarray) else repr(v)) for key, v in sorted(attributes.items())]
+        key = (kind, domain, name, tuple(one.name for one in inputs), repr(said))
         if key not in self._made:
-            out = name or f"backlight.v{len(self._nodes)}"
-            node = self._onnx.helper.make_node(kind, [one.name for one in inputs], [out], domain=domain, **attributes)
-            self._nodes.append(node)
+            out = name or f"backlight.v{len(self.nodes)}"
+            self.nodes.append(Node(kind, tuple(one.name for one in inputs), (out,), attributes, domain))
             self._made[key] = Value(self, out)
         return self._made[key]
 
     def several(self, kind: str, count: int, *operands: Operand, **attributes: Any) -> list[Value]:
         """The results of an operator that has several."""
-        names = [f"backlight.v{len(self._nodes)}.{k}" for k in range(count)]
-        inputs = [self.constant(one).name for one in operands]
-        self._nodes.append(self._onnx.helper.make_node(kind, inputs, names, **attributes))
+        names = tuple(f"backlight.v{len(self.nodes)}.{k}" for k in range(count))
+        self.nodes.append(Node(kind, tuple(self.constant(one).name for one in operands), names, attributes))
         return [Value(self, name) for name in names]
 
     def where(self, test: Operand, yes: Operand, no: Operand) -> Value:
@@ -233,26 +237,8 @@ class Graph:
 
     def cast(self, value: Operand, kind: type) -> Value:
         """In another type of numbers."""
-        return self.op("Cast", value, to=int(self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(kind))))
+        return self.op("Cast", value, to=np.dtype(kind).name)
 
-    def tensor(self, array: np.ndarray) -> Any:
-        """Numbers as an attribute of a node."""
-        return self._onnx.numpy_helper.from_array(np.ascontiguousarray(array))
 
-    def model(self, results: Results, facts: dict[str, str]) -> bytes:
-        """The whole model: results by name with their types and shapes, and what is said about it."""
-        onnx, helper = self._onnx, self._onnx.helper
-        outputs = []
-        for name, (value, kind, shape) in results.items():
-            self.op("Identity", value, name=name)
-            code = onnx.TensorProto.STRING if kind is str else helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-            outputs.append(helper.make_tensor_value_info(name, code, list(shape)))
-        used = {name for node in self._nodes for name in node.input}
-        kept = [proto for value, proto in self._constants.values() if value.name in used]
-        graph = helper.make_graph(self._nodes, "explanation", self._inputs, outputs, kept)
-        opsets = [helper.make_opsetid(domain, version) for domain, version in _OPSETS.items()]
-        made = helper.make_model(graph, opset_imports=opsets, ir_version=_IR, producer_name="backlight")
-        helper.set_model_props(made, facts)
-        onnx.checker.check_model(made)
-        found: bytes = made.SerializeToString()
-        return found
+def _bytes(array: np.ndarray) -> bytes:
+    return array.tobytes() if array.dtype != object else repr(array.tolist()).encode()

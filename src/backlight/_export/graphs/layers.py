@@ -1,4 +1,4 @@
-"""Layers that touch the data, and layers made of layers, in ONNX: each as its own ``run`` computes it."""
+"""Layers that touch the data, and layers made of layers, as graphs: each as its own ``run`` computes it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _terms(terms: Any, rows: Rows) -> list[Value]:
             for u, unit in enumerate(units):
                 unit.append(cells.column(u))
         return [graph.concat(unit) for unit in units]
-    raise UnsupportedModel(f"{type(terms).__name__} are not written in ONNX in this version: use Explainer.save")
+    raise UnsupportedModel(f"{type(terms).__name__} are not written as a graph in this version: use Explainer.save")
 
 
 # -- units of one layer, or of several ---------------------------------------------------------------------------------

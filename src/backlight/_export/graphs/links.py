@@ -1,4 +1,4 @@
-"""Named functions of a layer's outputs in ONNX, and layers that pass by their slope."""
+"""Named functions of a layer's outputs as graphs, and layers that pass by their slope."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _compact(found: named.Compact, d: Value) -> Value:
         inside = -(1.0 - t.sqrt()).log()
     else:
         # cos of half a turn's share, by its sine: the operator Cos has no double precision everywhere
-        raise UnsupportedModel("cosine kernels are not written in ONNX in this version: use Explainer.save")
+        raise UnsupportedModel("cosine kernels are not written as a graph in this version: use Explainer.save")
     return where(near, inside, np.inf)
 
 
@@ -114,7 +114,7 @@ def function_of(function: Any, y: Value) -> Value:
         if function is known:
             return write(y)
     name = getattr(function, "__name__", type(function).__name__)
-    raise UnsupportedModel(f"the function {name} is not written in ONNX in this version: export another score")
+    raise UnsupportedModel(f"the function {name} is not written as a graph in this version: export another score")
 
 
 @register(Link)

@@ -1,4 +1,4 @@
-"""Linear layers and their bound rules in ONNX: z = W a + b, its transpose, and what each rule sends back."""
+"""Linear layers and their bound rules as graphs: z = W a + b, its transpose, and what each rule sends back."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def geometry(layer: LinearMap, before: Sequence[int], after: Sequence[int]) -> G
     }  # fmt: skip
     if type(layer) not in makers:
         raise UnsupportedModel(
-            f"{type(layer).__name__} layers are not written in ONNX in this version: use dense layers"
+            f"{type(layer).__name__} layers are not written as a graph in this version: use dense layers"
         )
     return makers[type(layer)](layer, before, after)
 
@@ -82,7 +82,9 @@ def _elementwise(_layer: Elementwise, _before: Sequence[int], _after: Sequence[i
 
 def _convolution(layer: Convolution, before: Sequence[int], after: Sequence[int]) -> Geometry:
     if layer.transposed:
-        raise UnsupportedModel("transposed convolutions are not written in ONNX in this version: use another network")
+        raise UnsupportedModel(
+            "transposed convolutions are not written as a graph in this version: use another network"
+        )
     kernel = tuple(layer.weight.shape[2:])
     same: dict[str, Any] = {
         "strides": list(layer.stride), "pads": [*layer.padding, *layer.padding], "dilations": list(layer.dilation),
@@ -121,7 +123,7 @@ def pull(bound: BoundRule, shape: Geometry, a: Value, z: Value, gradient: Value 
     Raises
     ------
     UnsupportedModel
-        For a rule that nobody has written in ONNX.
+        For a rule that nobody has written as a graph.
     """
     if isinstance(bound, _WithoutBias) and bound.layer.bias is not None:
         return pull(bound.inner, shape, a, z - shape.per_unit(bound.layer.bias), None, incoming)
@@ -132,7 +134,9 @@ def pull(bound: BoundRule, shape: Geometry, a: Value, z: Value, gradient: Value 
     if isinstance(bound, _Signed):
         return _signed_gamma(bound, shape, a, z, incoming)
     rule = getattr(bound, "rule", bound)
-    raise UnsupportedModel(f"the rule {type(rule).__name__} is not written in ONNX in this version: use ε, γ or 'auto'")
+    raise UnsupportedModel(
+        f"the rule {type(rule).__name__} is not written as a graph in this version: use ε, γ or 'auto'"
+    )
 
 
 def _stabiliser(rule: LinearRule, shape: Geometry, a: Value, norms: Norms) -> Operand:
@@ -148,7 +152,7 @@ def _epsilon(
 ) -> Value:
     rule, where = bound.rule, a.graph.where
     if rule.bias == "distribute" and bound.layer.bias is not None:
-        raise UnsupportedModel("Epsilon(bias='distribute') is not written in ONNX in this version: use 'absorb'")
+        raise UnsupportedModel("Epsilon(bias='distribute') is not written as a graph in this version: use 'absorb'")
     if gradient is None:
         sign = where(z < 0.0, -1.0, 1.0)
         bottom = z + sign * _stabiliser(rule, shape, a, bound.norms) if rule.epsilon else z

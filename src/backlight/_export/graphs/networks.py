@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight._export.graphs.graph import Graph, Results, Value
+from backlight._export.graphs.graph import Graph, Value
 from backlight._export.graphs.steps import Sizes, step
-from backlight._export.graphs.verify import session
+from backlight._export.graphs.tables import KEYS, Written
+from backlight._export.graphs.verify import Run
 from backlight._export.verify import require_equal
 from backlight.attribution.lrp import LayerwiseRelevance, reference_point
 from backlight.attribution.reference import named_method
@@ -22,7 +23,7 @@ from backlight.errors import ArgumentError, UnsupportedModel, UnsupportedOption
 from backlight.models import Query
 from backlight.models.torch import TorchModel
 
-__all__ = ["network_graph"]
+__all__ = ["check_network", "network_graph"]
 
 KINDS: dict[torch.dtype, type] = {torch.float32: np.float32, torch.float64: np.float64}
 # of what the score is made of, by precision
@@ -30,8 +31,8 @@ TOLERANCES: dict[type, float] = {np.float32: 1e-4, np.float64: 1e-9}
 _ROWS = 256
 
 
-def network_graph(model: TorchModel, query: Query, explainer: Any, rows: Any) -> bytes:
-    """Write a module's score and contributions in ONNX, and compare them with the explainer on rows.
+def network_graph(model: TorchModel, query: Query, explainer: Any, rows: Any) -> tuple[Written, Tensor]:
+    """Write a module's score and contributions as a graph; beside it, the rows to compare it on.
 
     Raises
     ------
@@ -39,7 +40,6 @@ def network_graph(model: TorchModel, query: Query, explainer: Any, rows: Any) ->
         For an operator, a rule or a target that is not written, by name.
     ArgumentError
         Without rows: a module does not say what it takes.
-    ConservationError
     """
     if rows is None:
         raise ArgumentError("a torch module does not say the shape of its input: give rows= to compare the export on")
@@ -48,14 +48,12 @@ def network_graph(model: TorchModel, query: Query, explainer: Any, rows: Any) ->
     batch = next(iter(stream)).take(0, _ROWS)
     tensors = [value for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, Tensor)]
     if len(tensors) != 1 or tensors[0].dtype not in KINDS:
-        raise UnsupportedModel("networks of one input of floating-point numbers are written in ONNX in this version")
+        raise UnsupportedModel("networks of one input of floating-point numbers are written as graphs in this version")
     way = LayerwiseRelevance(
         model.module, query.rules, query.strict, None, query.reference, [], query.output, query.rows
     )
     plan = way.plan(batch, explainer.targets)
-    content = _written(plan, tensors[0], query, explainer.targets)
-    _check(content, tensors[0], explainer)
-    return content
+    return _written(plan, tensors[0], query, explainer.targets), tensors[0]
 
 
 def _require_plain(query: Query) -> None:
@@ -67,14 +65,14 @@ def _require_plain(query: Query) -> None:
         (query.rows != "separate", f"rows={query.rows!r}"),
     ):
         if wrong:
-            raise UnsupportedOption(f"{told} is not written in ONNX in this version: leave it out")
+            raise UnsupportedOption(f"{told} is not written as a graph in this version: leave it out")
 
 
-def _written(plan: Plan, x: Tensor, query: Query, targets: Targets) -> bytes:
+def _written(plan: Plan, x: Tensor, query: Query, targets: Targets) -> Written:
     if len(plan.inputs) != 1:
-        raise UnsupportedModel("networks of one input are written in ONNX in this version")
+        raise UnsupportedModel("networks of one input are written as graphs in this version")
     if plan.apart is False or plan.mixing:
-        raise UnsupportedModel(f"the rows of a batch see each other at {plan.mixing}: ONNX has each row by itself")
+        raise UnsupportedModel(f"the rows of a batch see each other at {plan.mixing}: a graph has each row by itself")
     ((name, at),) = plan.inputs.items()
     graph, sizes = Graph(KINDS[x.dtype]), Sizes(plan)
     shape = tuple(int(size) for size in x.shape[1:])
@@ -85,7 +83,7 @@ def _written(plan: Plan, x: Tensor, query: Query, targets: Targets) -> bytes:
         ways.append((one, back))
     output = values[plan.output]
     if len(sizes.at(plan.output)) > 1:
-        raise UnsupportedModel("an output of one number a class is written in ONNX in this version: give output=")
+        raise UnsupportedModel("an output of one number a class is written as a graph in this version: give output=")
     flat = not sizes.at(plan.output)
     output = graph.op("Unsqueeze", output, np.array([1])) if flat else output
     width = 1 if flat else sizes.at(plan.output)[0]
@@ -102,7 +100,7 @@ def _written(plan: Plan, x: Tensor, query: Query, targets: Targets) -> bytes:
     score = graph.concat(scores) if tail else graph.op("Squeeze", scores[0], np.array([1]))
     last = np.array([len(shape) + 1])
     contributions = graph.concat([graph.op("Unsqueeze", part, last) for part in parts]) if tail else parts[0]
-    results: Results = {
+    results: dict[str, tuple[Value, type, Sequence[int | str]]] = {
         "score": (score, graph.kind, ["rows", *tail]),
         "base": (score * 0.0, graph.kind, ["rows", *tail]),
         "contributions": (contributions, graph.kind, ["rows", *shape, *tail]),
@@ -110,7 +108,7 @@ def _written(plan: Plan, x: Tensor, query: Query, targets: Targets) -> bytes:
     if index is not None and not tail:
         results["target"] = (graph.op("Squeeze", index, np.array([1])), np.int64, ["rows"])
     rules = [[one.node.name, one.rule] for one in plan.steps if one.rule != "moves"]
-    return graph.model(results, {"model": plan.title, "rules": json.dumps(rules)})
+    return Written(graph, results, {"model": plan.title, "rules": json.dumps(rules)})
 
 
 def _point(reference: Any, x: Tensor) -> Tensor:
@@ -118,7 +116,7 @@ def _point(reference: Any, x: Tensor) -> Tensor:
         (reference,) = reference.values()
     point = reference_point(reference, x)
     if len(point) != 1:
-        raise UnsupportedOption("a reference that differs from row to row is not written in ONNX: give one row")
+        raise UnsupportedOption("a reference that differs from row to row is not written as a graph: give one row")
     return point.detach().cpu()
 
 
@@ -150,20 +148,22 @@ def _seed(target: Requested, output: Value, width: int) -> tuple[Value, Value | 
         if not -width <= target.label < width:
             raise ArgumentError(f"target={target.label}: the network has {width} outputs")
         return graph.constant(np.eye(width)[[target.label]]), None
-    raise UnsupportedModel("this target is not written in ONNX: give an output's index, a direction, or 'all'")
+    raise UnsupportedModel("this target is not written as a graph: give an output's index, a direction, or 'all'")
 
 
-def _check(content: bytes, x: Tensor, explainer: Any) -> None:
-    """Compare a graph with the explainer on rows together, and on the first alone."""
-    run = session(content)
-    (name,) = (one.name for one in run.get_inputs())
-    kind = KINDS[x.dtype]
+def check_network(run: Run, written: Written, x: Tensor, explainer: Any) -> None:
+    """Compare what was written with the explainer on rows together, and on the first alone.
+
+    Raises
+    ------
+    ConservationError
+    """
+    (name,) = written.inputs
     for rows in (x, x[:1]):
-        ex = explainer(rows)
-        score, base, values = run.run(["score", "base", "contributions"], {name: np.asarray(rows.detach().cpu())})
+        ex, got = explainer(rows), run({name: np.asarray(rows.detach().cpu())})
         found, wanted = (
             np.concatenate([np.asarray(part, dtype=float).reshape(len(rows), -1) for part in parts], 1)
-            for parts in ((score, base, values), (ex.output, ex.base_values, ex.values))
+            for parts in ((got[key] for key in KEYS), (ex.output, ex.base_values, ex.values))
         )
         places = [f"number {k}" for k in range(found.shape[1])]
-        require_equal(found, wanted, places, TOLERANCES[kind])
+        require_equal(found, wanted, places, TOLERANCES[KINDS[x.dtype]])

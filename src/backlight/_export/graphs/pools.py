@@ -1,4 +1,4 @@
-"""Distances to anchors and their pools in ONNX, a column at a time: no (rows, anchors, columns) tensor is formed."""
+"""Distances to anchors and their pools as graphs, a column at a time: no (rows, anchors, columns) tensor is formed."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def _soft_min(found: SoftMin, rows: Rows, ask: Query) -> Emitted:
     if rule.leave_self_out and inner.training_rows() is not None:
         if not isinstance(inner, Radial) or inner.selves is None:
             raise UnsupportedModel(
-                f"a soft-min of {type(inner).__name__} units is not written in ONNX: use another rule"
+                f"a soft-min of {type(inner).__name__} units is not written as a graph: use another rule"
             )
         order = np.asarray(inner.selves.order)
         anchors = (array(inner.anchors) - array(inner.center))[order]
@@ -161,14 +161,14 @@ def _soft_min(found: SoftMin, rows: Rows, ask: Query) -> Emitted:
 @register(WithSurprise)
 def _surprise(found: WithSurprise, rows: Rows, ask: Query) -> Emitted:
     if not isinstance(ask.rule, SoftMinRule):
-        raise UnsupportedModel("conditional surprise is not written in ONNX in this version: use another rule")
+        raise UnsupportedModel("conditional surprise is not written as a graph in this version: use another rule")
     return layer(found.inner, rows, ask)
 
 
 @register(Radial)
 def _radial(found: Radial, rows: Rows, ask: Query) -> Emitted:
     if found.metric != "sqeuclidean":
-        raise UnsupportedModel("city-block distances are not written in ONNX in this version: use Explainer.save")
+        raise UnsupportedModel("city-block distances are not written as a graph in this version: use Explainer.save")
     where, anchors = rows.graph.where, array(found.anchors)
     d = _squares(rows.z, anchors)
     h = function_of(found.profile, d)
@@ -220,7 +220,7 @@ def _contrasts(found: Contrasts, rows: Rows, ask: Query) -> Emitted:
 @register(SignedExpansion)
 def _signed_expansion(found: SignedExpansion, rows: Rows, ask: Query) -> Emitted:
     if not isinstance(ask.rule, SignedPools):
-        raise UnsupportedModel(f"rules={getattr(ask.rule, 'name', ask.rule)!r} is not written in ONNX: use 'signed'")
+        raise UnsupportedModel(f"rules={getattr(ask.rule, 'name', ask.rule)!r} is not written as a graph: use 'signed'")
     graph = rows.graph
     sides = (found.positive, found.negative)
     runs = [None if side is None else layer(side, rows, Query(_fitting(side, ask.rule.pools))) for side in sides]

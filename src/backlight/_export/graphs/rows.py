@@ -64,7 +64,7 @@ _ELEMENTS: dict[str, Elements] = {}
 
 
 def register(*classes: type) -> Callable[[Emitter], Emitter]:
-    """Say how a layer is written in ONNX."""
+    """Say how a layer is written as a graph."""
 
     def keep(function: Emitter) -> Emitter:
         _LAYERS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
@@ -74,7 +74,7 @@ def register(*classes: type) -> Callable[[Emitter], Emitter]:
 
 
 def elements(*classes: type) -> Callable[[Elements], Elements]:
-    """Say how a module of a front end is written in ONNX."""
+    """Say how a module of a front end is written as a graph."""
 
     def keep(function: Elements) -> Elements:
         _ELEMENTS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
@@ -89,12 +89,14 @@ def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
     Raises
     ------
     UnsupportedModel
-        For a layer that nobody has written in ONNX.
+        For a layer that nobody has written as a graph.
     """
     for cls in type(found).__mro__:
         if cls.__qualname__ in _LAYERS:
             return _LAYERS[cls.__qualname__](found, rows, ask)
-    raise UnsupportedModel(f"{type(found).__name__} layers are not written in ONNX in this version: use Explainer.save")
+    raise UnsupportedModel(
+        f"{type(found).__name__} layers are not written as a graph in this version: use Explainer.save"
+    )
 
 
 def run(module: nn.Module, x: Value) -> Value:
@@ -108,7 +110,7 @@ def run(module: nn.Module, x: Value) -> Value:
     if emitter is None:
         step = getattr(module, "step", module)
         name = public_name(type(step)).rpartition(".")[2]
-        raise UnsupportedModel(f"{name} is not written in ONNX in this version: use Explainer.save, or another step")
+        raise UnsupportedModel(f"{name} is not written as a graph in this version: use Explainer.save, or another step")
     return emitter(module, x)
 
 

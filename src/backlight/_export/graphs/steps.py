@@ -1,4 +1,4 @@
-"""Steps of a planned network in ONNX: each one's value, and the modified gradients that it sends back.
+"""Steps of a planned network as a graph: each one's value, and the modified gradients that it sends back.
 
 Relevance comes as a modified gradient everywhere, since no rule that is written here sends it outright. A step that
 nobody has written is refused by the operator's name and place.
@@ -46,7 +46,7 @@ class Sizes:
         """
         shape = self.plan.graph.nodes[index].shape
         if shape is None:
-            raise UnsupportedModel(f"{self.plan.graph.nodes[index].name} has no fixed shape, which ONNX needs")
+            raise UnsupportedModel(f"{self.plan.graph.nodes[index].name} has no fixed shape, which a graph needs")
         return tuple(int(size) for size in shape)
 
 
@@ -68,14 +68,12 @@ def step(one: Step, values: dict[int, Value], sizes: Sizes) -> tuple[Value, Back
 
 def _refused(one: Step) -> UnsupportedModel:
     return UnsupportedModel(
-        f"operator {one.node.op!r} at {one.node.name!r} is not written in ONNX in this version: use explain_batches"
+        f"operator {one.node.op!r} at {one.node.name!r} is not written as a graph in this version: use explain_batches"
     )
 
 
 def _linear(one: LinearStep, values: dict[int, Value], sizes: Sizes) -> tuple[Value, Back]:
     layer, a = one.layer, values[one.carriers[0]]
-    if isinstance(layer, Convolution) and a.graph.kind is not np.float32:
-        raise UnsupportedModel("onnxruntime convolves in single precision alone: export the network as module.float()")
     shape = geometry(layer, sizes.at(one.carriers[0]), sizes.at(one.node.index))
     z = shape.apply(a, layer.weight, layer.bias)
     if one.rectified:
@@ -175,7 +173,7 @@ def _max_pool(one: TransposedStep, values: dict[int, Value], sizes: Sizes) -> tu
     def back(g: Value) -> list[Value]:
         flat = np.array([-1])
         size = graph.op("Shape", graph.op("Reshape", x, flat))
-        nothing = graph.op("ConstantOfShape", size, value=graph.tensor(np.zeros(1, dtype=graph.kind)))
+        nothing = graph.op("ConstantOfShape", size, value=np.zeros(1, dtype=graph.kind))
         # each window's relevance to where its largest value is, which windows may share
         whole = graph.op(
             "ScatterElements", nothing, graph.op("Reshape", places, flat), graph.op("Reshape", g, flat), reduction="add"
@@ -204,13 +202,11 @@ def _average(one: TransposedStep, values: dict[int, Value], sizes: Sizes) -> tup
         if given.get("ceil_mode") or given.get("divisor_override") or not plain:
             raise _refused(one)
     channels = before[0]
-    weight = torch.full((channels, 1, *kernel), 1 / prod(kernel))
+    weight = torch.full((channels, 1, *kernel), 1 / prod(kernel), dtype=torch.float64)
     layer = Convolution(
         weight, None, tuple(stride), tuple(padding), (1,) * axes, groups=channels, output_padding=(0,) * axes
     )
     shape = geometry(layer, before, after)
-    if x.graph.kind is not np.float32:
-        raise _refused(one)
     return shape.apply(x, weight, None), lambda g: [shape.adjoint(g, weight)]
 
 

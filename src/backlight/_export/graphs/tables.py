@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,26 +31,36 @@ KEYS = ("score", "base", "contributions")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Written:
-    """A model in ONNX.
+    """A graph with names for what goes in and comes out.
 
     Attributes
     ----------
-    content : bytes
+    graph : Graph
+    results : mapping of name to value, type and shape
+    facts : mapping of str to str
+        What is said about it.
     outputs : mapping of "score", "base", "contributions", "target" to the names that the graph has for them
-    inputs : tuple of str
-        One matrix, or a column each.
-    texts : frozenset of int
-        Columns that are words.
+    texts : frozenset of str
+        Inputs that are words.
+    words : tuple of str
+        The names of what "target" counts, where it has names.
     """
 
-    content: bytes
-    outputs: dict[str, str]
-    inputs: tuple[str, ...]
-    texts: frozenset[int]
+    graph: Graph
+    results: Results
+    facts: Mapping[str, str]
+    outputs: Mapping[str, str] = field(default_factory=lambda: {key: key for key in (*KEYS, "target")})
+    texts: frozenset[str] = frozenset()
+    words: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """One matrix, or a column each."""
+        return tuple(self.graph.inputs)
 
 
 def graph_of(network: NeuralizedModel, query: Query, targets: Targets, names: Sequence[str]) -> Written:
-    """Write a network's score and contributions in ONNX.
+    """Write a network's score and contributions as a graph.
 
     Raises
     ------
@@ -58,7 +68,7 @@ def graph_of(network: NeuralizedModel, query: Query, targets: Targets, names: Se
     """
     front, graph = network.front, Graph()
     if front.reader is not None:
-        raise UnsupportedModel("texts are not read in ONNX in this version: use Explainer.save")
+        raise UnsupportedModel("texts are not read by a graph in this version: use Explainer.save")
     texts = frozenset(front.vocabulary.codes)
     x = _coded(front, names, graph) if texts else graph.input(MATRIX, np.float64, len(names))
     e = run(front.elements, x)
@@ -68,25 +78,23 @@ def graph_of(network: NeuralizedModel, query: Query, targets: Targets, names: Se
     asked = outputs.targets(targets)
     refused = _refused(rows.z, network.takes_missing)
     each = [_one(rows, got, outputs, one, refused) for one in asked]
-    inputs = tuple(names) if texts else (MATRIX,)
-    called = {key: key if key not in inputs else f"backlight_{key}" for key in (*KEYS, "target")}
+    called = {key: key if key not in graph.inputs else f"backlight_{key}" for key in (*KEYS, "target")}
     tail = [len(asked)] if targets.several else []
-    results: Results = {
+    results: dict[str, tuple[Value, type, Sequence[int | str]]] = {
         called["score"]: (_joined([one.score for one in each], targets.several), np.float64, ["rows", *tail]),
         called["base"]: (_joined([one.base for one in each], targets.several), np.float64, ["rows", *tail]),
     }
     values = [graph.op("Unsqueeze", one.values, np.array([2])) if tail else one.values for one in each]
     results[called["contributions"]] = (graph.concat(values), np.float64, ["rows", len(names), *tail])
     if each[0].index is not None and not targets.several:
-        words = graph.constant([str(name) for name in outputs.names])
-        results[called["target"]] = (graph.op("Gather", words, _flat(each[0].index), axis=0), str, ["rows"])
+        results[called["target"]] = (_flat(each[0].index), np.int64, ["rows"])
     facts = {
         "model": network.kind, "score": network.score.name, "rule": repr(query.rules),
         "feature_names": json.dumps(list(names)),
         "targets": json.dumps([outputs.name(one) or network.score.name for one in asked]),
     }  # fmt: skip
-    kept = {key: name for key, name in called.items() if name in results}
-    return Written(graph.model(results, facts), kept, inputs, texts)
+    words = tuple(str(name) for name in outputs.names) if called["target"] in results else ()
+    return Written(graph, results, facts, called, frozenset(names[j] for j in texts), words)
 
 
 def _flat(column: Value) -> Value:
@@ -111,12 +119,12 @@ def _coded(front: FrontEnd, names: Sequence[str], graph: Graph) -> Value:
 def _code(graph: Graph, cell: Value, codes: dict[object, int], knows_nan: bool, name: str) -> Value:
     """Codes of words; the empty word stands for a cell without a value."""
     if not all(value is None or (isinstance(value, str) and value) for value in codes):
-        raise UnsupportedModel(f"column {name!r} has categories that are no words, or an empty one: ONNX knows words")
+        raise UnsupportedModel(f"column {name!r} has categories that are no words, or an empty one: graphs know words")
     words = {str(value): float(code) for value, code in codes.items() if value is not None}
     words[""] = float("nan") if knows_nan else float(codes.get(None, -1))
     return graph.op(
         "LabelEncoder", cell, domain="ai.onnx.ml", keys_strings=list(words),
-        values_tensor=graph.tensor(np.array(list(words.values()))), default_tensor=graph.tensor(np.array([-1.0])),
+        values_tensor=np.array(list(words.values())), default_tensor=np.array([-1.0]),
     )  # fmt: skip
 
 
@@ -161,7 +169,7 @@ def _coefficients(outputs: Outputs, one: Requested, units: Value, graph: Graph) 
         return graph.constant(directions[[one.label]]), None
     if not one.predicted:
         raise UnsupportedModel(
-            "a target that differs from row to row is not written in ONNX: give one output, or 'all'"
+            "a target that differs from row to row is not written as a graph: give one output, or 'all'"
         )
     index = _predicted(outputs, units, graph)
     chosen: Value = index.equals(np.arange(size)[None]).double() @ directions
@@ -184,5 +192,5 @@ def _predicted(outputs: Outputs, units: Value, graph: Graph) -> Value:
             votes = votes + sure / (3.0 * (sure.abs() + 1.0))
         return votes.argmax()
     raise UnsupportedModel(
-        f"which output is predicted is not written in ONNX for this model: give target=, one of {listed(outputs.names)}"
+        f"which output is predicted is not written as a graph here: give target=, one of {listed(outputs.names)}"
     )

@@ -1,4 +1,4 @@
-"""Trees in ONNX, by the path rule: one operator finds each tree's leaf, and a table says what its path has changed."""
+"""Trees as graphs, by the path rule: one operator finds each leaf, and a table says what its path has changed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__: list[str] = []
 def _trees(found: Trees, rows: Rows, ask: Query) -> Emitted:
     table, graph = found.table, rows.graph
     if not isinstance(ask.rule, TreePath):
-        raise UnsupportedOption("trees are written in ONNX by the path rule: make the Explainer with rules='path'")
+        raise UnsupportedOption("trees are written as graphs by the path rule: make the Explainer with rules='path'")
     if table.categorical:
-        raise UnsupportedOption("trees that split categories are not written in ONNX in this version: encode them")
+        raise UnsupportedOption("trees that split categories are not written as a graph in this version: encode them")
     z = graph.cast(graph.cast(rows.z, np.float32), np.float64) if table.single else rows.z
     leaves = np.flatnonzero(table.leaf)
     at = graph.cast(_leaves(table, leaves, z), np.int64)
@@ -64,15 +64,15 @@ def _leaves(table: TreeTable, leaves: np.ndarray, z: Value) -> Value:
         "n_targets": len(table.roots),
         "tree_roots": [number[int(root)] for root in table.roots],
         "nodes_featureids": table.feature[inner].tolist(),
-        "nodes_splits": z.graph.tensor(table.threshold[inner].astype(np.float64)),
-        "nodes_modes": z.graph.tensor(np.zeros(len(inner), dtype=np.uint8)),
+        "nodes_splits": table.threshold[inner].astype(np.float64),
+        "nodes_modes": np.zeros(len(inner), dtype=np.uint8),
         "nodes_missing_value_tracks_true": table.missing_left[inner].astype(int).tolist(),
         "nodes_truenodeids": left["ids"],
         "nodes_trueleafs": left["leaf"],
         "nodes_falsenodeids": right["ids"],
         "nodes_falseleafs": right["leaf"],
         "leaf_targetids": _tree_of(table)[leaves].tolist(),
-        "leaf_weights": z.graph.tensor(np.arange(len(leaves), dtype=np.float64)),
+        "leaf_weights": np.arange(len(leaves), dtype=np.float64),
     }
     return z.graph.op("TreeEnsemble", z, domain="ai.onnx.ml", **attributes)
 

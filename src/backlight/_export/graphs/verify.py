@@ -1,8 +1,8 @@
-"""A graph beside the explainer, in onnxruntime, before anything is written."""
+"""What was written of a graph beside the explainer, before anything is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,26 +10,18 @@ import numpy as np
 from backlight._export.graphs.tables import KEYS, Written
 from backlight._export.verify import compared_rows, require_equal
 from backlight.classical import NeuralizedModel
-from backlight.errors import require
 from backlight.tables import Frame
 
-__all__ = ["check_graph", "session"]
+__all__ = ["Run", "check_graph"]
 
-# what is said of it by onnxruntime: errors alone
-_ERRORS = 3
-
-
-def session(content: bytes) -> Any:
-    """A graph in onnxruntime, on one thread."""
-    runtime = require("onnxruntime", "onnx", "comparing an export to ONNX")
-    options = runtime.SessionOptions()
-    options.log_severity_level = _ERRORS
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+# what was written, as it runs: arrays by the names of its inputs, to arrays by the names of its outputs
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, Any]]
 
 
-def check_graph(written: Written, network: NeuralizedModel, names: Sequence[str], explain: Any, rows: Any) -> None:
-    """Compare a graph with the explainer.
+def check_graph(
+    run: Run, written: Written, network: NeuralizedModel, names: Sequence[str], explain: Any, rows: Any
+) -> None:
+    """Compare it with the explainer.
 
     Raises
     ------
@@ -39,8 +31,8 @@ def check_graph(written: Written, network: NeuralizedModel, names: Sequence[str]
         When no row could be explained.
     """
     frame, wanted = compared_rows(network, names, explain, rows)
-    asked = [written.outputs[key] for key in KEYS]
-    score, base, values = session(written.content).run(asked, _cells(frame, written))
+    got = run(_cells(frame, written))
+    score, base, values = (np.asarray(got[written.outputs[key]]) for key in KEYS)
     if score.ndim == 1:
         score, base, values = score[:, None], base[:, None], values[..., None]
     found = np.concatenate([score[:, None], base[:, None], values], 1)
@@ -53,8 +45,8 @@ def _cells(frame: Frame, written: Written) -> dict[str, np.ndarray]:
     if not written.texts:
         return {written.inputs[0]: np.ascontiguousarray(frame.matrix(), dtype=np.float64)}
     return {
-        name: _words(column) if j in written.texts else np.asarray(column, dtype=np.float64)[:, None]
-        for j, (name, column) in enumerate(zip(written.inputs, frame.columns, strict=True))
+        name: _words(column) if name in written.texts else np.asarray(column, dtype=np.float64)[:, None]
+        for name, column in zip(written.inputs, frame.columns, strict=True)
     }
 
 
