@@ -177,6 +177,17 @@ def other_models(part: str = "") -> Iterator[tuple[str, Any, Any]]:
     }  # fmt: skip
     for name, (target, options) in boosters.items():
         yield from fitted(name, lambda name=name, o=options: _named(name.strip())(n_estimators=8, **o), X, target)
+    kinds = frame.assign(city=frame.city.astype("category"))
+    on_kinds = {
+        "xgboost.XGBRegressor, categories": (kinds, {"enable_categorical": True}),
+        "lightgbm.LGBMRegressor, categories": (kinds, {"verbose": -1, "min_data_per_group": 5}),
+        "catboost.CatBoostRegressor, categories": (
+            frame, {"verbose": 0, "allow_writing_files": False, "cat_features": ["city"]},
+        ),
+    }  # fmt: skip
+    for name, (rows, options) in on_kinds.items():
+        make = name.partition(",")[0]
+        yield from fitted(name, lambda make=make, o=options: _named(make)(n_estimators=8, **o), rows, number)
     for name in PYOD:
         rows = X[:, :1] if name == "mad.MAD" else X  # a detector of one column
         options = {"n_features": 5} if name == "deep_svdd.DeepSVDD" else {}
