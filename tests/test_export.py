@@ -187,16 +187,24 @@ def test_single_precision_of_trees_is_kept_at_every_threshold(tmp_path):
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])
-@pytest.mark.parametrize("model", [IsolationForest(n_estimators=3, random_state=0), DecisionTreeClassifier()], ids=str)
-def test_leaves_as_boxes_are_the_same_leaves(model, dialect, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "model", [IsolationForest(n_estimators=3, random_state=0), DecisionTreeClassifier(random_state=0)], ids=str
+)
+@pytest.mark.parametrize("written", [0, 10_000])
+def test_leaves_as_boxes_are_the_same_leaves(written, model, dialect, tmp_path, monkeypatch):
     from backlight._export import trees
 
-    monkeypatch.setattr(trees, "_WRITTEN", 0)
+    monkeypatch.setattr(trees, "_WRITTEN", written)
     X = np.random.default_rng(0).normal(size=(80, 3)).astype(np.float32).astype(float)
     X[::5, 1] = np.nan  # a forest that isolates sends such cells right, a tree where it has learnt to
-    explainer = backlight.Explainer(model.fit(X, np.arange(80) % 2), rules="path", feature_names=["x0", "x1", "x2"])
+    y = np.where(
+        np.isnan(X[:, 1]), 2, np.arange(80) % 2
+    )  # whether a cell is missing decides: that split is at infinity
+    options = {} if isinstance(model, IsolationForest) else {"target": 1}
+    explainer = backlight.Explainer(model.fit(X, y), rules="path", feature_names=["x0", "x1", "x2"], **options)
     thresholds = explainer.opened()[0].network.layer.table.threshold
-    at = np.random.default_rng(1).choice(thresholds, (30, 3))
+    at = np.random.default_rng(1).choice(thresholds[np.isfinite(thresholds)], (30, 3))
+    assert np.isfinite(thresholds).all() == isinstance(model, IsolationForest)
     rows = np.concatenate([X, np.full((1, 3), np.nan), at, np.nextafter(at, np.inf), at + 2.0**-27, at - 2.0**-27])
     path = backlight.export(explainer, tmp_path / f"{dialect}.sql", dialect=dialect, key="id", rows=rows)
     ex = explainer(rows)

@@ -35,11 +35,11 @@ def test_help_loads_no_torch():
 
 def test_public_names_are_pinned():
     assert sorted(backlight.__all__) == backlight.__all__ == [
-        "Audit", "BacklightError", "Canonical", "Composite", "Evaluation", "Explainer", "Explanation", "Ledger",
+        "Audit", "BacklightError", "Canonical", "Composite", "ContributionSums", "Evaluation", "Explainer", "Explanation", "Ledger",
         "Method", "NeuralizedModel", "Prototypes", "Reference", "Rewrite", "__version__", "audit", "canonize", "classical", "concepts",
         "constraints", "convolution", "dense", "derive", "engine", "equivalent", "errors", "evaluate", "examples",
         "explain", "explain_batches", "export", "first", "metrics", "neuralize", "plan", "presets", "priors",
-        "prototype", "references", "rules", "spaces", "symbolic", "targets", "testing", "text",
+        "prototype", "references", "rules", "spaces", "sum_batches", "symbolic", "targets", "testing", "text",
     ]  # fmt: skip
     for name in backlight.__all__:
         assert getattr(backlight, name) is not None

@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from backlight._prototype.prototype import prototype as prototype
     from backlight.attribution import Method as Method
     from backlight.attribution import plan as plan
+    from backlight.batches import ContributionSums as ContributionSums
     from backlight.batches import explain_batches as explain_batches
+    from backlight.batches import sum_batches as sum_batches
     from backlight.canonical import Canonical as Canonical
     from backlight.canonical import canonize as canonize
     from backlight.classical import NeuralizedModel as NeuralizedModel
@@ -59,6 +61,7 @@ __all__ = [
     "BacklightError",
     "Canonical",
     "Composite",
+    "ContributionSums",
     "Evaluation",
     "Explainer",
     "Explanation",
@@ -95,6 +98,7 @@ __all__ = [
     "references",
     "rules",
     "spaces",
+    "sum_batches",
     "symbolic",
     "targets",
     "testing",
@@ -105,6 +109,7 @@ _HOME = {
     "Audit": "backlight._audit",
     "Canonical": "backlight.canonical",
     "Composite": "backlight.engine",
+    "ContributionSums": "backlight.batches",
     "Evaluation": "backlight._evaluate",
     "Explainer": "backlight._explain",
     "Explanation": "backlight.explanation",
@@ -130,6 +135,7 @@ _HOME = {
     "plan": "backlight.attribution",
     "presets": "backlight.engine",
     "prototype": "backlight._prototype",
+    "sum_batches": "backlight.batches",
 }
 _ROOMS = (
     "classical", "concepts", "constraints", "engine", "errors", "examples", "priors", "references", "rules", "spaces",

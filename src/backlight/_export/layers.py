@@ -13,7 +13,7 @@ from backlight._export.expressions import E, dot, minus, number, over, plus, tex
 from backlight._export.rows import Emitted, Rows, array, embedded, layer, register, run
 from backlight.classical import functions as named
 from backlight.classical.layers import Query
-from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Weighted, _ask
+from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Weighted, member_query
 from backlight.classical.layers.linear import Additive, Affine, Mahalanobis, Quadratics
 from backlight.classical.layers.links import Secant
 from backlight.classical.layers.pools import Budget, Link, LogOdds
@@ -186,7 +186,7 @@ def _signed(found: Signed, rows: Rows, ask: Query) -> Emitted:
 
 @register(Stack)
 def _stack(found: Stack, rows: Rows, ask: Query) -> Emitted:
-    parts = [layer(one, rows, _ask(one, ask)) for one in found._each()]
+    parts = [layer(one, rows, member_query(one, ask)) for one in found.members()]
 
     def back(c: Sequence[E]) -> list[E]:
         start, given = 0, []
@@ -202,7 +202,7 @@ def _stack(found: Stack, rows: Rows, ask: Query) -> Emitted:
 
 @register(Weighted, Mean)
 def _weighted(found: Weighted, rows: Rows, ask: Query) -> Emitted:
-    parts = [layer(one, rows, _ask(one, ask)) for one in found._each()]
+    parts = [layer(one, rows, member_query(one, ask)) for one in found.members()]
     weights, bias = array(found.weights).tolist(), array(found.bias).tolist()
     units = range(len(parts[0].output))
     output = [plus(dot(weights, [part.output[u] for part in parts]), bias[u]) for u in units]

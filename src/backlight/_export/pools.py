@@ -15,8 +15,8 @@ from backlight._export.rows import Emitted, Rows, array, layer, register
 from backlight.classical import functions as named
 from backlight.classical.layers import Query
 from backlight.classical.layers.contrasts import Contrasts, Nearest
-from backlight.classical.layers.expansion import Levelled, SignedExpansion, _fitting
-from backlight.classical.layers.pools import _NO_DISTANCE, SoftMin, SoftMinPool
+from backlight.classical.layers.expansion import Levelled, SignedExpansion, fitting_rule
+from backlight.classical.layers.pools import NO_DISTANCE, SoftMin, SoftMinPool
 from backlight.classical.layers.radial import Radial
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.classical.layers.surprise import WithSurprise
@@ -119,7 +119,7 @@ def _factor(rule: SoftMinRule, o: str, mean: str, mass: str) -> str:
         t = o if rule.stabiliser == 0 else f"{o} / {mass}"
     elif rule.stabiliser is None:
         return t
-    none = f"{mean} IS NULL OR {mean} < {number(_NO_DISTANCE)} * {o} OR {mean} <= 0 OR {mass} <= 0"
+    none = f"{mean} IS NULL OR {mean} < {number(NO_DISTANCE)} * {o} OR {mean} <= 0 OR {mass} <= 0"
     return f"CASE WHEN {none} THEN 0e0 ELSE {t} END"
 
 
@@ -319,7 +319,7 @@ def _signed_expansion(found: SignedExpansion, rows: Rows, ask: Query) -> Emitted
         raise UnsupportedModel(f"rules={getattr(ask.rule, 'name', ask.rule)!r} is not written in SQL: use 'signed'")
     exp, let = rows.program.dialect.exp, rows.program.let
     sides = [found.positive, found.negative]
-    runs = [None if side is None else layer(side, rows, Query(_fitting(side, ask.rule.pools))) for side in sides]
+    runs = [None if side is None else layer(side, rows, Query(fitting_rule(side, ask.rule.pools))) for side in sides]
     logs = [
         None if got is None else let(minus(size, got.output[0])) for got, size in zip(runs, found.log_sums, strict=True)
     ]

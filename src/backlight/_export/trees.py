@@ -33,9 +33,10 @@ def _double_threshold(threshold: float) -> float:
 
 
 def _bound(table: TreeTable, node: int) -> float:
-    """What a cell is at most that goes left."""
+    """What a cell is at most that goes left; a split of nothing but missing cells has an infinite threshold."""
     threshold = float(table.threshold[node])
-    return _double_threshold(threshold) if table.single else threshold
+    bound = _double_threshold(threshold) if table.single and np.isfinite(threshold) else threshold
+    return float(np.clip(bound, -_LARGEST, _LARGEST))
 
 
 def _leaf(table: TreeTable, node: int, z: Sequence[str]) -> str:

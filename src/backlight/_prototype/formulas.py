@@ -123,12 +123,12 @@ def _lines(layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
         weight = layer.weight.double().numpy()
         return weight, layer.constant.double().numpy() - weight @ layer.reference.double().numpy()
     if isinstance(layer, Stack):
-        parts = [_lines(one) for one in layer._each()]
+        parts = [_lines(one) for one in layer.members()]
         if any(part is None for part in parts):
             return None
         return np.concatenate([p[0] for p in parts if p]), np.concatenate([p[1] for p in parts if p])
     if isinstance(layer, Weighted):
-        parts = [_lines(one) for one in layer._each()]
+        parts = [_lines(one) for one in layer.members()]
         if any(part is None for part in parts):
             return None
         w, shift = layer.weights.double().numpy(), layer.bias.double().numpy()
@@ -177,7 +177,7 @@ def _peeled(layer: Layer) -> tuple[Layer, float, float]:
         elif isinstance(layer, Weighted) and len(layer.layers) == 1 and layer.units == 1:
             weight, bias = float(layer.weights[0]), float(layer.bias[0])
             sign, shift = sign * weight, shift + sign * bias
-            layer = layer._each()[0]
+            layer = layer.members()[0]
         else:
             return layer, sign, shift
 

@@ -16,9 +16,9 @@ from backlight.errors import ArgumentError, DataError
 from backlight.models.explained import reporter
 from backlight.models.network import NetworkModel
 
-__all__ = ["explain_batches"]
+__all__ = ["BATCH_ROWS", "Run", "explain_batches"]
 
-_BATCH_ROWS = 8192
+BATCH_ROWS = 8192
 _SHARD_ROWS = 1 << 20
 
 
@@ -30,7 +30,7 @@ def explain_batches(
     sink: str | Path | None = None,
     top: int | None = None,
     row_id: str | None = None,
-    batch_rows: int = _BATCH_ROWS,
+    batch_rows: int = BATCH_ROWS,
     shard_rows: int = _SHARD_ROWS,
     progress: Callable[[int, int], None] | bool | None = None,
 ) -> Any:
@@ -84,20 +84,23 @@ def explain_batches(
     >>> [batch.num_rows for batch in reader]
     [2, 2, 1]
     """
-    for name, value in (("batch_rows", batch_rows), ("shard_rows", shard_rows)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ArgumentError(f"{name} must be a positive number of rows, not {value!r}")
+    _require_positive("shard_rows", shard_rows)
     if not isinstance(explainer, Explainer):
         explainer = Explainer(explainer)
     rows = open_rows(source)
-    run = _Run(explainer, rows, columns, top, row_id, batch_rows, reporter(progress))
+    run = Run(explainer, rows, columns, top, row_id, batch_rows, reporter(progress))
     if sink is None:
         return arrow().RecordBatchReader.from_batches(run.layout.schema, run.batches())
     return run.write(Path(sink), -(-shard_rows // batch_rows) * batch_rows)
 
 
-class _Run:
-    """One explainer, one source, one layout."""
+def _require_positive(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ArgumentError(f"{name} must be a positive number of rows, not {value!r}")
+
+
+class Run:
+    """One explainer, one source, one layout; columns ``beside`` are read with the model's, and not for it."""
 
     def __init__(
         self,
@@ -108,13 +111,16 @@ class _Run:
         row_id: str | None,
         batch_rows: int,
         report: Callable[[int, int], None],
+        beside: Sequence[str] = (),
     ) -> None:
+        _require_positive("batch_rows", batch_rows)
+        self.beside = [*beside, *([] if row_id is None else [row_id])]
         self.explainer, self.source, self.row_id, self.batch_rows = explainer, source, row_id, batch_rows
         self.report = report
         named = source.names is not None
-        if not named and (columns is not None or row_id is not None):
-            raise ArgumentError("columns= and row_id= are names, and the rows of this source have none: leave them out")
-        source.check([*(columns or ()), *([] if row_id is None else [row_id])])
+        if not named and (columns is not None or self.beside):
+            raise ArgumentError("columns are asked for by name, and the rows of this source have none: leave that out")
+        source.check([*(columns or ()), *self.beside])
         self.columns = self._taken(columns)
         names = self.columns if self.columns is not None else self._unnamed()
         self.opened = explainer.opened(names)
@@ -132,7 +138,7 @@ class _Run:
         """The columns that are read for the model; None where they have no names."""
         if self.source.names is None or columns is not None:
             return None if columns is None else list(columns)
-        rest = [name for name in self.source.names if name != self.row_id]
+        rest = [name for name in self.source.names if name not in self.beside]
         model = self.explainer.opened(rest)[0]
         if isinstance(model, NetworkModel) and model.network.front.named:
             known = [name for name in model.network.front.names if name in self.source.names]
@@ -151,23 +157,30 @@ class _Run:
             raise DataError("there are no rows, and nothing says what the columns are: give at least one frame")
         return [f"x{j}" for j in range(width)]
 
-    def _read(self, start: int) -> Iterator[Any]:
-        extra = [] if self.row_id is None or self.row_id in (self.columns or ()) else [self.row_id]
-        wanted = None if self.columns is None else [*self.columns, *extra]
+    def read(self, start: int) -> Iterator[Any]:
+        """Tables of the columns that are read, from a row on."""
+        wanted = None if self.columns is None else [*self.columns, *self._further()]
         return self.source.read(wanted, self.batch_rows, start)
+
+    def _further(self) -> list[str]:
+        return [name for name in dict.fromkeys(self.beside) if name not in (self.columns or ())]
+
+    def inner(self, table: Any) -> Any:
+        """What the model takes of a table."""
+        for name in self._further():
+            table = without(table, name)
+        return table
 
     def _explained(self, table: Any, start: int) -> Any:
         count = length_of(table)
         ids = arrow().array(range(start, start + count), arrow().int64())
         if self.row_id is not None:
             ids = column_of(table, self.row_id)
-            if self.row_id not in (self.columns or ()):
-                table = without(table, self.row_id)
-        return self.layout.batch(self.explainer(table), ids)
+        return self.layout.batch(self.explainer(self.inner(table)), ids)
 
     def batches(self) -> Iterator[Any]:
         """Record batches of all rows."""
-        return (piece.batch for piece in self._pieces(self._read(0), 0))
+        return (piece.batch for piece in self._pieces(self.read(0), 0))
 
     def _pieces(self, tables: Iterator[Any], done: int) -> Iterator[Piece]:
         total = self.source.rows or 0
@@ -190,7 +203,7 @@ class _Run:
         }
         shards = Shards(folder, self.layout.schema, identity, shard_rows)
         if self.source.fingerprint is not None:
-            tables = self._read(shards.kept)
+            tables = self.read(shards.kept)
         else:
-            tables = shards.checked(self._read(0), digest_of)
+            tables = shards.checked(self.read(0), digest_of)
         return shards.write(self._pieces(tables, shards.kept))

@@ -13,7 +13,7 @@ from backlight._export.graphs.rows import Emitted, Rows, embedded, layer, regist
 from backlight._export.rows import array
 from backlight.classical import functions as named
 from backlight.classical.layers import Query
-from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Variance, Weighted, _ask
+from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Variance, Weighted, member_query
 from backlight.classical.layers.linear import Additive, Affine, Mahalanobis, Quadratics
 from backlight.classical.layers.pools import LogOdds
 from backlight.errors import UnsupportedModel
@@ -153,8 +153,8 @@ def _signed(found: Signed, rows: Rows, ask: Query) -> Emitted:
 
 @register(Stack)
 def _stack(found: Stack, rows: Rows, ask: Query) -> Emitted:
-    parts = [layer(one, rows, _ask(one, ask)) for one in found._each()]
-    sizes = [one.units for one in found._each()]
+    parts = [layer(one, rows, member_query(one, ask)) for one in found.members()]
+    sizes = [one.units for one in found.members()]
     starts = np.cumsum([0, *sizes])
 
     def back(c: Value) -> Value:
@@ -173,7 +173,7 @@ def _stack(found: Stack, rows: Rows, ask: Query) -> Emitted:
 
 @register(Weighted, Mean)
 def _weighted(found: Weighted, rows: Rows, ask: Query) -> Emitted:
-    parts = [layer(one, rows, _ask(one, ask)) for one in found._each()]
+    parts = [layer(one, rows, member_query(one, ask)) for one in found.members()]
     weights = array(found.weights).tolist()
 
     def added(values: Sequence[Value]) -> Value:
@@ -188,7 +188,7 @@ def _weighted(found: Weighted, rows: Rows, ask: Query) -> Emitted:
 
 @register(Variance)
 def _variance(found: Variance, rows: Rows, ask: Query) -> Emitted:
-    parts = [layer(one, rows, _ask(one, ask)) for one in found._each()]
+    parts = [layer(one, rows, member_query(one, ask)) for one in found.members()]
     graph, n = rows.graph, len(parts)
     mean = graph.total([part.output for part in parts]) * (1 / n)
     gaps = [part.output - mean for part in parts]

@@ -14,9 +14,9 @@ from backlight._export.rows import array
 from backlight.classical import functions as named
 from backlight.classical.layers import Query
 from backlight.classical.layers.contrasts import Contrasts, Nearest
-from backlight.classical.layers.expansion import Levelled, SignedExpansion, _fitting
+from backlight.classical.layers.expansion import Levelled, SignedExpansion, fitting_rule
 from backlight.classical.layers.leave_one_out import Selves
-from backlight.classical.layers.pools import _NO_DISTANCE, SoftMin, SoftMinPool
+from backlight.classical.layers.pools import NO_DISTANCE, SoftMin, SoftMinPool
 from backlight.classical.layers.radial import Radial
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.classical.layers.surprise import WithSurprise
@@ -82,7 +82,7 @@ def _shares(rule: SoftMinRule, p: Value, h: Value, total: Value, o: Value) -> tu
     if rule.conserves:
         factor = o if tau == 0 else o / where(mass > 0.0, mass, 1.0)
     if tau is not None or rule.conserves:
-        some = (mean >= _NO_DISTANCE * o) & (mean > 0.0) & (mass > 0.0)
+        some = (mean >= NO_DISTANCE * o) & (mean > 0.0) & (mass > 0.0)
         factor = where(some, factor, 0.0)
     return weight * (factor / total), mass * factor
 
@@ -223,7 +223,7 @@ def _signed_expansion(found: SignedExpansion, rows: Rows, ask: Query) -> Emitted
         raise UnsupportedModel(f"rules={getattr(ask.rule, 'name', ask.rule)!r} is not written as a graph: use 'signed'")
     graph = rows.graph
     sides = (found.positive, found.negative)
-    runs = [None if side is None else layer(side, rows, Query(_fitting(side, ask.rule.pools))) for side in sides]
+    runs = [None if side is None else layer(side, rows, Query(fitting_rule(side, ask.rule.pools))) for side in sides]
     logs = [None if got is None else size - got.output for got, size in zip(runs, found.log_sums, strict=True)]
     a, b = logs
     if a is not None and b is not None:

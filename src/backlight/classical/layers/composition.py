@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.pullback import Pullback
 
-__all__ = ["Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Weighted"]
+__all__ = ["Mean", "Member", "Signed", "Stack", "Unit", "Variance", "Weighted", "member_query"]
 
 
 def _common_rules(layers: Sequence[Layer]) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def _common_rules(layers: Sequence[Layer]) -> dict[str, Any]:
     return {"own": "own", **some}
 
 
-def _ask(layer: Layer, ask: Query) -> Query:
+def member_query(layer: Layer, ask: Query) -> Query:
     """The question for a member: the same rule where it has it, no row of its own left out."""
     known = layer.accepts(ask.rule) or any(ask.rule is rule or ask.rule == rule for rule in layer.rules.values())
     return Query(ask.rule if known else next(iter(layer.rules.values())), None, ask.usual, ask.level)
@@ -44,13 +44,14 @@ class _Group(Layer):
     @property
     def rows(self) -> int:
         """Rows at once."""
-        return max(16, min(layer.rows for layer in self._each()) // max(1, len(self.layers) // 4))
+        return max(16, min(layer.rows for layer in self.members()) // max(1, len(self.layers) // 4))
 
-    def _each(self) -> list[Layer]:
+    def members(self) -> list[Layer]:
+        """The layers."""
         return list(self.layers)  # type: ignore[arg-type]
 
     def _runs(self, x: EncodedRows, ask: Query) -> list[ForwardPass]:
-        return [layer.run(x, _ask(layer, ask)) for layer in self._each()]
+        return [layer.run(x, member_query(layer, ask)) for layer in self.members()]
 
 
 class Stack(_Group):
@@ -62,12 +63,12 @@ class Stack(_Group):
 
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
-        return torch.cat([layer(x) for layer in self._each()], 1)
+        return torch.cat([layer(x) for layer in self.members()], 1)
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
         runs = self._runs(x, ask)
-        sizes = [layer.units for layer in self._each()]
+        sizes = [layer.units for layer in self.members()]
         output = torch.cat([got.output for got in runs], 1)
         carried = torch.cat([got.carried for got in runs], 1)
 
@@ -99,7 +100,7 @@ class Weighted(_Group):
 
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
-        return self._sum([layer(x) for layer in self._each()]) + self.bias
+        return self._sum([layer(x) for layer in self.members()]) + self.bias
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
@@ -189,7 +190,7 @@ class Variance(_Group):
 
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
-        return torch.stack([layer(x) for layer in self._each()]).var(0, correction=0)
+        return torch.stack([layer(x) for layer in self.members()]).var(0, correction=0)
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""

@@ -17,7 +17,7 @@ from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.rules.expansion import EXPANSION_RULES, GlobalImportance, Hybrid, SignedPools
 from backlight.rules.softmin import Free, SoftMinRule
 
-__all__ = ["Levelled", "SignedExpansion"]
+__all__ = ["Levelled", "SignedExpansion", "fitting_rule"]
 
 
 class SignedExpansion(Layer):
@@ -71,7 +71,7 @@ class SignedExpansion(Layer):
         rule = ask.rule
         pools = rule.pools if isinstance(rule, SignedPools) else Free(leave_self_out=False)
         sides = (self.positive, self.negative)
-        runs = [None if side is None else side.run(x, Query(_fitting(side, pools))) for side in sides]
+        runs = [None if side is None else side.run(x, Query(fitting_rule(side, pools))) for side in sides]
         logs = [
             x.z.new_full((len(x), 1), -math.inf) if got is None else size - got.output
             for got, size in zip(runs, self.log_sums, strict=True)
@@ -100,6 +100,15 @@ class SignedExpansion(Layer):
             return out if common is None else out + (1 - eta) * c * common
 
         return ForwardPass(output, carried, back, output, {"log-ratio of two pools": output, "distance": carried})
+
+    def scale(self, x: EncodedRows) -> Tensor:
+        """The logarithmic mean of A and B, (n, 1): what each nat of a side's pool counts in f."""
+        return _log_mean(*self._logs(x), self.log_sums)
+
+    def sides(self, rule: SignedPools) -> list[tuple[float, Layer, Any]]:
+        """The sides that have terms: how a pool's relevance counts in f, the pool, and its rule."""
+        both = ((-1.0, self.positive), (1.0, self.negative))
+        return [(sign, side, fitting_rule(side, rule.pools)) for sign, side in both if side is not None]
 
     def _width(self) -> tuple[float, float]:
         side = self.positive if self.positive is not None else self.negative
@@ -178,7 +187,8 @@ def _mean_anchor(pool: SoftMinDistance, z: Tensor) -> Tensor:
     return out
 
 
-def _fitting(side: Layer, rule: SoftMinRule) -> SoftMinRule:
+def fitting_rule(side: Layer, rule: SoftMinRule) -> SoftMinRule:
+    """A rule for pools, or a side's own default where it has not that one."""
     return rule if side.accepts(rule) else next(iter(side.rules.values()))
 
 

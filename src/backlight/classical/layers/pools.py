@@ -21,10 +21,10 @@ from backlight.classical.layers.base import Account, Coefficients, EncodedRows, 
 from backlight.classical.layers.softmin_distance import SoftMinDistance
 from backlight.rules.softmin import SOFTMIN_RULES, SoftMinRule
 
-__all__ = ["Budget", "Link", "LogOdds", "SoftMin", "SoftMinPool"]
+__all__ = ["NO_DISTANCE", "Budget", "Link", "LogOdds", "SoftMin", "SoftMinPool"]
 
 # Below this share of distance in the score there is nothing that features could be given.
-_NO_DISTANCE = 1e-6
+NO_DISTANCE = 1e-6
 
 Function = Callable[[Tensor], Tensor]
 
@@ -159,7 +159,7 @@ class SoftMin(Wrapper):
                 least = (tau * mean).clamp_min(torch.finfo(h.dtype).tiny)
                 weight = p.div_(torch.add(h, least[:, None], out=scratch))
             mass = torch.mul(weight, h, out=scratch).sum(1) / total
-        none = (mean < _NO_DISTANCE * o) | (mean <= 0) | alone
+        none = (mean < NO_DISTANCE * o) | (mean <= 0) | alone
         factor = torch.ones_like(o)
         if rule.conserves:
             factor = o if tau == 0 else o / torch.where(mass > 0, mass, 1.0)

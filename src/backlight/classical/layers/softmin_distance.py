@@ -30,7 +30,7 @@ from backlight.classical.layers.leave_one_out import Selves
 from backlight.classical.layers.pullback import Pullback, owned
 from backlight.rules.softmin import SoftMinRule
 
-__all__ = ["PoolRelevance", "SoftMinDistance"]
+__all__ = ["NO_DISTANCE", "PoolRelevance", "SoftMinDistance"]
 
 # A chunk's (rows, anchors) block: three of 2^16 doubles are 1.5 MiB, which a core's cache holds.
 _CHUNK_ENTRIES = 1 << 16
@@ -47,7 +47,7 @@ _PAIR_ENTRIES = 1 << 22
 # Below this score the log-sum-exp loses relative accuracy and the log1p form takes over.
 _SMALL_SCORE = 1e-2
 # Below this share of distance in the score there is nothing that features could be given.
-_NO_DISTANCE = 1e-6
+NO_DISTANCE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +204,36 @@ class SoftMinDistance(nn.Module):
         """Index of the anchor that each centred row is, or -1."""
         return self.selves.find(centred, self.anchors)
 
+    def coefficients(self, z: Tensor, rule: SoftMinRule) -> Tensor:
+        """C with values = Σ_j C_j · shares of ‖z − u_j‖², (n, M): how much of each row goes through each anchor.
+
+        From explicit distances, as `relevance` sums over them without keeping a block of rows and anchors.
+        """
+        centred, M, tau = z - self.center, len(self.anchors), rule.stabiliser
+        D = z.new_zeros((len(z), M + self.still))
+        exact = torch.cdist(centred, self.anchors, compute_mode="donot_use_mm_for_euclid_dist")
+        D[:, :M] = self.gamma * exact.square()
+        logits = self.log_weights - D
+        own = self.self_index(centred) if rule.leave_self_out else torch.full((len(z),), -1, device=z.device)
+        selves = torch.nonzero(own >= 0).squeeze(1)
+        logits[selves, own[selves]] = -math.inf
+        log_sum = torch.logsumexp(logits, 1, keepdim=True)
+        alone = log_sum == -math.inf
+        p = torch.where(alone, 0.0, (logits - log_sum).exp())
+        mean = (p * D).sum(1, keepdim=True)
+        o = (self._log_rest(own)[:, None] - log_sum).clamp_min(0)
+        w = p
+        if tau is not None:
+            bottom = D + tau * mean
+            w = torch.where(bottom > 0, p / torch.where(bottom > 0, bottom, 1.0), 0.0)
+        factor = torch.ones_like(o)
+        if rule.conserves:
+            mass = (w * D).sum(1, keepdim=True)
+            factor = o if tau == 0 else o / torch.where(mass > 0, mass, 1.0)
+        if tau is not None or rule.conserves:
+            factor = torch.where(~(mean >= NO_DISTANCE * o) | (mean <= 0) | alone, 0.0, factor)
+        return torch.where(alone, 0.0, self.gamma * factor * w)[:, :M]
+
     # -- the score -----------------------------------------------------------------------------------------------
 
     @staticmethod
@@ -352,7 +382,7 @@ class SoftMinDistance(nn.Module):
             others[rough] = log_rest[rough] - pairs.log_sum
 
         others = others.clamp_min(0)
-        no_distance = ~(mean >= _NO_DISTANCE * others) | (mean <= 0) | alone
+        no_distance = ~(mean >= NO_DISTANCE * others) | (mean <= 0) | alone
         factor = torch.ones_like(others)
         if rule.conserves:
             # The published rule (τ = 0) gives p_j·o to every anchor, also to one at distance zero that cannot
