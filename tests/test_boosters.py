@@ -23,7 +23,7 @@ def check(model, X, exactly, contributions=None):
         assert np.abs(ex.residual).max() <= 1e-12 * (1 + np.abs(wanted).max())
         along = backlight.explain(net, X, rules="path")
         assert np.abs(along.residual).max() <= 1e-12 * (1 + np.abs(wanted).max())
-        if contributions is not None and score in ("margin", "predict"):
+        if contributions is not None and score == next(iter(backlight.neuralize.head(model).scores)):
             values = ex.values[..., -1] if ex.values.ndim == 3 else ex.values
             assert np.abs(values - contributions).max() <= 10 * exactly * (1 + np.abs(contributions).max())
 
@@ -122,3 +122,71 @@ def test_boosters_compose():
     ex = backlight.explain(model, WINE.data[:20])
     assert np.abs(np.asarray(ex.output) - model.predict(WINE.data[:20])).max() <= 1e-5
     assert np.abs(ex.residual).max() <= 1e-12
+
+
+def exact(model, X, score, wanted):
+    """A score is what is wanted of the model, and adds up."""
+    ex = backlight.explain(model, X, score=score)
+    assert np.abs(np.asarray(ex.output) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert np.abs(ex.residual).max() <= 1e-12 * (1 + np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", ["logistic", "poisson", "cross-entropy", "root", "gamma"])
+def test_a_prediction_behind_a_link_is_there_as_its_margin_and_as_it_is(name):
+    xgb, lgb = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    small = {"n_estimators": 6, "verbose": -1}
+    model, score, inverse, y = {
+        "logistic": (xgb.XGBRegressor(objective="reg:logistic", n_estimators=6), "log_odds", lambda p: np.log(p / (1 - p)), TWO),
+        "poisson": (xgb.XGBRegressor(objective="count:poisson", n_estimators=6), "log_predict", np.log, WINE.target),
+        "cross-entropy": (lgb.LGBMRegressor(objective="cross_entropy", **small), "log_odds", lambda p: np.log(p / (1 - p)), TWO),
+        "root": (lgb.LGBMRegressor(reg_sqrt=True, **small), "root_predict", lambda p: np.sign(p) * np.sqrt(np.abs(p)), NUMBER),
+        "gamma": (lgb.LGBMRegressor(objective="gamma", **small), "log_predict", np.log, WINE.data[:, 0]),
+    }[name]  # fmt: skip
+    predicted = model.fit(WINE.data, y).predict(WINE.data).astype(float)
+    assert next(iter(backlight.neuralize.head(model).scores)) == score
+    exact(model, WINE.data, score, inverse(predicted))
+    exact(model, WINE.data, "predict", predicted)
+
+
+def test_margins_that_are_no_classes_are_outputs():
+    xgb, cat = pytest.importorskip("xgboost"), pytest.importorskip("catboost")
+    quiet = {"n_estimators": 4, "verbose": 0, "allow_writing_files": False}
+    both = np.stack([TWO, 1 - TWO], 1)
+    hinge = xgb.XGBClassifier(objective="binary:hinge", n_estimators=4).fit(WINE.data, TWO)
+    assert list(backlight.neuralize.head(hinge).scores) == ["margin"]
+    several = cat.CatBoostClassifier(loss_function="MultiLogloss", **quiet).fit(WINE.data, both)
+    spread = cat.CatBoostRegressor(loss_function="RMSEWithUncertainty", **quiet).fit(WINE.data, NUMBER)
+    labels = xgb.XGBClassifier(n_estimators=4).fit(WINE.data, both)
+    for model, raw in ((several, {"prediction_type": "RawFormulaVal"}), (spread, {"prediction_type": "RawFormulaVal"}),
+                       (labels, {"output_margin": True})):  # fmt: skip
+        ex = backlight.explain(model, WINE.data, "all")
+        assert ex.output_names == ("output 0", "output 1")
+        assert np.abs(np.asarray(ex.output) - model.predict(WINE.data, **raw)).max() <= 1e-5
+        assert np.abs(ex.residual).max() <= 1e-12
+
+
+def test_an_ensemble_takes_missing_cells_where_each_of_its_members_does():
+    xgb, lgb = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    small = lgb.LGBMClassifier(n_estimators=3, verbose=-1)
+    linear = make_pipeline(StandardScaler(), SimpleImputer(), LogisticRegression(max_iter=5000))
+    members = [("a", small), ("b", xgb.XGBClassifier(n_estimators=3)), ("c", linear)]
+    for model in (
+        VotingClassifier(members, voting="soft"), VotingClassifier(members), StackingClassifier(members, cv=2),
+        CalibratedClassifierCV(small, cv=2), CalibratedClassifierCV(small, cv=2, method="isotonic"),
+        BaggingClassifier(HistGradientBoostingClassifier(max_iter=3), 2, random_state=0),
+    ):  # fmt: skip
+        model.fit(HOLES, TWO)
+        ex = backlight.explain(model, HOLES[:40])
+        assert np.abs(ex.residual).max() <= 1e-9, type(model).__name__
+    whole = VotingClassifier([("a", small), ("b", LogisticRegression(max_iter=5000))], voting="soft").fit(
+        WINE.data, TWO
+    )
+    with pytest.raises(backlight.errors.DataError, match="put a SimpleImputer in the pipeline"):
+        backlight.explain(whole, HOLES[:10])

@@ -64,6 +64,25 @@ def test_feature_engine(name, options):
     assert ex.feature_names == tuple(X.columns)
 
 
+@pytest.mark.parametrize("tail", ["encoding.OneHotEncoder", "encoding.CountFrequencyEncoder"])
+def test_imputers_and_rare_levels_of_feature_engine(tail):
+    encoding, imputation = (
+        pytest.importorskip("feature_engine.encoding"),
+        pytest.importorskip("feature_engine.imputation"),
+    )
+    X = FRAME.assign(
+        size=FRAME["size"].where(FRAME.index % 7 > 0), city=FRAME.city.where(FRAME.index % 20 > 0, "Pisa"),
+        kind=FRAME.kind.where(FRAME.index % 25 > 0, "odd"),
+    )  # fmt: skip
+    rare = encoding.RareLabelEncoder(tol=0.1, n_categories=2)
+    last = getattr(encoding, tail.partition(".")[2])()
+    model = make_pipeline(imputation.MeanMedianImputer(), rare, last, Ridge()).fit(X, Y)
+    ex = assert_predicts(model, X[:40])
+    assert ex.feature_names == tuple(FRAME.columns)
+    strange = X[:3].assign(city="Lima")  # counts as rare
+    assert np.abs(np.asarray(backlight.explain(model, strange).output) - model.predict(strange)).max() <= 1e-10
+
+
 def test_samplers_do_nothing_when_a_pipeline_predicts():
     imblearn = pytest.importorskip("imblearn")
     from imblearn.over_sampling import SMOTE

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of what the library warns a
 X = StandardScaler().fit_transform(load_wine().data)[:, :8]
 Q = np.r_[X[:20], X[:20] + 2 * np.random.default_rng(0).normal(size=(20, 8))]
 DETECTORS = [
-    ("knn.KNN", {}), ("knn.KNN", {"method": "mean", "metric": "manhattan"}), ("knn.KNN", {"method": "median", "n_neighbors": 4}),
+    ("knn.KNN", {}), ("knn.KNN", {"method": "mean", "metric": "manhattan"}), ("knn.KNN", {"method": "median", "n_neighbors": 4}), ("knn.KNN", {"method": "median"}),
     ("lof.LOF", {}), ("ocsvm.OCSVM", {}), ("ocsvm.OCSVM", {"kernel": "linear"}), ("kde.KDE", {}),
     ("gmm.GMM", {"n_components": 2, "random_state": 0}), ("mcd.MCD", {"random_state": 0}), ("pca.PCA", {}),
     ("pca.PCA", {"standardization": False}), ("iforest.IForest", {"n_estimators": 20, "random_state": 0}), ("hbos.HBOS", {}),

@@ -146,3 +146,70 @@ def test_a_prediction_that_no_column_carries_is_refused_with_what_to_do():
     ) as found:
         backlight.neuralize(model, score="predict")
     assert len(str(found.value)) <= 200
+
+
+# -- shares of votes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "manhattan"])
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+@pytest.mark.parametrize(("k", "classes"), [(1, 2), (4, 2), (5, 3), (9, 4)])
+def test_shares_of_votes_are_the_librarys_and_add_up(k, classes, weights, metric):
+    rng = np.random.default_rng(10 * k + classes)
+    rows, labels = rng.normal(size=(60, 4)), rng.integers(0, classes, 60)
+    model = KNeighborsClassifier(k, weights=weights, metric=metric).fit(rows, labels)
+    query = np.concatenate([rng.normal(size=(200, 4)), rows])
+    net = backlight.neuralize(model, score="probability")
+    assert np.allclose(net(query).numpy(), model.predict_proba(query), rtol=0, atol=1e-12)
+    ex = backlight.explain(net, query, "all")
+    assert np.abs(ex.residual).max() <= 1e-12
+    assert np.abs(ex.values).sum(1).max() <= 1 + 1e-12
+    assert np.allclose(ex.base_values[:200], 1 / classes, rtol=0, atol=1e-12)
+
+
+def test_relevance_of_shares_is_that_of_the_definition():
+    model = KNeighborsClassifier(5, weights="distance").fit(X, Y)
+    rows = np.concatenate([Q, X[:1]])
+    ex = backlight.explain(model, rows, "all", score="probability")
+    d = np.sqrt(((rows[:, None] - X) ** 2).sum(2))
+    near = model.kneighbors(rows, return_distance=False)
+    proba = model.predict_proba(rows)
+    for i, row in enumerate(rows):
+        w = {j: 1 / d[i, j] for j in near[i]} if d[i].min() > 0 else {j: float(d[i, j] == 0) for j in near[i]}
+
+        def share(some, i=i, row=row, w=w):
+            """Of each column in the distances to some rows among the k nearest, or to the nearest of all of them."""
+            inside = {j: w[j] for j in some if w.get(j, 0) > 0} or {some[d[i, some].argmin()]: 1.0}
+            total = sum(inside.values())
+            return sum(
+                (v / total * (row - X[j]) ** 2 / d[i, j] ** 2 for j, v in inside.items() if d[i, j] > 0), np.zeros(13)
+            )
+
+        for c in range(3):
+            own, others = np.flatnonzero(c == Y), np.flatnonzero(c != Y)
+            want = (2 / 3) * proba[i, c] * share(others) - (1 / 3) * (1 - proba[i, c]) * share(own)
+            assert np.allclose(ex.values[i, :, c], want, rtol=0, atol=1e-10)
+
+
+def test_shares_of_two_classes_by_nearness_are_the_contrast_over_the_sum_of_harmonic_distances():
+    model = KNeighborsClassifier(7, weights="distance").fit(X, Y > 0)
+    contrast, shares = backlight.explain(model, Q, 1), backlight.explain(model, Q, 1, score="probability")
+    p = model.predict_proba(Q)
+    mixed = (p > 0).all(1)
+    slope = ((p[:, 1] - 0.5) / contrast.output)[:, None]
+    assert mixed.any()
+    assert np.allclose(shares.values[mixed], (slope * contrast.values)[mixed], rtol=0, atol=1e-12)
+
+
+def test_neighbours_are_members_like_any_other():
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.ensemble import BaggingClassifier, StackingClassifier
+
+    members = [("a", KNeighborsClassifier()), ("b", LogisticRegression())]
+    for model in (
+        BaggingClassifier(KNeighborsClassifier(), 3, random_state=0), VotingClassifier(members, voting="soft"),
+        StackingClassifier(members, cv=2), CalibratedClassifierCV(KNeighborsClassifier(), cv=2), VotingClassifier(members),
+    ):  # fmt: skip
+        model.fit(X, Y > 0)
+        ex = backlight.explain(model, Q)
+        assert np.abs(ex.residual).max() <= 1e-9

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from backlight.classical.families.linear import against_the_rest, odds_scores
 from backlight.classical.families.scores import column, plain
 from backlight.classical.functions import minus_one, negated
 from backlight.classical.layers import Layer
+from backlight.classical.layers.links import Secant
 from backlight.classical.layers.pools import Link, LogOdds
 from backlight.classical.network import Inputs, ModelSpec, Score
 from backlight.classical.targets import Outputs
@@ -20,12 +22,41 @@ from backlight.errors import UnsupportedOption
 
 __all__ = ["booster_spec"]
 
+Margin = Callable[[Any, Any], np.ndarray]
+# What a regression predicts of its margin, and what the margin is called then.
+_LINKS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
+    "log": ("log_predict", torch.exp),
+    "logit": ("log_odds", torch.sigmoid),
+    "root": ("root_predict", lambda y: y * y.abs()),
+}
+
+
+def _numbers(layer: Callable[[Inputs], Layer], units: int, margin: Margin, link: str | None) -> dict[str, Score]:
+    """The scores of a regression, or of outputs that are no classes: before the link, and behind it by its secant."""
+    outputs = Outputs.each([f"output {k}" for k in range(units)]) if units > 1 else Outputs()
+
+    def raw(model: Any, z: Any) -> np.ndarray:
+        return column(margin(model, z))
+
+    if link not in _LINKS:
+        name = "margin" if link == "margin" else "predict"
+        return {name: plain(name, layer, raw, outputs)}
+    name, function = _LINKS[link]
+
+    def behind(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(function(torch.from_numpy(raw(model, z))))
+
+    return {
+        name: plain(name, layer, raw, outputs),
+        "predict": plain("predict", lambda inputs: Secant(layer(inputs), function), behind, outputs),
+    }
+
 
 def booster_spec(
     kind: str,
     layer: Callable[[Inputs], Layer],
     units: int,
-    margin: Callable[[Any, Any], np.ndarray],
+    margin: Margin,
     classes: Any,
     link: str | None,
     width: int,
@@ -42,8 +73,8 @@ def booster_spec(
     margin : function of the model and rows
         The raw score by the library.
     classes : array, optional
-    link : "softmax", "log" or None
-        What makes a probability or a prediction of the margin.
+    link : "softmax", "log", "logit", "root", "margin" or None
+        What makes a probability or a prediction of the margin; "margin" is another one.
     width : int
         How many columns.
     columns : sequence of str, optional
@@ -51,12 +82,10 @@ def booster_spec(
     """
     counted = [re.sub(r"^(Column_|f)", "", name) == str(j) for j, name in enumerate(columns or ())]
     known = None if all(counted) else tuple(columns or ())
-    if classes is None:
-        outputs = Outputs.each([f"output {k}" for k in range(units)]) if units > 1 else Outputs()
-        name = "log_predict" if link == "log" else "predict"
-        score = plain(name, layer, lambda model, z: column(margin(model, z)), outputs)
-        return ModelSpec(kind, {name: score}, n_columns=width, takes_missing=True, columns=known)
-    names = list(classes)
+    names = [] if classes is None else list(classes)
+    if classes is None or (len(names) > 1 and units != (len(names) if len(names) > 2 else 1)):
+        link = link if classes is None else "margin"  # several labels at once
+        return ModelSpec(kind, _numbers(layer, units, margin, link), n_columns=width, takes_missing=True, columns=known)
     if len(names) < 2:
         raise UnsupportedOption(f"this {kind} was fitted on one class: there is nothing to tell apart")
     outputs = Outputs.classes(names)

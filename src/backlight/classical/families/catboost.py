@@ -68,4 +68,5 @@ def _spec(model: Any, kind: str, layer: Callable[[Inputs], Layer], units: int) -
     classes = getattr(model, "classes_", None)
     classes = None if classes is None or len(classes) == 0 else np.asarray(classes)
     link = "log" if loss in _LOG else "softmax" if loss in ("Logloss", "CrossEntropy", "MultiClass") else None
+    link = "margin" if loss == "RMSEWithUncertainty" else link
     return booster_spec(kind, layer, units, _raw, classes, link, int(model.n_features_in_), model.feature_names_)

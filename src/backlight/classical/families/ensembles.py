@@ -11,6 +11,8 @@ Members may be pipelines, each with a front end of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 from backlight.classical.families.scores import column, plain
-from backlight.classical.frontend.pipeline import carry, unwrap
+from backlight.classical.frontend.pipeline import carry, front_features, unwrap
 from backlight.classical.functions import Platt, PlattSlope, sigmoid_slope
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Mean, Member, Signed, Stack, Unit, Variance, Weighted
@@ -35,6 +37,7 @@ __all__ = [
     "bagging_regressor",
     "calibrated",
     "multi_output",
+    "of_members",
     "one_vs_rest",
     "same_classes",
     "soft_voting",
@@ -42,6 +45,31 @@ __all__ = [
 ]
 
 Make = Callable[[Inputs], Layer]
+# What a method decision_function returns, by the names of scores: boosters call it their margin.
+DECISIONS = ["decision_function", "margin"]
+
+
+def of_members(function: Callable[[Any], ModelSpec]) -> Callable[[Any], ModelSpec]:
+    """The specification of an ensemble, whose cells may hold no value where each of its members can do without."""
+
+    @wraps(function)
+    def spec(estimator: Any) -> ModelSpec:
+        folds = getattr(estimator, "calibrated_classifiers_", None)
+        held = [fold.estimator for fold in folds] if folds else getattr(estimator, "estimators_", None)
+        members = [estimator.regressor_] if held is None else list(held)
+        return replace(function(estimator), takes_missing=all(map(_takes_missing, members)))
+
+    return spec
+
+
+def _takes_missing(model: Any) -> bool:
+    """Whether a member takes rows with missing cells, by itself or as its own imputers fill them."""
+    parts = unwrap(model)
+    head = spec_of(parts.estimator)
+    if head.takes_missing or not parts.steps:
+        return head.takes_missing
+    features = front_features(parts, head.n_columns)[2]
+    return features.imputed >= features.used
 
 
 def member(model: Any, names: Sequence[str], columns: np.ndarray | None = None) -> tuple[str, Make]:
@@ -92,6 +120,7 @@ def _regression(kind: str, makes: Sequence[Make], weights: np.ndarray, members: 
 
 
 @neuralize.register("sklearn.ensemble.VotingRegressor")
+@of_members
 def voting_regressor(estimator: Any) -> ModelSpec:
     """Neuralize `VotingRegressor`."""
     makes = [member(one, ["predict"])[1] for one in estimator.estimators_]
@@ -103,6 +132,7 @@ def voting_regressor(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.ensemble.BaggingRegressor")
+@of_members
 def bagging_regressor(estimator: Any) -> ModelSpec:
     """Neuralize `BaggingRegressor`."""
     makes = [member(one, ["predict"], columns)[1] for one, columns in _bag(estimator)]
@@ -116,6 +146,7 @@ def bagging_regressor(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.multioutput.MultiOutputRegressor")
+@of_members
 def multi_output(estimator: Any) -> ModelSpec:
     """Neuralize `MultiOutputRegressor`: one regression an output."""
     makes = _all([member(one, ["predict"])[1] for one in estimator.estimators_])
@@ -135,6 +166,7 @@ def _bag(estimator: Any) -> list[tuple[Any, np.ndarray]]:
 
 
 @neuralize.register("sklearn.ensemble.BaggingClassifier")
+@of_members
 def bagging_classifier(estimator: Any) -> ModelSpec:
     """Neuralize `BaggingClassifier`: probabilities, decision functions, their variance."""
     bag = _bag(estimator)
@@ -217,6 +249,7 @@ def soft_voting(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.multiclass.OneVsRestClassifier")
+@of_members
 def one_vs_rest(estimator: Any) -> ModelSpec:
     """Neuralize `OneVsRestClassifier`: the decision function of each class's own model."""
     if estimator.multilabel_:
@@ -225,7 +258,7 @@ def one_vs_rest(estimator: Any) -> ModelSpec:
         )
     # Where a member has no decision function, its log-odds are what its probability is made of.
     names = ["decision_function"] if hasattr(estimator, "decision_function") else ["log_odds"]
-    found = [member(one, names) for one in estimator.estimators_]
+    found = [member(one, DECISIONS if names == ["decision_function"] else names) for one in estimator.estimators_]
     makes = _all([make for _, make in found])
 
     def decision(model: Any, z: Any) -> np.ndarray:
@@ -240,6 +273,7 @@ def one_vs_rest(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.calibration.CalibratedClassifierCV")
+@of_members
 def calibrated(estimator: Any) -> ModelSpec:
     """Neuralize `CalibratedClassifierCV(method="sigmoid")`.
 
@@ -259,7 +293,7 @@ def calibrated(estimator: Any) -> ModelSpec:
     makes: list[Make] = []
     for fold in folds:
         with_decision = hasattr(fold.estimator, "decision_function")
-        name, make = member(fold.estimator, ["decision_function"] if with_decision else ["probability"])
+        name, make = member(fold.estimator, DECISIONS if with_decision else ["probability"])
         slopes = [(float(one.a_), float(one.b_)) for one in fold.calibrators]
         makes.append(_platt(make, slopes, pick=binary and name == "probability"))
     layers = _all(makes)
@@ -299,8 +333,8 @@ def _isotonic(estimator: Any) -> ModelSpec:
     same_classes(estimator, [fold.estimator for fold in folds])
     found = []
     for fold in folds:
-        name = "decision_function" if hasattr(fold.estimator, "decision_function") else "probability"
-        found.append((*member(fold.estimator, [name]), fold.calibrators[0]))
+        with_decision = hasattr(fold.estimator, "decision_function")
+        found.append((*member(fold.estimator, DECISIONS if with_decision else ["probability"]), fold.calibrators[0]))
 
     def one(name: str, make: Make, calibrator: Any) -> Make:
         def value(f: Tensor) -> Tensor:

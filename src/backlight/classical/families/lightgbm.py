@@ -50,6 +50,8 @@ def _spec(name: str, booster: Any, classes: Any) -> ModelSpec:
     for k, tree in enumerate(each):
         trees.append(_tree(tree, k % units, units, share, name))
     link = "log" if objective[:1] and objective[0] in _LOG else None
+    if "cross_entropy" in objective or "sqrt" in objective:
+        link = "root" if "sqrt" in objective else "logit"
     if objective[:1] and objective[0] in ("binary", "multiclass"):
         plain = "sigmoid:1" in objective or objective[0] == "multiclass"
         link = "softmax" if plain else None

@@ -7,6 +7,7 @@ r"""Nearest neighbours: distances as outlier scores, local outlier factors, and 
 * `KNeighborsClassifier`: a vote is a step; what decides it is which class's m-th row is nearer
   (`backlight.classical.layers.neighbors.ClassOrderStatistics`); where votes count by nearness, which class's harmonic
   distance is smaller (`backlight.classical.layers.weighted_votes.WeightedVotes`).
+  "probability" is the share of the votes (`backlight.classical.layers.vote_shares.VoteShares`).
 * `KNeighborsRegressor`: a prediction is constant within each neighbourhood, so no feature contributes to it;
 "neighbourhood" says why these k rows and not the next k: the mean squared distance of the latter less that of the
 former.
@@ -29,6 +30,7 @@ from backlight.classical.functions import GateMean
 from backlight.classical.layers import Layer
 from backlight.classical.layers.linear import tensor
 from backlight.classical.layers.neighbors import ClassOrderStatistics, NearestRows, OrderStatistics
+from backlight.classical.layers.vote_shares import VoteShares
 from backlight.classical.layers.weighted_votes import WeightedVotes
 from backlight.classical.network import Inputs, ModelSpec
 from backlight.classical.neuralize import neuralize
@@ -199,7 +201,17 @@ def vote(estimator: Any) -> ModelSpec:
     def contrast(model: Any, z: Any) -> np.ndarray:
         return slow(model, dense(z), rows, labels, len(names), k)
 
-    scores = {"contrast": plain("contrast", make, contrast, Outputs.classes(names))}
+    def shares(inputs: Inputs) -> Layer:
+        own = torch.tensor(labels.astype(np.int64))
+        return VoteShares(nearest, by_class, own, k, weighted, inputs.pullback)
+
+    def probability(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(without_names(model).predict_proba(z))
+
+    scores = {
+        "contrast": plain("contrast", make, contrast, Outputs.classes(names)),
+        "probability": plain("probability", shares, probability, Outputs.each(names)),
+    }
     return ModelSpec(f"{k} nearest neighbours ({len(rows)} rows, {len(names)} classes)", scores)
 
 

@@ -54,7 +54,7 @@ def _knn(model: Any) -> Reading:
     elif model.method == "mean":
         weights[:] = 1 / k
     else:  # the median
-        weights[[(k - 1) // 2, k // 2]] += 0.5
+        np.add.at(weights, [(k - 1) // 2, k // 2], 0.5)  # of an odd number both are one
     make = _to(rows, lambda z, n: inner.kneighbors(z, n_neighbors=n, return_distance=False), weights, city)
     return make, rows.shape[1], DISTANCE
 

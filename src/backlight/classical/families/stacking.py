@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.classical.families.ensembles import member
+from backlight.classical.families.ensembles import DECISIONS, member, of_members
 from backlight.classical.families.scores import column, plain
 from backlight.classical.frontend.features import Features, Vocabulary
 from backlight.classical.frontend.pipeline import carry, unwrap
@@ -29,7 +29,7 @@ from backlight.errors import UnsupportedModel, UnsupportedOption
 __all__ = ["chain", "multi_output_classifier", "stacking", "transformed_target"]
 
 Make = Callable[[Inputs], Layer]
-_SCORES = {"predict_proba": "probability", "decision_function": "decision_function", "predict": "predict"}
+_SCORES = {"predict_proba": ["probability"], "decision_function": DECISIONS, "predict": ["predict"]}
 
 
 def last_layer(model: Any, width: int, name: str, dtype: torch.dtype) -> Layer:
@@ -45,6 +45,7 @@ def last_layer(model: Any, width: int, name: str, dtype: torch.dtype) -> Layer:
 
 
 @neuralize.register("sklearn.ensemble.StackingClassifier", "sklearn.ensemble.StackingRegressor")
+@of_members
 def stacking(estimator: Any) -> ModelSpec:
     """Neuralize a stack: the scores of its last model, carried through the members to the columns."""
     parts: list[tuple[Make, list[int]]] = []
@@ -54,7 +55,7 @@ def stacking(estimator: Any) -> ModelSpec:
                 f"a member of this stack, {type(one).__name__}, hands on labels: give it probabilities or a decision "
                 "function"
             )
-        name, make = member(one, [_SCORES[method]])
+        name, make = member(one, _SCORES[method])
         n = len(getattr(one, "classes_", [0]))
         positions = [1] if name == "probability" and n == 2 else list(range(n if n > 2 else 1))
         parts.append((make, positions))
@@ -82,6 +83,7 @@ def stacking(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.multioutput.RegressorChain", "sklearn.multioutput.ClassifierChain")
+@of_members
 def chain(estimator: Any) -> ModelSpec:
     """Neuralize a chain: each model sees the columns and the answers of those before it."""
     classifies = hasattr(estimator, "classes_")
@@ -92,7 +94,7 @@ def chain(estimator: Any) -> ModelSpec:
         raise UnsupportedOption("ClassifierChain of more than two classes an output: fit one that tells two apart")
 
     def handed(k: int) -> str:
-        return _first(links[k], [_SCORES[method]]) if classifies and method != "predict" else names[k]
+        return _first(links[k], _SCORES[method]) if classifies and method != "predict" else names[k]
 
     def make(inputs: Inputs) -> Layer:
         answers: list[tuple[Layer, Sequence[int]]] = []
@@ -132,7 +134,7 @@ def chain(estimator: Any) -> ModelSpec:
 def _answers(links: Sequence[Any]) -> list[str]:
     """The score of each classifier: log-odds or what has their sign, or where one has none the probability of each."""
     try:
-        return [_first(one, ["log_odds", "decision_function", "margin"]) for one in links]
+        return [_first(one, ["log_odds", "decision_function", "margin", "logit"]) for one in links]
     except UnsupportedModel:
         return [_first(one, ["probability"]) for one in links]
 
@@ -147,6 +149,7 @@ def _first(model: Any, names: Sequence[str]) -> str:
 
 
 @neuralize.register("sklearn.multioutput.MultiOutputClassifier")
+@of_members
 def multi_output_classifier(estimator: Any) -> ModelSpec:
     """Neuralize `MultiOutputClassifier`: the probabilities of each output's classes, one after the other.
 
@@ -167,7 +170,7 @@ def multi_output_classifier(estimator: Any) -> ModelSpec:
 
 
 def _decisions(estimator: Any) -> ModelSpec:
-    makes = [member(one, ["decision_function"])[1] for one in estimator.estimators_]
+    makes = [member(one, DECISIONS)[1] for one in estimator.estimators_]
     names = [
         f"output {k}: {c}"
         for k, one in enumerate(estimator.estimators_)
@@ -184,6 +187,7 @@ def _decisions(estimator: Any) -> ModelSpec:
 
 
 @neuralize.register("sklearn.compose.TransformedTargetRegressor")
+@of_members
 def transformed_target(estimator: Any) -> ModelSpec:
     """Neuralize a regression of a transformed target: its prediction by the secant of the way back, and as it is."""
     inner = estimator.regressor_

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backlight.classical.families.ensembles import member, same_classes, soft_voting
+from backlight.classical.families.ensembles import member, of_members, same_classes, soft_voting
 from backlight.classical.families.scores import plain
 from backlight.classical.families.trees import boosted, classes_of, layer_of, read_tree, takes_missing
 from backlight.classical.layers import Layer
@@ -39,6 +39,7 @@ def _vote(model: Any) -> Callable[[Inputs], Layer]:
 
 
 @neuralize.register("sklearn.ensemble.VotingClassifier")
+@of_members
 def voting_classifier(estimator: Any) -> ModelSpec:
     """Neuralize `VotingClassifier`."""
     if estimator.voting == "soft":

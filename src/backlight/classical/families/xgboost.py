@@ -84,7 +84,9 @@ def _spec(name: str, booster: Any, best: int | None, classes: Any, margin: Any, 
         start = np.log(start) - np.log1p(-start)
     elif objective in _LOG:
         start = np.log(start)
-    link = "log" if objective in _LOG else "softmax" if classes is not None else None
+    link = "log" if objective in _LOG else "logit" if objective == "reg:logistic" else None
+    if classes is not None:
+        link = "margin" if objective == "binary:hinge" else "softmax"
     if objective == "binary:logistic" and classes is None:
         classes = np.array([0, 1])  # a booster knows no names
     table = table_of(trees)

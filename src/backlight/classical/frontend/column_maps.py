@@ -6,6 +6,7 @@ category's numbers are looked up, see `backlight.classical.frontend.level_tables
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from backlight.classical.frontend.features import Features
 from backlight.classical.frontend.level_tables import levels_of, looked_up
-from backlight.classical.frontend.preprocessing import transformers
+from backlight.classical.frontend.preprocessing import level_code, transformers
+from backlight.classical.frontend.transformers import Lookup
 from backlight.errors import UnsupportedModel, UnsupportedOption, require
 
 __all__ = ["column_map"]
@@ -69,7 +71,9 @@ def column_map(step: Any, features: Features) -> Features:
     source = np.array([_source(one, names, name) for one in made])
     levels = levels_of(step, names)
     if not levels:
-        return features.then(OfFrame(step, names), features.owner[source])
+        filled = features.owner[[names.index(str(one)) for one in getattr(step, "imputer_dict_", ())]]
+        imputed = features.imputed | frozenset(int(column) for column in filled)
+        return replace(features.then(OfFrame(step, names), features.owner[source]), imputed=imputed)
     return looked_up(step, features, names, source, levels)
 
 
@@ -79,3 +83,23 @@ def _source(made: str, names: list[str], step: str) -> int:
     if not found:
         raise UnsupportedOption(f"{step} makes {made!r}, which is named after no column: apply it before fitting")
     return max(found, key=lambda k: len(names[k]))
+
+
+@transformers.register("feature_engine.encoding.RareLabelEncoder")
+def rare_labels(step: Any, features: Features) -> Features:
+    """Levels that are kept, and one for all others."""
+    if features.linear is not None or features.owner.ndim == 2:
+        raise UnsupportedModel("RareLabelEncoder after a projection or a product cannot be carried back: put it before")
+    names = [str(one) for one in step.feature_names_in_]
+    kept = {names.index(str(column)): list(levels) for column, levels in step.encoder_dict_.items()}
+    tables: list[tuple[int, list[float], list[float], float | None]] = []
+    for k, levels in kept.items():
+        column = int(features.owner[k])
+        codes = [level_code(level, column, features) for level in levels]
+        rare = level_code(step.replace_with, column, features)
+        nothing = float("nan") if step.missing_values == "ignore" else rare
+        tables.append((k, [*codes, float("nan")], [*codes, nothing], rare))
+    chosen = np.array(list(kept), dtype=int)
+    rest = np.setdiff1d(np.arange(len(names)), chosen)
+    blocks = [features.then(Lookup(tables, "RareLabelEncoder"), features.owner[chosen]), features.pick(rest)]
+    return Features.side_by_side(blocks, features.vocabulary).pick(np.argsort(np.concatenate([chosen, rest])))
