@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -188,6 +189,20 @@ def test_catboost_on_categories(options, kind, texts):
     net = backlight.neuralize(model, score="predict" if kind == "regression" else "margin")
     raw = model.predict(new, prediction_type="RawFormulaVal")
     assert np.abs(net(new).numpy() - raw).max() <= 1e-12
+
+
+def test_models_of_catboost_that_were_loaded_know_their_columns(texts, tmp_path):
+    cat = pytest.importorskip("catboost")
+    options = {"n_estimators": 3, "verbose": 0, "allow_writing_files": False}
+    for X, more in ((texts, {"cat_features": ["city", "k"]}), (texts[["a", "b"]], {})):
+        model = cat.CatBoostRegressor(**more, **options).fit(X, NUMBER)
+        model.save_model(str(tmp_path / "model.cbm"))
+        loaded = cat.CatBoostRegressor().load_model(str(tmp_path / "model.cbm"))
+        ex = backlight.explain(loaded, X)
+        assert np.array_equal(ex.values, backlight.explain(model, X).values)
+        assert ex.feature_names == tuple(X.columns)
+    kept = backlight.Explainer(model)
+    assert np.array_equal(pickle.loads(pickle.dumps(kept))(X).values, kept(X).values)
 
 
 def test_what_catboost_does_not_say_is_refused(texts):

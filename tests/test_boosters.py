@@ -132,7 +132,7 @@ def exact(model, X, score, wanted):
 
 
 @pytest.mark.parametrize("name", ["logistic", "poisson", "cross-entropy", "root", "gamma"])
-def test_a_prediction_behind_a_link_is_there_as_its_margin_and_as_it_is(name):
+def test_a_prediction_behind_a_link_is_there_as_its_margin_and_as_it_is(name, tmp_path):
     xgb, lgb = pytest.importorskip("xgboost"), pytest.importorskip("lightgbm")
     small = {"n_estimators": 6, "verbose": -1}
     model, score, inverse, y = {
@@ -146,6 +146,10 @@ def test_a_prediction_behind_a_link_is_there_as_its_margin_and_as_it_is(name):
     assert next(iter(backlight.neuralize.head(model).scores)) == score
     exact(model, WINE.data, score, inverse(predicted))
     exact(model, WINE.data, "predict", predicted)
+    kept = backlight.Explainer(model, score="predict")
+    kept.save(tmp_path / "explainer")
+    again = backlight.Explainer.load(tmp_path / "explainer")
+    assert np.array_equal(again(WINE.data).values, kept(WINE.data).values)
 
 
 def test_margins_that_are_no_classes_are_outputs():

@@ -38,8 +38,13 @@ MODELS = [
 
 
 @pytest.mark.parametrize(("model", "y", "score"), MODELS, ids=lambda v: type(v).__name__ if hasattr(v, "fit") else "")
-def test_scores_are_the_models_and_add_up(model, y, score):
+def test_scores_are_the_models_and_add_up(model, y, score, tmp_path):
     model.fit(X, y)
+    kept = backlight.Explainer(model)
+    kept.save(tmp_path / "explainer")
+    assert np.allclose(
+        backlight.Explainer.load(tmp_path / "explainer")(Q).values, kept(Q).values, rtol=1e-10, atol=1e-12
+    )
     for rows in (X[::3], Q):
         net = backlight.neuralize(model)
         assert net.score.name == score

@@ -36,6 +36,7 @@ __all__ = [
     "Rest",
     "Scaled",
     "Shifted",
+    "Step",
     "Straight",
     "Together",
     "WeightedTerms",
@@ -45,6 +46,7 @@ __all__ = [
     "root",
     "same",
     "sigmoid_slope",
+    "signed_square",
     "svdd_slope",
 ]
 
@@ -91,6 +93,11 @@ def sigmoid_slope(l: Tensor) -> Tensor:  # noqa: E741 - log-odds
     return torch.where(flat, 0.25, torch.tanh(l / 2) / torch.where(flat, 1.0, 2 * l))
 
 
+def signed_square(y: Tensor) -> Tensor:
+    """Sign(y) y²."""
+    return y * y.abs()
+
+
 def svdd_slope(o: Tensor) -> Tensor:
     """2 (1 − e^{−o})/o, 2 at zero: the distance less its least possible value, per nat."""
     return torch.where(o > 0, -2 * torch.expm1(-o) / torch.where(o > 0, o, 1.0), 2.0)
@@ -110,6 +117,19 @@ class Shifted:
     def __call__(self, y: Tensor) -> Tensor:
         """The function."""
         return y + self.constant
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One value up to a place, another beyond it."""
+
+    low: float
+    high: float
+    at: float
+
+    def __call__(self, y: Tensor) -> Tensor:
+        """Any shape."""
+        return torch.where(y > self.at, self.high, self.low).to(y)
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,5 +395,5 @@ class PairVotes:
 NAMED: dict[str, Callable[..., Any]] = {
     "fixed_level": fixed_level, "matern_3_2": matern_3_2, "matern_5_2": matern_5_2, "minus_one": minus_one,
     "negated": negated, "ones_like": torch.ones_like, "root": root, "same": same, "sigmoid": torch.sigmoid,
-    "sigmoid_slope": sigmoid_slope, "svdd_slope": svdd_slope,
+    "sigmoid_slope": sigmoid_slope, "svdd_slope": svdd_slope, "exp": torch.exp, "signed_square": signed_square,
 }  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backlight.classical.families.linear import against_the_rest, odds_scores
 from backlight.classical.families.scores import column, plain
-from backlight.classical.functions import minus_one, negated
+from backlight.classical.functions import minus_one, negated, signed_square
 from backlight.classical.layers import Layer
 from backlight.classical.layers.links import Secant
 from backlight.classical.layers.pools import Link, LogOdds
@@ -27,7 +27,7 @@ Margin = Callable[[Any, Any], np.ndarray]
 _LINKS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
     "log": ("log_predict", torch.exp),
     "logit": ("log_odds", torch.sigmoid),
-    "root": ("root_predict", lambda y: y * y.abs()),
+    "root": ("root_predict", signed_square),
 }
 
 

@@ -69,4 +69,4 @@ def _spec(model: Any, kind: str, layer: Callable[[Inputs], Layer], units: int) -
     classes = None if classes is None or len(classes) == 0 else np.asarray(classes)
     link = "log" if loss in _LOG else "softmax" if loss in ("Logloss", "CrossEntropy", "MultiClass") else None
     link = "margin" if loss == "RMSEWithUncertainty" else link
-    return booster_spec(kind, layer, units, _raw, classes, link, int(model.n_features_in_), model.feature_names_)
+    return booster_spec(kind, layer, units, _raw, classes, link, len(model.feature_names_), model.feature_names_)

@@ -17,6 +17,7 @@ from backlight.classical.families.ensembles import DECISIONS, member, of_members
 from backlight.classical.families.scores import column, plain
 from backlight.classical.frontend.features import Features, Vocabulary
 from backlight.classical.frontend.pipeline import carry, unwrap
+from backlight.classical.functions import Step
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Member, Stack, Unit
 from backlight.classical.layers.links import Secant
@@ -108,7 +109,7 @@ def chain(estimator: Any) -> ModelSpec:
             answer: Layer = Stacked(below, last_layer(one, width, handed(k), inputs.dtype))
             if classifies and method == "predict":
                 low, high = (float(value) for value in one.classes_)
-                answer = Secant(answer, _step(low, high, 0.5 if names[k] == "probability" else 0.0))
+                answer = Secant(answer, Step(low, high, 0.5 if names[k] == "probability" else 0.0))
             answers.append((answer, [answer.units - 1]))
         back = np.argsort(estimator.order_)
         return Stack([each[k] for k in back])
@@ -137,10 +138,6 @@ def _answers(links: Sequence[Any]) -> list[str]:
         return [_first(one, ["log_odds", "decision_function", "margin", "logit"]) for one in links]
     except UnsupportedModel:
         return [_first(one, ["probability"]) for one in links]
-
-
-def _step(low: float, high: float, at: float) -> Callable[[Tensor], Tensor]:
-    return lambda f: torch.where(f > at, high, low).to(f)
 
 
 def _first(model: Any, names: Sequence[str]) -> str:

@@ -143,7 +143,7 @@ class ColumnsUnknown(UnsupportedModel):
 def _width(parts: Parts, counted: int | None) -> int:
     """How many columns the table has: what the first part says, else what is known of the model after it."""
     first = _first(parts)
-    width = getattr(first, "n_features_in_", None)
+    width = getattr(first, "n_features_in_", None) or None  # a model of CatBoost that was loaded counts none
     if width is None and hasattr(first, "_BaseLibSVM__Xfit"):  # private: with a callable kernel libsvm counts nothing
         width = first._BaseLibSVM__Xfit.shape[1]
     if width is None and first is parts.estimator:
