@@ -302,3 +302,14 @@ def test_anomalies_of_a_table_wait_neither_for_torch_nor_for_its_memory(tmp_path
 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r.html").is_file()
+
+
+def test_a_placeholder_of_the_normal_rows_is_one_where_it_is_too_rare_to_be_told():
+    rng = np.random.default_rng(0)
+    usual, new = rng.normal(size=(200, 2)), rng.normal(size=(30, 2))
+    usual[::20, 0] = new[3, 0] = -999.0
+    data, reference = prepare(as_frame(new), normal=as_frame(usual))
+
+    assert np.isnan(reference.coded[::20, 0]).all()
+    assert np.isnan(data.coded[:, 0]).nonzero()[0].tolist() == [3]
+    assert data.columns[0].flagged == {3: "-999"}

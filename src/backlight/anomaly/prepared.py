@@ -10,6 +10,7 @@ import numpy as np
 from backlight.anomaly.moments import Moments, find_moments
 from backlight.errors import DataError, listed
 from backlight.tables import Frame, as_frame
+from backlight.tables.alike import read_alike
 from backlight.tables.column import Column
 from backlight.tables.columns import understand
 
@@ -99,7 +100,9 @@ def prepare(
     if normal is None:
         return coded(columns, used, {}, moments), None
     fixed = {c.name: c.kind for c in plain}
-    there = [replace(c, why=known.why) for c, known in zip(understand(frame, fixed), plain, strict=True)]
+    alike = read_alike(source, plain)  # what is a placeholder in the normal rows is one where it is rare too
+    found = zip(understand(frame, fixed), plain, strict=True)
+    there = [alike.emptied(replace(column, why=known.why)) for column, known in found]
     there = there + moments.columns(there)
     levels: dict[str, list[str]] = {}
     reference = coded(columns, used, levels, moments)

@@ -58,14 +58,17 @@ class ReadAlike:
         if found is None:
             cells = frame.column(known.name)
             return replace(known, cells=cells if known.why != CODES else code_texts(cells))
-        values = found.cells[before:]
         flagged = {row - before: text for row, text in found.flagged.items() if row >= before}
-        marked = self.placeholders.get(known.name)
-        if marked is not None:
-            where = np.isin(values, marked)
-            flagged.update((int(i), f"{values[i]:g}") for i in np.flatnonzero(where))
-            values = np.where(where, np.nan, values)
-        return replace(known, cells=values, flagged=flagged)
+        return self.emptied(replace(known, cells=found.cells[before:], flagged=flagged))
+
+    def emptied(self, column: Column) -> Column:
+        """A column without the numbers that the sample has as placeholders."""
+        marked = self.placeholders.get(column.name)
+        if marked is None or column.kind != "number":
+            return column
+        where = np.isin(column.cells, marked)
+        flagged = {**column.flagged, **{int(i): f"{column.cells[i]:g}" for i in np.flatnonzero(where)}}
+        return replace(column, cells=np.where(where, np.nan, column.cells), flagged=flagged)
 
 
 def _behind(witnesses: np.ndarray | None, cells: np.ndarray, before: int) -> np.ndarray:
