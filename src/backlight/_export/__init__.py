@@ -3,7 +3,7 @@
 ``export``       the verb, and the formats, by the ending of the file
 ``sql``          one SELECT of an explainer
 ``expressions``, ``program``   text of SQL, folded and in stages
-``rows``         the registries: one emitter a layer, one a module of the front end
+``emitters``, ``rows``   who writes which layer in which language, and what is given and taken there
 ``elements``, ``layers``, ``pools``, ``trees``   the emitters
 ``graphs``       all other forms, from one graph
 ``verify``       the exported program beside the explainer, on rows, before anything is written

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from backlight._export.emitters import Emitters
 from backlight._export.expressions import E, dot, minus, plus, times
 from backlight._export.program import Program
 from backlight.classical.layers import Query
 from backlight.classical.layers.pullback import Pullback
-from backlight.classical.registry import public_name
-from backlight.errors import UnsupportedModel
 
 __all__ = ["Emitted", "Rows", "array", "elements", "layer", "register", "run"]
 
@@ -65,30 +64,9 @@ class Emitted:
 
 
 Emitter = Callable[[Any, Rows, Query], Emitted]
-_LAYERS: dict[str, Emitter] = {}
-_ELEMENTS: dict[str, Callable[[Any, Program, list[E]], list[E]]] = {}
-
-
-def register(*classes: type) -> Callable[[Emitter], Emitter]:
-    """Say how a layer is written in SQL."""
-
-    def keep(function: Emitter) -> Emitter:
-        _LAYERS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
-        return function
-
-    return keep
-
-
-def elements(
-    *classes: type,
-) -> Callable[[Callable[[Any, Program, list[E]], list[E]]], Callable[[Any, Program, list[E]], list[E]]]:
-    """Say how a module of a front end is written in SQL."""
-
-    def keep(function: Callable[[Any, Program, list[E]], list[E]]) -> Callable[[Any, Program, list[E]], list[E]]:
-        _ELEMENTS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
-        return function
-
-    return keep
+Elements = Callable[[Any, Program, list[E]], list[E]]
+_EMITTERS: Emitters[Emitter, Elements] = Emitters("in SQL")
+register, elements = _EMITTERS.register, _EMITTERS.elements
 
 
 def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
@@ -99,10 +77,7 @@ def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
     UnsupportedModel
         For a layer that nobody has written in SQL.
     """
-    for cls in type(found).__mro__:
-        if cls.__qualname__ in _LAYERS:
-            return _LAYERS[cls.__qualname__](found, rows, ask)
-    raise UnsupportedModel(f"{type(found).__name__} layers are not written in SQL in this version: use Explainer.save")
+    return _EMITTERS.of_layer(found)(found, rows, ask)
 
 
 def run(module: nn.Module, program: Program, x: list[E]) -> list[E]:
@@ -112,12 +87,7 @@ def run(module: nn.Module, program: Program, x: list[E]) -> list[E]:
     ------
     UnsupportedModel
     """
-    emitter = _ELEMENTS.get(type(module).__qualname__)
-    if emitter is None:
-        step = getattr(module, "step", module)
-        name = public_name(type(step)).rpartition(".")[2]
-        raise UnsupportedModel(f"{name} is not written in SQL in this version: use Explainer.save, or another step")
-    return emitter(module, program, x)
+    return _EMITTERS.of_module(module)(module, program, x)
 
 
 def embedded(way: Pullback, e: Sequence[E]) -> list[E]:

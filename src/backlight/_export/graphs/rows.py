@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from backlight._export.emitters import Emitters
 from backlight._export.graphs.graph import Graph, Value
 from backlight._export.rows import array
 from backlight.classical.layers import Query
 from backlight.classical.layers.pullback import Pullback
-from backlight.classical.registry import public_name
-from backlight.errors import UnsupportedModel
 
 __all__ = ["Emitted", "Rows", "elements", "embedded", "layer", "register", "run"]
 
@@ -59,28 +58,8 @@ class Emitted:
 
 Emitter = Callable[[Any, Rows, Query], Emitted]
 Elements = Callable[[Any, Value], Value]
-_LAYERS: dict[str, Emitter] = {}
-_ELEMENTS: dict[str, Elements] = {}
-
-
-def register(*classes: type) -> Callable[[Emitter], Emitter]:
-    """Say how a layer is written as a graph."""
-
-    def keep(function: Emitter) -> Emitter:
-        _LAYERS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
-        return function
-
-    return keep
-
-
-def elements(*classes: type) -> Callable[[Elements], Elements]:
-    """Say how a module of a front end is written as a graph."""
-
-    def keep(function: Elements) -> Elements:
-        _ELEMENTS.update(dict.fromkeys((cls.__qualname__ for cls in classes), function))
-        return function
-
-    return keep
+_EMITTERS: Emitters[Emitter, Elements] = Emitters("as a graph")
+register, elements = _EMITTERS.register, _EMITTERS.elements
 
 
 def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
@@ -91,12 +70,7 @@ def layer(found: Any, rows: Rows, ask: Query) -> Emitted:
     UnsupportedModel
         For a layer that nobody has written as a graph.
     """
-    for cls in type(found).__mro__:
-        if cls.__qualname__ in _LAYERS:
-            return _LAYERS[cls.__qualname__](found, rows, ask)
-    raise UnsupportedModel(
-        f"{type(found).__name__} layers are not written as a graph in this version: use Explainer.save"
-    )
+    return _EMITTERS.of_layer(found)(found, rows, ask)
 
 
 def run(module: nn.Module, x: Value) -> Value:
@@ -106,12 +80,7 @@ def run(module: nn.Module, x: Value) -> Value:
     ------
     UnsupportedModel
     """
-    emitter = _ELEMENTS.get(type(module).__qualname__)
-    if emitter is None:
-        step = getattr(module, "step", module)
-        name = public_name(type(step)).rpartition(".")[2]
-        raise UnsupportedModel(f"{name} is not written as a graph in this version: use Explainer.save, or another step")
-    return emitter(module, x)
+    return _EMITTERS.of_module(module)(module, x)
 
 
 def embedded(way: Pullback, e: Value) -> Value:
