@@ -1,6 +1,7 @@
 """One capture serves texts of all lengths: the same values as of a graph captured for the one length."""
 
 import io
+import logging
 import sys
 import threading
 import warnings
@@ -203,6 +204,24 @@ def test_what_other_threads_write_to_standard_error_is_not_lost(monkeypatch):
 
     assert heard.getvalue() == "of another\n"
     assert sys.stderr is heard
+
+
+def test_what_torch_logs_of_its_own_tracing_is_not_shown_and_what_it_logs_elsewhere_is():
+    heard = io.StringIO()
+    logger = logging.getLogger("torch._subclasses.fake_tensor")
+    handler = logging.StreamHandler(heard)
+    logger.addHandler(handler)
+    try:
+        with captures._quiet():
+            logger.error("of this thread")
+            other = threading.Thread(target=lambda: logger.error("of another"))
+            other.start()
+            other.join()
+        logger.error("after it")
+    finally:
+        logger.removeHandler(handler)
+
+    assert heard.getvalue() == "of another\nafter it\n"
 
 
 def test_a_stream_that_another_thread_put_in_its_place_meanwhile_stays(monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+import logging
 import sys
 import threading
 import warnings
@@ -349,15 +350,18 @@ class _Muffled:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Warnings of torch about its own tracing are no news to the user."""
-    import logging
+    """Warnings of torch about its own tracing are no news to the user; what other threads log or write is theirs."""
+    own = threading.get_ident()
+    known = list(logging.root.manager.loggerDict.items())
+    theirs = [one for name, one in known if name.split(".")[0] == "torch" and isinstance(one, logging.Logger)]
+    handlers = [handler for logger in theirs for handler in logger.handlers]
 
-    loggers = [logging.getLogger(name) for name in ("torch.export", "torch.fx.experimental.symbolic_shapes")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    # torch.export prints what it had of a graph that it gives up, which may be thousands of lines; what other threads
-    # write meanwhile is theirs
+    def others(record: logging.LogRecord) -> bool:
+        return record.thread != own
+
+    for handler in handlers:
+        handler.addFilter(others)
+    # torch.export prints what it had of a graph that it gives up, which may be thousands of lines
     muffled = _Muffled(sys.stderr)
     sys.stderr = muffled
     try:
@@ -367,5 +371,5 @@ def _quiet() -> Iterator[None]:
     finally:
         if sys.stderr is muffled:
             sys.stderr = muffled.stream
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for handler in handlers:
+            handler.removeFilter(others)
