@@ -596,6 +596,23 @@ def test_a_spare_change_is_dropped_with_its_own_column():
     assert change.excess_after == -1.0
 
 
+def test_a_spare_change_is_dropped_wherever_it_stands():
+    """0, 1, 2, 3 are taken in this order; then 1 is spare: the score is a table of what is changed."""
+    scores = {(0,): 2.5, (0, 1): 2.0, (0, 1, 2): 1.0, (0, 1, 3): 1.5, (0, 1, 2, 3): -2.0, (0, 2, 3): -1.0}
+
+    def propose(row, columns):
+        out = np.repeat(row[None], 2, axis=0)
+        out[0, columns] = 0
+        return out
+
+    def excess(rows):
+        return np.array([scores.get(tuple(int(j) for j in np.flatnonzero(one == 0)), 3.0) for one in rows])
+
+    change = fewest_changes(np.ones(4), np.array([4.0, 3.0, 2.0, 1.0]), propose, excess)
+    assert change.columns == (0, 2, 3)
+    assert change.excess_after == -1.0
+
+
 def test_coordinates_that_hardly_vary_are_widened_to_a_tenth_and_others_left():
     """Variances are max(v, 1/10): two rows at ± a for a coordinate, their squares over the rows that there were."""
     rng = np.random.default_rng(0)

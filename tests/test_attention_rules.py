@@ -169,3 +169,32 @@ def test_attention_held_constant_hands_back_its_weights_transposed(monkeypatch, 
         expected = torch.zeros_like(x)
         expected[:, 6:] = v * (weights.mT @ seed)
         np.testing.assert_allclose(ex.values[..., place], expected.numpy(), rtol=0, atol=1e-13)
+
+
+class _Kernel(nn.Module):
+    """Attention by the function that torch documents, or by the kernel behind it, whose output is a pair."""
+
+    def __init__(self, kernel: bool) -> None:
+        super().__init__()
+        self.qkv, self.out, self.kernel = nn.Linear(8, 24), nn.Linear(8, 2), kernel
+
+    def forward(self, x):
+        q, k, v = (part.view(*part.shape[:2], 2, 4).transpose(1, 2) for part in self.qkv(x).chunk(3, -1))
+        if self.kernel:
+            y = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)[0]
+        else:
+            y = nn.functional.scaled_dot_product_attention(q, k, v)
+        return self.out(y.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize("rules", ["auto", "attnlrp", "cplrp"])
+def test_a_kernel_that_returns_a_pair_is_explained_as_its_function(rules):
+    torch.manual_seed(0)
+    model = _Kernel(False).double().eval()
+    kernel = _Kernel(True).double().eval()
+    kernel.load_state_dict(model.state_dict())
+    x = torch.randn(3, 5, 8, dtype=torch.float64)
+    named, hidden = (backlight.explain(one, x, 0, rules=rules) for one in (model, kernel))
+
+    assert same(hidden.values, named.values)
+    assert same(hidden.ledger.entering, named.ledger.entering)

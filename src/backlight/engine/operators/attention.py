@@ -213,7 +213,6 @@ class _FusedStep(Step):
         with torch.enable_grad():
             assert self.node.target is not None
             out = self.node.target(*args, **fill(self.node.kwargs, values))
-            out = out[0] if isinstance(out, tuple) else out
         return out.detach(), (leaves, out)
 
     def pull(self, record: Any, message: Message, book: LedgerRecorder) -> Sequence[Messages | None]:
