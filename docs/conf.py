@@ -70,6 +70,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_title = "backlight"
 html_copy_source = False
+pygments_dark_style = "github-dark"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 

@@ -32,6 +32,19 @@ class Sign:
         (checks.check_tie, [1, 0], [0.5, 0.5], "canonical form"),
         (checks.check_tie, [1, 0], [0, 1], "other network"),
         (lambda a: checks.check_limit(a, 8, 2.0), np.log(8) / 2, np.log(8), "divides the logarithm by γ"),
+        (checks.check_gradient, "the score", "zero", "when all pixels are doubled"),
+        (checks.check_gradient, "f(x)", "the largest pixel", "f(tx)"),
+        (lambda a: checks.check_limit(a, 8, 2.0), np.log(8) / 2, 1.0, "Take the logarithm"),
+        (lambda a: checks.check_singular(a, MEAN, A, W), MEAN + A @ A.T @ W, [9.0, 9.0, 9.0], "Which part of it"),
+        (checks.check_tie, [1, 0], [0.2, 0.3], "which inputs are left"),
+        (checks.check_conserves, "bias", "the sky", "the ledger's column"),
+        (lambda a: checks.check_budget(a, EX, 0), 3.0, 7.0, "ex.base_values[row]"),
+        (
+            lambda a: checks.check_mean(a, np.array([[5.0, 2.0, 0.1], [-6.0, 2.0, 0.1]])),
+            1,
+            2,
+            "the mean over rows first",
+        ),
         (checks.check_conserves, "the biases", "the ReLU", "hands on what it gets"),
         (checks.check_reference, "zero", "the mean", "For which reference"),
         (lambda a: checks.check_planted(a, 2), 2, 1, "planted"),
@@ -45,3 +58,24 @@ def test_a_wrong_answer_gets_a_sentence_that_helps(check, right, wrong, help_):
     said = check(wrong)
     assert help_ in said
     assert not said.startswith("Right")
+
+
+COURSE = Path(__file__).parents[1] / "docs" / "course"
+
+
+@pytest.mark.parametrize("lesson", sorted(COURSE.glob("*.md")), ids=lambda path: path.stem)
+def test_every_lesson_ends_with_an_exercise_whose_check_is_shown_a_wrong_and_a_right_answer(lesson):
+    if lesson.stem == "index":
+        return
+    _, found, exercise = lesson.read_text(encoding="utf-8").partition("## Exercise")
+
+    assert found
+    used = {name for name in checks.__all__ if f"print({name}(" in exercise}
+    assert used
+    assert all(exercise.count(f"print({name}(") == 2 for name in used)
+
+
+def test_every_check_belongs_to_an_exercise():
+    text = "".join(lesson.read_text(encoding="utf-8") for lesson in COURSE.glob("*.md"))
+
+    assert all(f"print({name}(" in text for name in checks.__all__)

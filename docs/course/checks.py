@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 __all__ = [
-    "check_budget", "check_conserves", "check_flip", "check_l2", "check_limit", "check_mean", "check_planted",
-    "check_reference", "check_singular", "check_tie",
+    "check_budget", "check_conserves", "check_flip", "check_gradient", "check_l2", "check_limit", "check_mean",
+    "check_planted", "check_reference", "check_singular", "check_tie",
 ]  # fmt: skip
 
 
@@ -68,6 +68,16 @@ def check_limit(answer: float, M: int, gamma: float) -> str:
     if math.isclose(float(answer), math.log(M), rel_tol=1e-9):
         return "Nearly: the soft minimum divides the logarithm by γ."
     return "Σ exp(−γ d) is at most M exp(−γ min d). Take the logarithm, and divide by −γ."
+
+
+def check_gradient(answer: str) -> str:
+    """Σ x·∂f/∂x of a ReLU network without biases: the score, since f(tx) = t f(x) for t > 0."""
+    word = str(answer).strip().lower()
+    if word in ("the score", "score", "f", "f(x)", "the output"):
+        return "Right: f(tx) = t f(x) for every t > 0, and the derivative at t = 1 is both sides of it."
+    if word in ("zero", "0", "nothing"):
+        return "That holds where f does not change along x. What happens to f when all pixels are doubled?"
+    return "A ReLU hands on t·z as t times what it makes of z. What is f(tx) then, and its derivative at t = 1?"
 
 
 def check_conserves(answer: str) -> str:
