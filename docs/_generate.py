@@ -48,6 +48,8 @@ def _files(room: str) -> list[Path]:
 def supported(path: Path) -> None:
     """Write the page «Is my model supported?» from the registries, behind the tables in words."""
     from backlight import metrics, neuralize, references, rules
+    from backlight.classical.families.pyod import detectors
+    from backlight.classical.frontend.preprocessing import transformers
     from backlight.engine.operators.registry import _MAKERS
 
     words = (Path(__file__).parent / "_supported_words.md").read_text(encoding="utf-8")
@@ -55,8 +57,12 @@ def supported(path: Path) -> None:
     by_package: dict[str, list[str]] = {}
     for name in sorted(neuralize.supported):
         by_package.setdefault(name.partition(".")[0], []).append(name)
+    by_package["PyOD's detectors"] = detectors()
+    for name in transformers.names:
+        by_package.setdefault(f"transformers of {name.partition('.')[0]}", []).append(name)
     for package, names in by_package.items():
-        lines += [f"**{package}** ({len(names)}): " + ", ".join(f"`{name.rpartition('.')[2]}`" for name in names), ""]
+        short = sorted({name.rpartition(".")[2] for name in names})
+        lines += [f"**{package}** ({len(short)}): " + ", ".join(f"`{name}`" for name in short), ""]
     lines += _scores()
     lines += ["## Every operator of networks with a rule", "", ", ".join(f"`{name}`" for name in sorted(_MAKERS)), ""]
     named = [

@@ -212,8 +212,8 @@ _NOT_A_NETWORK = {
         for name in ("OneVsOneClassifier", "OutputCodeClassifier")
     },
     **{
-        f"sklearn.neighbors.{name}": "the number of rows in a ball is a step function; use KNeighborsClassifier"
-        for name in ("RadiusNeighborsClassifier", "RadiusNeighborsRegressor")
+        f"sklearn.neighbors.Radius{name}": f"the number of rows in a ball is a step function; use K{name}"
+        for name in ("NeighborsClassifier", "NeighborsRegressor")
     },
     **{
         f"sklearn.dummy.{name}": "it looks at no column; explain a model that does"

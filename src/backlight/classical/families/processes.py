@@ -78,7 +78,7 @@ def gaussian_process_classifier(estimator: Any) -> ModelSpec:
     if len(estimator.classes_) > 2:
         raise UnsupportedOption(
             f"GaussianProcessClassifier with {len(estimator.classes_)} classes compares probabilities, which depend on "
-            f"variances: fit one that tells two apart, such as y == {estimator.classes_[0]!r}"
+            f"variances: fit one that tells two apart, such as y == {estimator.classes_.tolist()[0]!r}"
         )
     base = estimator.base_estimator_
     anchors, beta = dense(base.X_train_), np.asarray(base.y_train_ - base.pi_, dtype=float)
