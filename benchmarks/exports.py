@@ -1,6 +1,6 @@
-"""Score and contributions in two databases and in onnxruntime: how equal they are to the explainer, and what they cost.
+"""Score and contributions in databases, in onnxruntime and as a file of NumPy: how equal they are to the explainer, and what they cost.
 
-    python benchmarks/exports.py [--rows 10000] [--no-cost]
+    python benchmarks/exports.py [--rows 10000] [--postgresql "host=... dbname=..."] [--only NAME ...] [--no-cost]
 
 The rows have empty cells, categories that nobody has seen, and values thousands of deviations away. An error is the
 largest difference of a row's numbers by what its score is made of; a size is that of the SELECT beside its tables. The
@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 import sqlite3
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -132,6 +134,26 @@ def in_onnx(path: Path, rows: pd.DataFrame) -> np.ndarray:
     return stacked(*session.run(["score", "base", "contributions"], cells))
 
 
+def in_numpy(path: Path, rows: pd.DataFrame) -> np.ndarray:
+    found = runpy.run_path(str(path))["explain"](rows)
+    return stacked(found["score"], found["base"], found["contributions"])
+
+
+def in_postgresql(where: str, text: str, rows: pd.DataFrame) -> pd.DataFrame:
+    import psycopg
+
+    with psycopg.connect(where) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TEMPORARY TABLE rows (id bigint, age double precision, paid double precision, kind text, size text)"
+        )
+        with cursor.copy("COPY rows FROM STDIN") as copied:
+            for row in rows.astype(object).where(rows.notna(), None).reset_index().itertuples(index=False):
+                copied.write_row(row)
+        cursor.execute("ANALYZE rows")
+        cursor.execute(text)
+        return pd.DataFrame(cursor.fetchall(), columns=[one.name for one in cursor.description])
+
+
 def stacked(score, base, values) -> np.ndarray:
     """Score, base and contributions of each row side by side, target after target."""
     score, base, values = np.asarray(score), np.asarray(base), np.asarray(values)
@@ -145,19 +167,25 @@ def error(found: np.ndarray, wanted: np.ndarray) -> float:
     return float((np.abs(found - wanted) / np.maximum(1, np.abs(wanted).sum(1, keepdims=True))).max())
 
 
-def equality(n: int, folder: Path) -> None:
+def equality(n: int, folder: Path, server: str | None, only: list[str]) -> None:
     train, rows = table(0, 600), table(1, n, far=True)
     y = np.arange(len(train)) % 3
     print(f"{n:,} rows, {rows.isna().any(axis=1).sum():,} with empty cells")
-    print(f"{'':32}  {'DuckDB':>8} {'SQLite':>8} {'ONNX':>8}   SELECT, kB   its tables, kB")
-    for name, (model, options) in PIPELINES.items():
+    databases = {"duckdb": in_duckdb, "sqlite": in_sqlite}
+    if server is not None:
+        databases["postgresql"] = partial(in_postgresql, server)
+    print(
+        "  ".join([" " * 32, *(f"{one:>10}" for one in (*databases, "onnx", "numpy")), "SELECT, kB", "its tables, kB"])
+    )
+    for name in only or PIPELINES:
+        model, options = PIPELINES[name]
         options = dict(options)
         target = y > 0 if options.pop("two", False) else y
         explainer = backlight.Explainer(model.fit(train, target), **options)
         ex = explainer(rows)
         wanted = stacked(ex.output, ex.base_values, ex.values)
         errors, sizes = [], []
-        for dialect, run in (("duckdb", in_duckdb), ("sqlite", in_sqlite)):
+        for dialect, run in databases.items():
             path = backlight.export(explainer, folder / "e.sql", dialect=dialect, key="id", rows=train, force=True)
             text = path.read_text()
             found = run(text, rows).sort_values("id")
@@ -167,8 +195,10 @@ def equality(n: int, folder: Path) -> None:
             sizes.append((len(beside) / 1000, (len(text) - len(beside)) / 1000))
         path = backlight.export(explainer, folder / "e.onnx", rows=train, force=True)
         errors.append(error(in_onnx(path, rows), wanted))
-        said = " ".join(f"{one:8.0e}" for one in errors)
-        print(f"{name:32}  {said}   {sizes[0][0]:10.1f}   {sizes[0][1]:14.1f}", flush=True)
+        path = backlight.export(explainer, folder / "e.py", rows=train, force=True)
+        errors.append(error(in_numpy(path, rows), wanted))
+        said = "  ".join(f"{one:10.0e}" for one in errors)
+        print(f"{name:32}  {said}  {sizes[0][0]:10.1f}  {sizes[0][1]:14.1f}", flush=True)
 
 
 def cost(n: int, folder: Path) -> None:
@@ -203,10 +233,12 @@ def cost(n: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--postgresql")
+    parser.add_argument("--only", nargs="*", default=[], choices=PIPELINES, metavar="NAME")
     parser.add_argument("--no-cost", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        equality(asked.rows, Path(folder))
+        equality(asked.rows, Path(folder), asked.postgresql, asked.only)
         if not asked.no_cost:
             cost(asked.rows, Path(folder))
 

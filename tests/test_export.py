@@ -259,7 +259,7 @@ def test_the_text_for_postgresql_is_compared_too_and_guards_its_exponentials(tmp
     text = path.read_text()
 
     assert 'FROM "my rows"' in text
-    assert "< -700e0 THEN 0e0 ELSE EXP(" in text
+    assert "< -100e0 THEN 0e0 ELSE EXP(" in text
 
 
 @pytest.mark.parametrize("dialect", ["duckdb", "sqlite"])

@@ -12,6 +12,9 @@ from backlight.errors import UnsupportedOption
 
 __all__ = ["DIALECTS", "Dialect", "E", "dot", "identifier", "minus", "number", "over", "plus", "text", "times"]
 
+# e^-100 of one is no part of a double, and far from the smallest one
+_NOTHING = 100
+
 # an expression: its text, or the number that it is known to be
 E = str | float
 
@@ -90,7 +93,10 @@ class Dialect:
     has_nan : bool
         Whether a column of doubles may hold NaN, which is then no value.
     underflows : bool
-        Whether exp raises an error where its value is too small for a double.
+        Whether a result that is too small for a double is an error: of exp, and of products. Then exponentials are cut
+        off far above that, and must be counted from the largest.
+    fence : str
+        Behind a subquery: its columns are worked out there, and not wherever they are named.
     has_lists : bool
         Whether a word of numbers can be read as a column: a word is read in one go, each literal is planned.
     """
@@ -99,13 +105,14 @@ class Dialect:
     largest: str
     has_nan: bool
     underflows: bool
+    fence: str = ""
     has_lists: bool = False
 
     def exp(self, x: E) -> E:
         """e^x."""
         if not isinstance(x, str):
             return math.exp(x)
-        return f"CASE WHEN {x} < -700e0 THEN 0e0 ELSE EXP({x}) END" if self.underflows else f"EXP({x})"
+        return f"CASE WHEN {x} < -{_NOTHING}e0 THEN 0e0 ELSE EXP({x}) END" if self.underflows else f"EXP({x})"
 
     def most(self, terms: Sequence[E]) -> E:
         """The largest."""
@@ -137,7 +144,7 @@ class Dialect:
 
 
 DIALECTS = {
-    "duckdb": Dialect("duckdb", "GREATEST", True, False, True),
-    "postgresql": Dialect("postgresql", "GREATEST", True, True),
-    "sqlite": Dialect("sqlite", "MAX", False, False),
+    "duckdb": Dialect("duckdb", "GREATEST", True, False, has_lists=True),
+    "postgresql": Dialect("postgresql", "GREATEST", True, True, " OFFSET 0"),
+    "sqlite": Dialect("sqlite", "MAX", False, False, " LIMIT -1"),
 }

@@ -259,9 +259,8 @@ def _many(pool: SoftMinDistance, rows: Rows, rule: SoftMinRule) -> tuple[list[E]
     norm = text(let(plus(*(times(one, one) for one in z))))
     farthest = let(times(2 * pool.gamma, plus(norm, anchors.radius**2)))
     logit = "q.lw - q.d" if own is None else f"CASE WHEN {is_own} THEN NULL ELSE q.lw - q.d END"
-    far = program.sums(
-        table, pairs, {"top": f"MAX({logit})"}, where=f"{text(farthest)} > {number(_VANISHING + anchors.least)}"
-    )
+    vanish = f"{text(farthest)} > {number(_VANISHING + anchors.least)}"
+    far = program.sums(table, pairs, {"top": f"MAX({logit})"}, where="" if program.dialect.underflows else vanish)
     top = text(let(f"COALESCE({far['top']}, 0e0)"))
     p = text(exp(f"(q.lw - q.d - {top})"))
     weighed = [*pairs, {"p": p if own is None else f"CASE WHEN {is_own} THEN 0e0 ELSE {p} END"}]

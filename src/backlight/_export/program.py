@@ -130,9 +130,9 @@ class Program:
         first, *others = [*sums.levels] or [{}]
         pairs = f"SELECT s.rid{values}, a.*{_named(first)} FROM s{below} s CROSS JOIN {sums.table} a{where}"
         for level in others:
-            pairs = f"SELECT q.*{_named(level)} FROM ({pairs}) q"
-        outer = _named(sums.outer)
-        return f"\nLEFT JOIN (SELECT q.rid{outer} FROM ({pairs}) q GROUP BY q.rid) g{j} ON g{j}.rid = s.rid"
+            pairs = f"SELECT q.*{_named(level)} FROM ({pairs}{self.dialect.fence}) q"
+        grouped = f"SELECT q.rid{_named(sums.outer)} FROM ({pairs}{self.dialect.fence}) q GROUP BY q.rid"
+        return f"\nLEFT JOIN ({grouped}) g{j} ON g{j}.rid = s.rid"
 
 
 def _named(expressions: Mapping[str, str]) -> str:

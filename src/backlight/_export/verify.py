@@ -128,9 +128,9 @@ def _run(select: Select, frame: Frame, names: Sequence[str], table: str, key: st
         connection.execute(f"CREATE TABLE {_quoted(table)} ({made})")
         marks = ", ".join("?" for _ in range(len(names) + 1))
         connection.executemany(f"INSERT INTO {_quoted(table)} VALUES ({marks})", rows)
-        # SQLite has no NaN, and reads the word as zero
-        spelled = select.dialect.name == "postgresql"
-        text = select.query.replace(f"CAST('NaN' AS {DOUBLE})", "NULL") if spelled else select.query
+        text = select.query
+        if select.dialect.name == "postgresql":  # SQLite has no NaN, reads the word as zero, and fences otherwise
+            text = text.replace(f"CAST('NaN' AS {DOUBLE})", "NULL").replace(select.dialect.fence, " LIMIT -1")
         cursor = connection.execute(text)
         heads = [head[0] for head in cursor.description]
         fetched = cursor.fetchall()
