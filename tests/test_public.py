@@ -114,3 +114,17 @@ def test_data_loaders_are_read_batch_by_batch():
     model = KernelDensity().fit(X)
 
     assert same(backlight.explain(model, loader).values, backlight.explain(model, X).values)
+
+
+def test_public_names_mean_the_same_whatever_module_is_imported_first():
+    code = """
+import importlib, inspect, pkgutil, backlight
+for found in pkgutil.walk_packages(backlight.__path__, "backlight."):
+    if not found.name.startswith(("backlight.cli", "backlight.__main__", "backlight._export")):
+        importlib.import_module(found.name)
+rooms = {"classical", "concepts", "constraints", "engine", "errors", "examples", "metrics", "presets", "priors",
+         "references", "rules", "spaces", "symbolic", "targets", "testing", "text"}
+for name in backlight.__all__:
+    assert name in rooms or not inspect.ismodule(getattr(backlight, name)), name
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

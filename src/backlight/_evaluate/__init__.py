@@ -1,6 +1,6 @@
 """What judges explanations; it may be handed any explanation, also a stranger's.
 
-``evaluate``    the verb: `backlight.evaluate` · ``evaluation`` what it gives · ``plots`` its pictures
+``judging``     the verb: `backlight.evaluate` · ``evaluation`` what it gives · ``plots`` its pictures
 ``metrics``     one metric a file
 ``game``        the score of rows without some of their units · ``scored`` any model as a score · ``units``
 ``candidates``  explanations of any origin · ``bootstrap`` intervals
@@ -16,13 +16,13 @@ from backlight._evaluate.conformal import conformal_p_values
 from backlight._evaluate.removal import RemovalCheck, removal_check
 
 if TYPE_CHECKING:
-    from backlight._evaluate.evaluate import evaluate
     from backlight._evaluate.evaluation import Evaluation
+    from backlight._evaluate.judging import evaluate
 
 __all__ = ["Evaluation", "RemovalCheck", "conformal_p_values", "evaluate", "removal_check"]
 
 # these import torch, and who looks for anomalies in a table has no need of it
-_LATER = {"Evaluation": "evaluation", "evaluate": "evaluate", "metrics": "metrics"}
+_LATER = {"Evaluation": "evaluation", "evaluate": "judging", "metrics": "metrics"}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from html import escape
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from backlight._evaluate.metrics.agreement import overlap, spearman
 from backlight._evaluate.metrics.base import Metric
 from backlight._evaluate.plots import draw_curves, draw_intervals
 from backlight.errors import ArgumentError, listed
+from backlight.explanation.faces import as_table
 from backlight.tables import frame_like
 
 __all__ = ["Evaluation"]
@@ -210,23 +212,18 @@ class Evaluation:
         return "\n".join([head, *(line.rstrip() for line in shown), tail, *self.notes])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        head = "".join(f"<th>{escape(m.name)} {({1: '↑', -1: '↓', 0: ''})[m.direction]}</th>" for m in self.metrics)
+        head = ["", *(f"{m.name} {({1: '↑', -1: '↓', 0: ''})[m.direction]}".strip() for m in self.metrics)]
         rows = []
         for method in self.methods:
-            cells = []
+            cells = [escape(method)]
             for metric in self.metrics:
                 found = self.interval(metric.name, method)
                 text = "–" if np.isnan(found.mean) else f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
                 cells.append(f"<b>{text}</b>" if metric.direction and method in self.best(metric.name) else text)
-            rows.append(f"<tr><th>{escape(method)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-        caption = escape(f"{self.model}, {self.rows} rows, reference {self.reference}, units {self.units}")
-        notes = "".join(f"<p>{escape(note)}</p>" for note in self.notes)
-        return (
-            f"<table><caption>{caption}</caption><thead><tr><th></th>{head}</tr></thead>"
-            f"<tbody>{''.join(rows)}</tbody></table>{notes}"
-        )
+            rows.append(cells)
+        title = f"{self.model}, {self.rows} rows, reference {self.reference}, units {self.units}"
+        bold = "bold: not beaten beyond the 95 % interval of the paired difference"
+        return as_table(title, head, rows, [bold, *self.notes], ready=True)
 
     def _resampling(self) -> Resampling:
         return Resampling(self.rows, self.seed)

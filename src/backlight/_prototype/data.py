@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.setup import Setup
 from backlight._prototype.subject import Subject
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed
+from backlight.explanation.faces import as_table
 from backlight.explanation.versions import versions
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
@@ -206,10 +206,12 @@ class PrototypeData:
 
     def _repr_html_(self) -> str:
         head, *body = self._rows()
-        cells = "".join(f"<th>{html.escape(text)}</th>" for text in head)
-        lines = [f"<tr>{cells}</tr>"]
-        lines += ["<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in body]
-        return f"<table>{''.join(lines)}</table>"
+        p = self.provenance
+        title = f"Prototypes of {p.get('model', '')}: {p.get('prior', '')}, strength {self.strength:g}"
+        said = [
+            f"{name}: {self.notes[t][-1]}" for t, name in enumerate(self.names) if not self.fine(t) and self.notes[t]
+        ]
+        return as_table(title, head, body, said)
 
     def _live(self) -> tuple[Setup, tuple[Problem, ...]]:
         if self.setup is None or not self.problems:

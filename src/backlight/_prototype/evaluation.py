@@ -6,7 +6,6 @@ A picture convinces its own network whatever it shows: what counts is whether ot
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import NetworkSubject, Subject, TreeSubject
 from backlight.errors import ArgumentError, DataError
+from backlight.explanation.faces import as_table
 
 __all__ = ["Evaluation", "judge"]
 
@@ -95,9 +95,7 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         head, *body = self._rows()
-        lines = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + "</tr>"]
-        lines += ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body]
-        return f"<table>{''.join(lines)}</table>"
+        return as_table("Prototypes, beside rows of the data", head, body)
 
 
 def judge(found: PrototypeData, problems: Sequence[Problem], X: Any, y: Any, judges: Sequence[Any]) -> Evaluation:

@@ -12,7 +12,7 @@ import numpy as np
 from backlight._prototype.data import PrototypeData
 from backlight._prototype.plots import path
 from backlight.errors import ArgumentError
-from backlight.explanation.faces import as_words
+from backlight.explanation.faces import as_table
 
 __all__ = ["Path", "follow"]
 
@@ -53,7 +53,20 @@ class Path:
         return found
 
     def _repr_html_(self) -> str:
-        return as_words(repr(self))
+        names = self.prototypes[0].names[:_SHOWN]
+        rows = [
+            [f"{strength:g}", *(f"{p.f[t]:.3g} ({p.outcome(t)})" for t in range(len(names)))]
+            for strength, p in zip(self.strengths, self.prototypes, strict=True)
+        ]
+        left = len(self.prototypes[0]) - len(names)
+        notes = [f"and {left} more targets"] if left else []
+        return as_table("f by strength", ["strength", *names], rows, [*notes, *self._turned()])
+
+    def _turned(self) -> list[str]:
+        return [
+            f"between {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}"
+            for name, low, high, before, after in self.turns()
+        ]
 
     def __repr__(self) -> str:
         names = self.prototypes[0].names[:_SHOWN]
@@ -63,9 +76,7 @@ class Path:
             lines.append(f"{strength:<8g}  " + "  ".join(cells[:_SHOWN]).rstrip())
         if len(self.prototypes[0]) > _SHOWN:
             lines.append(f"and {len(self.prototypes[0]) - _SHOWN} more targets")
-        for name, low, high, before, after in self.turns():
-            lines.append(f"between {low:g} and {high:g} the {before!r} of target {name!r} turns into {after!r}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._turned()])
 
     def plot(self, *, ax: Any = None) -> Any:
         """What f and Ω are against strength, or pictures: see `backlight._prototype.plots.path`."""

@@ -19,8 +19,10 @@ from backlight.classical.frontend.features import Features
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
 from backlight.classical.layers.base import Account, Line
 from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError, DataError, UnsupportedModel, UnsupportedOption
+from backlight.errors import ArgumentError, DataError, UnsupportedModel, UnsupportedOption, listed
 from backlight.explanation import Attribution, Ledger
+from backlight.explanation.display import number
+from backlight.explanation.faces import as_table
 from backlight.explanation.score_units import PLAIN, ScoreUnit
 from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
@@ -205,6 +207,23 @@ class NeuralizedModel(nn.Module):
     def extra_repr(self) -> str:
         """What the module says of itself when printed."""
         return f"{self.kind}, score={self.score.name!r}, columns={len(self.feature_names)}"
+
+    def _repr_html_(self) -> str:
+        steps = [type(step).__name__ for step in self.front.elements]
+        named = [(name, type(layer).__name__) for name, layer in self.layer.named_modules() if isinstance(layer, Layer)]
+        rows = [
+            [
+                "score",
+                " ".join(
+                    part for part in (self.score.name, self.score.unit.name and f"({self.score.unit.name})") if part
+                ),
+            ],
+            ["columns", listed(self.feature_names)],
+            *([["from columns", " → ".join(steps)]] if steps else []),
+            *([f"layer {name or 'score'}", kind] for name, kind in named),
+            *([["threshold", number(self.threshold)]] if self.threshold is not None else []),
+        ]
+        return as_table(f"{self.kind}, as a network", ["", ""], rows)
 
     def fingerprint(self) -> str:
         """SHA-256 over everything that was learnt, for provenance."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from backlight.errors import ArgumentError, listed
+from backlight.explanation.faces import as_table
 from backlight.rules import Rule
 
 __all__ = ["Choice", "Composite", "Place", "convolution", "dense", "first"]
@@ -82,7 +83,7 @@ _FUNCTIONS: dict[type, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Composite:
     """Rules by place: the first entry that matches and whose rule fits the operator decides.
 
@@ -126,6 +127,14 @@ class Composite:
                     f"{selector!r} is not a selector: give a pattern of names, a module class, or a function of a place"
                 )
         object.__setattr__(self, "entries", entries)
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{_said(selector)} → {_said(rule)}" for selector, rule in self.entries)
+        return f"Composite {self.name!r}: {said}"
+
+    def _repr_html_(self) -> str:
+        rows = [[_said(selector), _said(rule)] for selector, rule in self.entries]
+        return as_table(f"Composite {self.name!r}, the first entry that fits decides", ["place", "rule"], rows)
 
     def choose(self, places: Sequence[Place], fits: Sequence[Callable[[Rule], bool]]) -> Choice:
         """For each place its rule, and what is to be said of entries that have none of the effect they ask for.
@@ -228,7 +237,7 @@ def _matches(selector: Selector, place: Place) -> bool:
     return bool(selector(place))
 
 
-def _said(selector: Selector) -> str:
-    if isinstance(selector, str):
+def _said(selector: Selector | RuleOrChoice) -> str:
+    if isinstance(selector, str | Rule):
         return repr(selector)
     return str(getattr(selector, "__name__", selector))

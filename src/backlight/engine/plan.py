@@ -21,6 +21,7 @@ from backlight.engine.presets import composite, follows_attention
 from backlight.engine.rows import RowsFound, follow_rows
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
+from backlight.explanation.faces import as_table
 from backlight.rules import Epsilon, Facts, Rule
 from backlight.rules.maps import FIRST, Rows
 from backlight.tables import frame_like
@@ -128,14 +129,8 @@ class Plan:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        rows = self.rows()
-        names = _COLUMNS
-        head = "".join(f"<th style='text-align:left'>{name}</th>" for name in names)
-        body = "".join("<tr>" + "".join(f"<td>{escape(row[name])}</td>" for name in names) + "</tr>" for row in rows)
-        notes = "".join(f"<div>{escape(note)}</div>" for note in self.notes)
-        return f"<b>{escape(self.title)}</b>{notes}<table><tr>{head}</tr>{body}</table>"
+        rows = [[row[name] for name in _COLUMNS] for row in self.rows()]
+        return as_table(f"rules: {self.title} ({self.graph.how}, {len(rows)} places)", _COLUMNS, rows, self.notes)
 
 
 def _rectified(step: Step) -> bool:

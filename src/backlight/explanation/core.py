@@ -8,6 +8,7 @@ from pathlib import Path
 from backlight.errors import reading
 from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import as_html, as_text
+from backlight.explanation.images import is_picture, pictures_html
 from backlight.explanation.plots import Plots
 from backlight.explanation.storage import load, save
 from backlight.explanation.text import lines_of
@@ -84,4 +85,4 @@ class Explanation(ExplanationData):
     def _repr_html_(self) -> str:
         if len(self) and has_tokens(self) and (self.output.ndim == 1 or len(self) == 1):
             return self.plot.text().html()
-        return as_html(self)
+        return pictures_html(self) if len(self) and is_picture(self) else as_html(self)

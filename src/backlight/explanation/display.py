@@ -9,10 +9,15 @@ from html import escape
 import numpy as np
 
 from backlight.explanation.data import ExplanationData
+from backlight.explanation.faces import as_table, as_words
 
 __all__ = ["aligned", "as_html", "as_text", "cell_text", "number"]
 
 _LINES = 6
+# rows and targets in a notebook
+_BLOCKS, _MOST_TARGETS = 3, 10
+# pixels of the longest bar
+_BAR = 130
 
 
 def number(value: float) -> str:
@@ -63,28 +68,52 @@ def as_text(ex: ExplanationData, texts: list[str] | None = None) -> str:
 
 
 def as_html(ex: ExplanationData) -> str:
-    """Bars for the first rows: relevance in order of size, centred at zero, all text escaped."""
-    if not len(ex) or ex.output.ndim != 1 or len(ex.feature_names) != ex.values.shape[1]:
-        return f"<pre>{escape(as_text(ex))}</pre>"
-    blocks = [_row_html(ex, i) for i in range(min(3, len(ex)))]
+    """Bars for the first rows: relevance in order of size, centred at zero, all text escaped.
+
+    Of several targets a table: the features that count most, a column for each target.
+    """
+    if not len(ex) or ex.values.ndim > 3 or len(ex.feature_names) != ex.values.shape[1]:
+        return as_words(as_text(ex))
+    if ex.output.ndim == 2:
+        return "".join(_targets_html(ex, i) for i in range(min(_BLOCKS, len(ex))))
+    blocks = [_row_html(ex, i) for i in range(min(_BLOCKS, len(ex)))]
     head = f"<b>{escape(ex.target or 'output')}</b> explained by {escape(ex.method)}, {len(ex)} rows"
-    return f'<div style="font:13px system-ui,sans-serif">{head}{"".join(blocks)}</div>'
+    return f'<div style="font:13px system-ui,sans-serif;overflow-x:auto">{head}{"".join(blocks)}</div>'
+
+
+def _targets_html(ex: ExplanationData, i: int) -> str:
+    values = ex.values[i]
+    count = min(values.shape[1], _MOST_TARGETS)
+    order = np.argsort(-np.abs(values).max(1), kind="stable")[:8]
+    names = [ex.output_names[k] if k < len(ex.output_names) else str(k) for k in range(count)]
+    rows = [[ex.feature_names[j], *(f"{values[j, k]:+.4g}" for k in range(count))] for j in order]
+    rows.append(["base", *(number(float(ex.base_values[i, k])) for k in range(count))])
+    rows.append(["score", *(number(float(ex.output[i, k])) for k in range(count))])
+    label = i if ex.labels is None else ex.labels[i]
+    left = values.shape[1] - count
+    return as_table(
+        f"row {label}: {ex.target or 'output'} explained by {ex.method}", ["", *names], rows,
+        [f"{left} more targets: choose one by ex.output(name)"] if left else [],
+    )  # fmt: skip
 
 
 def _row_html(ex: ExplanationData, i: int) -> str:
     top = ex[i].top(8)[0]
-    most = max((abs(value) for _, value in top), default=0.0) or 1.0
+    # bars of one sign start at the edge: a telephone has little room
+    sizes = [0.0, *(value for _, value in top)]
+    low, high = min(sizes), max(sizes)
+    scale = _BAR / ((high - low) or 1.0)
     rows = []
     for name, value in top:
-        width = 50 * abs(value) / most
-        left = 50 if value >= 0 else 50 - width
+        width = max(abs(value) * scale, 0.5)
+        left = -low * scale - (width if value < 0 else 0)
         color = "#c8402e" if value >= 0 else "#3d6fb4"
         cell = "" if ex.data is None else escape(cell_text(ex.data[i, ex.feature_names.index(name)]))
         rows.append(
-            f'<tr><td style="text-align:right;padding-right:8px">{escape(name)}</td><td style="opacity:.7">{cell}</td>'
-            f'<td style="width:220px"><svg width="220" height="12" role="img" aria-label="{value:+.4g}">'
-            f'<rect x="{left * 2.2:.1f}" width="{max(width * 2.2, 0.5):.1f}" height="12" fill="{color}"/></svg></td>'
-            f"<td>{value:+.4g}</td></tr>"
+            f'<tr><td style="text-align:right;padding-right:8px;overflow-wrap:anywhere">{escape(name)}</td>'
+            f'<td style="opacity:.7">{cell}</td><td style="text-align:right">{value:+.4g}</td>'
+            f'<td><svg width="{_BAR}" height="12" role="img" aria-label="{value:+.4g}">'
+            f'<rect x="{left:.1f}" width="{width:.1f}" height="12" fill="{color}"/></svg></td></tr>'
         )
     label = i if ex.labels is None else ex.labels[i]
     total = f"{number(ex.output[i])} = base {number(ex.base_values[i])} + Σ {number(float(ex.values[i].sum()))}"

@@ -8,7 +8,7 @@ from html import escape
 __all__ = ["as_table", "as_words"]
 
 # no colours of their own: the notebook's text on the notebook's ground; wide tables scroll, the page does not
-_BOX = "font:13px system-ui,sans-serif;overflow-x:auto;max-width:100%"
+_BOX = "font:13px system-ui,sans-serif;overflow-x:auto;max-width:100%;margin-bottom:8px"
 _CELL = "padding:2px 10px 2px 0;border-bottom:1px solid rgba(128,128,128,.3);vertical-align:top"
 
 

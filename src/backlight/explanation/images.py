@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ import numpy as np
 from backlight.errors import ArgumentError, require
 from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import number
+from backlight.explanation.png import data_uri
 
-__all__ = ["Panel", "colours", "draw", "panels", "photograph"]
+__all__ = ["Panel", "colours", "draw", "is_picture", "panels", "photograph", "pictures_html"]
 
 _RAISES, _LOWERS = "#b2182b", "#2166ac"
 _MOST_ROWS = 6
+# in a notebook: rows, maps beside each other, pixels along a side, and how wide each is shown
+_SHOWN, _BESIDE, _SIDE, _WIDE = 3, 4, 256, 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,53 @@ def colours(panel: Panel) -> np.ndarray:
     matplotlib = require("matplotlib.colors", "plot", "a heat map")
     scale = matplotlib.LinearSegmentedColormap.from_list("relevance", [_LOWERS, "#ffffff", _RAISES])
     return np.asarray(scale(np.clip(panel.map / panel.limit, -1, 1) / 2 + 0.5)[..., :3])
+
+
+def is_picture(ex: ExplanationData) -> bool:
+    """Whether rows are pictures: (height, width) or (channels, height, width) of at least four pixels a side."""
+    shape = ex.values.shape[1 : ex.values.ndim - (ex.output.ndim - 1)]
+    return len(shape) in (2, 3) and min(shape[-2:]) >= 4 and (len(shape) == 3 and shape[0] <= 4)
+
+
+def pictures_html(ex: ExplanationData) -> str:
+    """The first rows as pictures within a page: each input, and beside it the heat map of each target.
+
+    Red raises the score, blue lowers it; where nothing counts the notebook's own ground is seen, light or dark.
+    """
+    lines = []
+    for row in range(min(len(ex), _SHOWN)):
+        label = f"row {row}" if ex.labels is None else str(ex.labels[row])
+        cells = []
+        if ex.data is not None:
+            grey = photograph(ex, row)
+            cells.append(_figure(label, np.round(255 * grey).astype(np.uint8), "input, stretched to its range"))
+        found = panels(ex, row, compare={}, layers=(), quantile=0.995)
+        cells += [_figure(panel.title, _tinted(panel), panel.caption) for panel in found[:_BESIDE]]
+        lines.append(f'<div style="display:flex;flex-wrap:wrap;gap:12px;margin:6px 0">{"".join(cells)}</div>')
+    more = [f"{len(ex) - _SHOWN} more rows"] if len(ex) > _SHOWN else []
+    more += [f"{len(ex.output_names) - _BESIDE} more targets"] if len(ex.output_names) > _BESIDE else []
+    told = f"{', '.join(more)}: ex.plot.image() draws any" if more else ""
+    head = f"<b>{escape(ex.target or 'output')}</b> explained by {escape(ex.method)}, {len(ex)} rows"
+    return f'<div style="font:13px system-ui,sans-serif">{head}{"".join(lines)}{told}</div>'
+
+
+def _figure(title: str, pixels: np.ndarray, caption: str) -> str:
+    step = -(-max(pixels.shape[:2]) // _SIDE)
+    said = "<br>".join(escape(line) for line in caption.splitlines())
+    style = f"width:{_WIDE}px;image-rendering:pixelated;border:1px solid rgba(128,128,128,.4)"
+    return (
+        f'<figure style="margin:0;width:{_WIDE + 2}px"><div>{escape(title)}</div>'
+        f'<img style="{style}" alt="{escape(title)}" src="{data_uri(pixels[::step, ::step])}">'
+        f'<figcaption style="font-size:11px;opacity:.75">{said}</figcaption></figure>'
+    )
+
+
+def _tinted(panel: Panel) -> np.ndarray:
+    """A map as colours that are the fuller the more a pixel counts, (height, width, 4) bytes."""
+    share = np.clip(np.nan_to_num(panel.map / panel.limit), -1, 1)
+    ends = [[int(end[k : k + 2], 16) for k in (1, 3, 5)] for end in (_LOWERS, _RAISES)]
+    colour = np.array(ends, dtype=np.uint8)[(share > 0).astype(int)]
+    return np.concatenate([colour, np.round(255 * np.abs(share)).astype(np.uint8)[..., None]], -1)
 
 
 def draw(
