@@ -88,6 +88,84 @@ def test_few_changed_columns_are_the_best_of_all_choices_of_them():
             assert_allclose(p.omega[0], best, rtol=1e-6, atol=1e-6)
 
 
+def test_answers_that_are_apart_are_the_best_of_all_boxes_that_are():
+    """Each next one against the linear program of every choice of a column and a side for each answer before."""
+    X, y = load_iris(return_X_y=True)
+    keep = y > 0
+    X, y = X[keep], y[keep] - 1
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(X, y)
+    row, weights, step = X[3], 1 / X.std(0), 0.8 * X.std(0)
+    wanted = int(1 - model.predict(row[None])[0])
+    prior = priors.L1(1.0, center=row, weights=weights)
+    ask = {"data": X, "strength": INF, "bounds": "data", "constraints": DECIDED}
+    p = backlight.prototype(model, str(wanted), prior=prior, count=3, apart=0.8, **ask)
+
+    assert p.status == ("exact",) * 3
+    assert (model.predict(p.x) == wanted).all()
+    for n in range(3):
+        best = INF
+        for sides in itertools.product(range(2 * X.shape[1]), repeat=n):
+            low, high = X.min(0), X.max(0)
+            for before, side in zip(p.x, sides, strict=False):
+                i, up = divmod(side, 2)
+                if up:
+                    low[i] = max(low[i], before[i] + step[i])
+                else:
+                    high[i] = min(high[i], before[i] - step[i])
+            if (low > high).any():
+                continue
+            # changes are counted from the row, and the box need not hold it
+            sure = weights @ np.abs(np.clip(row, low, high) - row)
+            if sure >= best:
+                continue
+            best = min(best, _least_change(model, row, wanted, weights, low, high))
+        assert_allclose(p.omega[n], best, rtol=1e-7)
+
+
+def _least_change(model, row, wanted, weights, low, high):
+    """min Σ t, t ≥ weight |x − row|, in a box with the wanted logit ahead by 1e-6, by SciPy."""
+    scaler, last = model
+    w = last.coef_[0] / scaler.scale_
+    b = last.intercept_[0] - w @ scaler.mean_
+    sign, d = (1 if wanted else -1), len(row)
+    # the logits of two classes are −f and f
+    A = np.block([[np.diag(weights), -np.eye(d)], [-np.diag(weights), -np.eye(d)], [-2 * sign * w, np.zeros(d)]])
+    right = np.concatenate([weights * row, -weights * row, [2 * sign * b - 1e-6]])
+    found = linprog(np.r_[np.zeros(d), np.ones(d)], A, right, bounds=[*zip(low, high, strict=True), *[(0, None)] * d])
+    return found.fun if found.status == 0 else INF
+
+
+@pytest.mark.parametrize("prior", ["near", "l1"])
+def test_answers_that_are_apart_keep_everything_else_and_are_proved(prior):
+    rng = np.random.default_rng(3)
+    n = 200
+    X = np.column_stack([rng.integers(18, 80, n), rng.normal(size=n), np.eye(3)[rng.integers(0, 3, n)]]).astype(float)
+    y = (X[:, 0] / 20 + X[:, 1] + X[:, 2] > 3).astype(int)
+    model = LogisticRegression(max_iter=2000).fit(X, y)
+    row = X[np.flatnonzero(model.predict(X) == 0)[0]]
+    chosen = priors.Near(row, cov=X.var(0)) if prior == "near" else priors.L1(1.0, center=row, weights=1 / X.std(0))
+    p = backlight.prototype(
+        model, "1", prior=chosen, data=X, strength=INF, bounds="data", count=4, apart=0.5,
+        constraints=[DECIDED, constraints.integer(0), constraints.onehot(2, 3, 4)],
+    )  # fmt: skip
+
+    assert len(p) == 4
+    assert (model.predict(p.x) == 1).all()
+    assert_allclose(p.x[:, 0], np.round(p.x[:, 0]), atol=1e-9)
+    assert_allclose(p.x[:, 2:].sum(1), 1, atol=1e-9)
+    assert (np.diff(p.omega) >= -1e-6).all()
+    for a, b in itertools.combinations(p.x, 2):
+        assert (np.abs(a - b) / X.std(0))[:2].max() >= 0.5 * (1 - 1e-5) or np.abs(a - b)[2:].max() > 0.5
+
+
+def test_apart_is_a_positive_distance():
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=500).fit(X, y)
+    for apart in (0, -1.0, INF, "far"):
+        with pytest.raises(ArgumentError, match="apart="):
+            backlight.prototype(model, data=X, count=2, apart=apart)
+
+
 def test_few_changed_columns_with_a_quadratic_prior():
     """One column of a linear decision: the change is the missing lead over the weight, best where weight · spread is."""
     rng = np.random.default_rng(1)

@@ -964,3 +964,32 @@ def test_a_cluster_under_an_absolute_prior_weighs_one_against_the_other():
         J = network(grid).numpy()[:, 0] - lam * slope * np.abs(grid[:, 0])
         assert p.value[0] >= J.max() - 1e-9
         assert abs(p.x[0, 0]) == pytest.approx(0.0 if stays else 3.0, abs=1e-6)
+
+
+def test_a_solver_prints_nothing_and_what_others_print_is_kept(capfd):
+    """HiGHS writes past Python's streams: so do these, from several threads at once."""
+    import os
+    import sys
+    import threading
+
+    from backlight._prototype.exact.quiet import quiet
+
+    def speak(k):
+        with quiet():
+            os.write(1, b"HighsMipSolverData::transformNewIntegerFeasibleSolution tmpSolver.run();\n")
+            os.write(1, f"line {k}\n".encode())
+
+    sys.stdout.write("before\n")
+    threads = [threading.Thread(target=speak, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with pytest.raises(RuntimeError, match="stop"), quiet():
+        raise RuntimeError("stop")
+    sys.stdout.write("after\n")
+    lines = capfd.readouterr().out.splitlines()
+
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert sorted(lines[1:-1]) == [f"line {k}" for k in range(8)]

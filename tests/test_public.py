@@ -62,7 +62,7 @@ def test_the_signature_is_the_contract():
                           "rows", "batch_size", "device", "feature_names", "seed", "output", "progress"]  # fmt: skip
     parameters = list(inspect.signature(backlight.prototype).parameters)
     assert parameters == ["model", "target", "prior", "data", "strength", "space", "bounds", "constraints", "init",
-                          "restarts", "optimizer", "exact", "seed", "progress", "steps", "count"]  # fmt: skip
+                          "restarts", "optimizer", "exact", "seed", "progress", "steps", "count", "apart"]  # fmt: skip
 
 
 def test_batches_progress_and_strictness(capsys):

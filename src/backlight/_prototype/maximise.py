@@ -24,6 +24,7 @@ from backlight._prototype.optimizer import Best, evaluate
 from backlight._prototype.plausible import among_rows
 from backlight._prototype.problem import Certificate, Found, Problem, whitening_of
 from backlight._prototype.setup import Setup
+from backlight._prototype.several import center_of_prior, several
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
 from backlight.constraints import Region, compiled, onehot
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, NotFound, Unbounded
@@ -39,8 +40,6 @@ from backlight.targets.outputs import LogProbability
 __all__ = ["Progress", "Solution", "maximise"]
 
 
-# Less than this, relative to 1 + the centre, is rounding and no change.
-_MOVED = 1e-9
 _STATUSES: dict[type[NoPrototype], str] = {Unbounded: "unbounded", NotFound: "not_found", Infeasible: "infeasible"}
 
 
@@ -62,6 +61,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     _check(strength, exact, restarts)
     if isinstance(setup.count, bool) or not isinstance(setup.count, int) or setup.count < 1:
         raise ArgumentError(f"count={setup.count!r} must be a whole number from 1")
+    if setup.apart is not None:
+        ordinary(setup.apart, "apart", "answers that are apart by nothing are one answer")
     subject = subject_of(model)
     _refuse_text(subject)
     rows = None if data is None else subject.encode(data)
@@ -80,7 +81,7 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         if data is not None and len(shape) == 1:
             names = _names(data, names)
     whole = [*constraints, *(onehot(*group) for group in subject.groups)]
-    region = compiled(bounds, whole, names, _center(prior_), None if flat is None else flat.numpy())
+    region = compiled(bounds, whole, names, center_of_prior(prior_), None if flat is None else flat.numpy())
     objectives = [one for wanted in _targets(target, subject) for one in wanted.expand(subject.outputs)]
     _logits(subject, objectives, example)
     if math.isinf(strength) and region.free:
@@ -95,7 +96,9 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     options = Options(init, restarts, setup.optimizer, setup.steps, setup.seed, reporter(progress, "steps", every=5))
     found = _solve(problems, options, exact)
     if setup.count > 1:
-        problems, found = _several(problems, found, options, exact, setup.count)
+        problems, found = several(
+            problems, found, lambda one: _solve([one], options, exact)[0], setup.count, setup.apart
+        )
     return Solution(problems, found, _kind(data), shape)
 
 
@@ -146,14 +149,6 @@ def _leads(
     return found if len({type(one) for one in found}) == 1 else None
 
 
-def _center(prior: Prior | None) -> np.ndarray | None:
-    """What fixed columns keep, and changed ones are counted from."""
-    if isinstance(prior, L1):
-        return None if prior.center is None else prior.center.numpy()
-    own = None if prior is None else prior.whitening()
-    return None if own is None else own.mean.numpy()
-
-
 def _decidable(subject: Subject, objectives: list[Objective]) -> None:
     if not subject.decides:
         raise ArgumentError(
@@ -200,34 +195,6 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
         found[t] = Found(nothing, status, Certificate("none", math.inf, False), None, notes=[str(reason)])
         warnings.warn(f"target {problems[t].objective.name!r}: {reason}", BacklightWarning, stacklevel=3)
     return [found[t] for t in range(len(problems))]
-
-
-def _several(
-    problems: list[Problem], found: list[Found], options: Options, exact: str, count: int
-) -> tuple[list[Problem], list[Found]]:
-    """Up to so many for each target: each next one leaves some column alone of all that any one before has changed."""
-    if any(_center(problem.prior) is None for problem in problems):
-        raise ArgumentError(
-            "count= counts changes from the prior's centre: give priors.Near(row) or priors.L1(center=)"
-        )
-    every: list[tuple[Problem, Found]] = []
-    for problem, first in zip(problems, found, strict=True):
-        every.append((problem, first))
-        last, center = first, np.asarray(_center(problem.prior))
-        together = {i: group[0] for group in problem.region.groups for i in group}
-        excluded = list(problem.region.excluded)
-        for _ in range(count - 1):
-            moved = np.flatnonzero(np.abs(last.x - center) > _MOVED * (1 + np.abs(center))).tolist()
-            if not moved or not np.isfinite(last.x).all():
-                break
-            excluded = [*excluded, tuple(sorted({together.get(i, i) for i in moved}))]
-            other = replace(problem, region=replace(problem.region, excluded=excluded))
-            try:
-                (last,) = _solve([other], options, exact)
-            except (Infeasible, NotFound):
-                break
-            every.append((other, last))
-    return [problem for problem, _ in every], [one for _, one in every]
 
 
 def _exact(problem: Problem) -> Found | None:

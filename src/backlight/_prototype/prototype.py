@@ -33,6 +33,7 @@ def prototype(
     progress: bool | Progress | None = None,
     steps: int | None = None,
     count: int = 1,
+    apart: float | None = None,
 ) -> Prototypes:
     r"""What a model looks for: argmax over x of f(x) − strength · Ω(x).
 
@@ -83,6 +84,9 @@ def prototype(
         How many for each target, the best first, where changes are counted from a centre (`priors.Near`, `priors.L1`):
         each next one leaves at least one column unchanged of those that any one before it has changed. Fewer where
         there are no more.
+    apart : float, optional
+        With ``count``: instead, each answer differs from each before it by at least so many standard deviations of the
+        data in some column, or in a category. `priors.Near` moves nearly every column, and wants this.
 
     Returns
     -------
@@ -112,6 +116,21 @@ def prototype(
     """
     given = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
     setup = Setup(
-        model, target, prior, data, strength, space, bounds, given, init, restarts, optimizer, exact, seed, steps, count
+        model,
+        target,
+        prior,
+        data,
+        strength,
+        space,
+        bounds,
+        given,
+        init,
+        restarts,
+        optimizer,
+        exact,
+        seed,
+        steps,
+        count,
+        apart,
     )
     return Prototypes.made(setup, progress)

@@ -27,3 +27,4 @@ class Setup:
     seed: int = 0
     steps: int | None = None
     count: int = 1
+    apart: float | None = None

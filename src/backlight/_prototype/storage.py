@@ -48,7 +48,7 @@ def save(p: PrototypeData, path: Path, *, force: bool) -> None:
     head: dict[str, Any] = {"schema": _SCHEMA} | {name: getattr(p, name) for name in _PLAIN}
     head["certificate"] = [[c.kind, c.value, c.bound] for c in p.certificate]
     head["options"] = {
-        name: getattr(setup, name) for name in ("restarts", "optimizer", "exact", "seed", "steps", "count")
+        name: getattr(setup, name) for name in ("restarts", "optimizer", "exact", "seed", "steps", "count", "apart")
     }
     head["prior"] = _prior(setup.prior, arrays)
     head["space"] = _space(setup.space, arrays)

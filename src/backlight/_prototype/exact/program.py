@@ -10,6 +10,8 @@ import numpy as np
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_matrix
 
+from backlight._prototype.exact.quiet import quiet
+
 __all__ = ["Program", "Squares", "settled"]
 
 _GAP = 1e-7
@@ -55,10 +57,12 @@ class Program:
             weights = np.concatenate([v for _, v, *_ in self.rows])
             matrix = coo_matrix((weights, (index, where)), shape=(len(self.rows), n)).tocsr()
             constraints = [LinearConstraint(matrix, [r[2] for r in self.rows], [r[3] for r in self.rows])]
-        return milp(
-            c, integrality=np.zeros(n) if relaxed else np.array(self.whole), bounds=Bounds(self.low, self.high),
-            constraints=constraints, options={"mip_rel_gap": 0.0 if relaxed else _GAP * 1e-2, "time_limit": seconds},
-        )  # fmt: skip
+        with quiet():
+            return milp(
+                c, integrality=np.zeros(n) if relaxed else np.array(self.whole), bounds=Bounds(self.low, self.high),
+                constraints=constraints,
+                options={"mip_rel_gap": 0.0 if relaxed else _GAP * 1e-2, "time_limit": seconds},
+            )  # fmt: skip
 
 
 @dataclass
