@@ -17,7 +17,8 @@ from backlight.errors import UnsupportedModel
 
 __all__ = ["run_source", "source_of"]
 
-_ROWS = 4096
+# rows at once: few, so that blocks of rows and anchors stay small
+_ROWS = 64
 _WIDTH = 118
 _NAME = re.compile(r"\w+")
 
