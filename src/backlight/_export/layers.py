@@ -219,7 +219,7 @@ def _weighted(found: Weighted, rows: Rows, ask: Query) -> Emitted:
 def _member(found: Member, rows: Rows, ask: Query) -> Emitted:
     e = run(found.elements, rows.program, list(rows.coded))
     way = found.pullback
-    usual = None if ask.usual is None else found._point(ask.usual)
+    usual = None if ask.usual is None else found.point(ask.usual)
     inside = replace(rows, e=e, z=rows.let(embedded(way, e)), pullback=way)
     return layer(found.inner, inside, Query(ask.rule, None, usual, ask.level))
 
@@ -302,7 +302,7 @@ def _secant(found: Secant, rows: Rows, ask: Query) -> Emitted:
 @register(Budget)
 def _budget(found: Budget, rows: Rows, ask: Query) -> Emitted:
     below = layer(found.inner, rows, ask)
-    known = found._usual(ask)
+    known = found.usual(ask)
     usual = [0.0] * rows.pullback.n_columns if known is None else array(known).tolist()
     slope = rows.program.let(times(-1.0, link(found.slope, below.output[0], rows)))
     output = rows.program.let(link(found.value, below.output[0], rows))

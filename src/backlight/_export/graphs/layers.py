@@ -205,7 +205,7 @@ def _variance(found: Variance, rows: Rows, ask: Query) -> Emitted:
 def _member(found: Member, rows: Rows, ask: Query) -> Emitted:
     e = run(found.elements, rows.coded)
     way = found.pullback
-    usual = None if ask.usual is None else found._point(ask.usual)
+    usual = None if ask.usual is None else found.point(ask.usual)
     return layer(
         found.inner, replace(rows, e=e, z=embedded(way, e), pullback=way), Query(ask.rule, None, usual, ask.level)
     )

@@ -145,7 +145,7 @@ def _pair(found: Pair, rows: Rows, ask: Query) -> Emitted:
 @register(Budget)
 def _budget(found: Budget, rows: Rows, ask: Query) -> Emitted:
     below = layer(found.inner, rows, ask)
-    known = found._usual(ask)
+    known = found.usual(ask)
     usual = np.zeros(rows.pullback.n_columns) if known is None else array(known)
     slope = function_of(found.slope, below.output).abs()
     carried = slope * (float(usual.sum()) - below.carried)

@@ -213,19 +213,20 @@ class Member(Wrapper):
         super().__init__(inner)
         self.elements, self.pullback, self.units = elements, pullback, inner.units
 
-    def _point(self, x: EncodedRows) -> EncodedRows:
+    def point(self, x: EncodedRows) -> EncodedRows:
+        """Rows behind the member's own steps."""
         e = self.elements(x.coded)
         return EncodedRows(x.coded, e, self.pullback.embed(e))
 
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
-        out: Tensor = self.inner(self._point(x))
+        out: Tensor = self.inner(self.point(x))
         return out
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
-        usual = None if ask.usual is None else self._point(ask.usual)
-        return self.inner.run(self._point(x), Query(ask.rule, None, usual, ask.level))
+        usual = None if ask.usual is None else self.point(ask.usual)
+        return self.inner.run(self.point(x), Query(ask.rule, None, usual, ask.level))
 
     def accepts(self, rule: Any) -> bool:
         """As the inner layer."""

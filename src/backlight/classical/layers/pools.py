@@ -256,7 +256,7 @@ class Budget(Link):
         """See `Layer.run`."""
         got = self.inner.run(x, ask)
         slope = self.slope(got.output).abs()
-        usual = self._usual(ask)
+        usual = self.usual(ask)
         if usual is None:  # nothing to compare with: only what the row takes off
             usual = torch.zeros_like(got.back(torch.ones_like(slope))[0])
         given = usual.sum()
@@ -269,7 +269,8 @@ class Budget(Link):
             flow={name: slope * (given - value) for name, value in got.flow.items()},
         )
 
-    def _usual(self, ask: Query) -> Tensor | None:
+    def usual(self, ask: Query) -> Tensor | None:
+        """Mean relevance of the rows that count as usual, (columns,), or None where there are none."""
         rows, key = ask.usual, ask.rule
         if rows is None:
             if key in self._known:
