@@ -128,3 +128,45 @@ for name in backlight.__all__:
     assert name in rooms or not inspect.ismodule(getattr(backlight, name)), name
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def _verbs():
+    for name in backlight.__all__:
+        thing = getattr(backlight, name)
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing) and not issubclass(thing, BaseException):
+            for method, value in vars(thing).items():
+                if inspect.isfunction(value) and (not method.startswith("_") or method == "__call__"):
+                    yield f"{name}.{method}", value
+    yield "neuralize", type(backlight.neuralize).__call__
+
+
+def test_help_shows_types_and_where_they_are_found():
+    """No quoted strings, nothing that says only that it is anything, no private module before a function's name."""
+    import pydoc
+
+    for name, verb in _verbs():
+        signature = inspect.signature(verb)
+        assert not any(repr(p.annotation).startswith("'") for p in signature.parameters.values()), name
+        if "." not in name:
+            assert ": Any" not in str(signature), name
+    shown = pydoc.render_doc(backlight.explain, renderer=pydoc.plaintext)
+    assert "function explain in module backlight\n" in shown
+    assert "explain(model: ModelLike, X: RowsLike, target: TargetLike = None" in shown
+    assert "-> Explanation" in shown
+
+
+def test_types_of_signatures_resolve():
+    import typing
+
+    hints = typing.get_type_hints(backlight.explain)
+    assert hints["return"] is backlight.Explanation
+    assert hints["strict"] is bool
+
+
+def test_every_name_for_what_users_hand_over_is_explained():
+    from backlight import hints
+
+    for name in hints.__all__:
+        assert name == "readable" or f"``{name}``" in hints.__doc__

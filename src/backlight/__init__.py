@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from backlight._version import __version__
 from backlight.errors import BacklightError
+from backlight.hints import readable
 
 if TYPE_CHECKING:
     from backlight import concepts as concepts
@@ -146,6 +147,7 @@ _ROOMS = (
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(importlib.import_module(_HOME[name]), name)
+        readable(value)
     elif name in _ROOMS:
         value = importlib.import_module(f"backlight.{name}")
     elif name == "neural":

@@ -13,6 +13,16 @@ from backlight.classical.frontend.pipeline import ColumnsUnknown
 from backlight.errors import ArgumentError, FileError
 from backlight.explanation import Explanation
 from backlight.explanation.faces import as_words
+from backlight.hints import (
+    DeviceLike,
+    LayersLike,
+    ModelLike,
+    OutputLike,
+    ReferenceLike,
+    RowsLike,
+    RulesLike,
+    TargetLike,
+)
 from backlight.models import Model, Query, explained, open_model, reopened
 from backlight.models.explained import Progress
 from backlight.models.files import from_bytes, read, to_bytes, write
@@ -48,19 +58,19 @@ class Explainer:
 
     def __init__(
         self,
-        model: Any,
-        target: Any = None,
+        model: ModelLike,
+        target: TargetLike = None,
         *,
         score: str | None = None,
-        rules: Any = "auto",
-        reference: Any = None,
+        rules: RulesLike = "auto",
+        reference: ReferenceLike = None,
         method: str | Method = "lrp",
-        layers: Any = None,
+        layers: LayersLike = None,
         canonical: bool = False,
         strict: bool = False,
-        device: Any = None,
+        device: DeviceLike = None,
         feature_names: Sequence[str] | None = None,
-        output: Any = None,
+        output: OutputLike = None,
         seed: int = 0,
         rows: str = "separate",
     ) -> None:
@@ -112,7 +122,9 @@ class Explainer:
             raise ArgumentError("this model counts no columns: explain a table first, or give feature_names=")
         return self._opened(columns) if self._ready is None else self._ready
 
-    def __call__(self, X: Any, batch_size: int | str = "auto", progress: bool | Progress | None = None) -> Explanation:
+    def __call__(
+        self, X: RowsLike, batch_size: int | str = "auto", progress: bool | Progress | None = None
+    ) -> Explanation:
         """Explain rows; see `explain` for ``X``, ``batch_size`` and ``progress``."""
         if self._ready is None:
             columns = as_frame(X).take(slice(0, 1)).names if hasattr(X, "shape") else None
@@ -195,23 +207,23 @@ class Explainer:
 
 
 def explain(
-    model: Any,
-    X: Any,
-    target: Any = None,
+    model: ModelLike,
+    X: RowsLike,
+    target: TargetLike = None,
     *,
     method: str | Method = "lrp",
-    rules: Any = "auto",
+    rules: RulesLike = "auto",
     score: str | None = None,
-    reference: Any = None,
-    layers: Any = None,
+    reference: ReferenceLike = None,
+    layers: LayersLike = None,
     canonical: bool = False,
     strict: bool = False,
     rows: str = "separate",
     batch_size: int | str = "auto",
-    device: Any = None,
+    device: DeviceLike = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
-    output: Any = None,
+    output: OutputLike = None,
     progress: bool | Progress | None = None,
 ) -> Explanation:
     """Explain a model's score: how much each input contributed to it.

@@ -27,6 +27,7 @@ from backlight.engine import presets
 from backlight.engine.capture import light_copy
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed
+from backlight.hints import RowsLike, RulesLike, TargetLike
 from backlight.models.explained import Progress, reporter
 from backlight.rules.base import AUDITED, NAMED_RULES
 
@@ -42,11 +43,11 @@ _CHANGED = "it changed the function"
 
 def audit(
     model: nn.Module,
-    X: Any,
-    target: Any = None,
+    X: RowsLike,
+    target: TargetLike = None,
     *,
-    methods: Sequence[str] | Mapping[str, Any] = METHODS,
-    rewrites: Any = "deploy",
+    methods: Sequence[str] | Mapping[str, RulesLike] = METHODS,
+    rewrites: str | Rewrite | Sequence[str | Rewrite] = "deploy",
     canonical: bool = True,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,

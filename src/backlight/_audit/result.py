@@ -12,6 +12,7 @@ from backlight._audit.plots import heatmap
 from backlight._audit.rewrite import Rewrite
 from backlight.canonical.canonize import Step
 from backlight.explanation.faces import as_table
+from backlight.hints import FrameLike
 from backlight.rules.base import NAMED_RULES
 from backlight.tables import frame_like
 
@@ -152,7 +153,7 @@ class Audit:
             said.append(f"Not searched for units that cancel, so that some may be there: {self.unsearched[0]}{more}.")
         return said
 
-    def to_frame(self, kind: str = "numpy") -> Any:
+    def to_frame(self, kind: str = "numpy") -> FrameLike:
         """One row for each rewrite and method, as a data frame."""
         cells: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         for r, made in enumerate(self.rewrites):

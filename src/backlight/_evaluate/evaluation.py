@@ -18,6 +18,7 @@ from backlight._evaluate.metrics.base import Metric
 from backlight._evaluate.plots import draw_curves, draw_intervals
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
+from backlight.hints import FrameLike
 from backlight.tables import frame_like
 
 __all__ = ["Evaluation"]
@@ -124,7 +125,7 @@ class Evaluation:
                 })  # fmt: skip
         return lines
 
-    def to_frame(self, kind: str = "numpy") -> Any:
+    def to_frame(self, kind: str = "numpy") -> FrameLike:
         """`table` as a data frame of pandas, polars or pyarrow."""
         lines = self.table()
         text = ("metric", "better", "method", "best")

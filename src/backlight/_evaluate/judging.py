@@ -13,10 +13,11 @@ from torch import Tensor
 from backlight._evaluate.candidates import Cost, named, read, restorer
 from backlight._evaluate.evaluation import Evaluation
 from backlight._evaluate.game import Game
-from backlight._evaluate.metrics.base import Candidate, Judge, read_metrics
+from backlight._evaluate.metrics.base import Candidate, Judge, Metric, read_metrics
 from backlight._evaluate.scored import Scored, scored
 from backlight._evaluate.units import units_of
 from backlight.errors import ArgumentError, listed
+from backlight.hints import ExplanationsLike, ModelLike, ReferenceLike, RowsLike, TargetLike
 from backlight.models.explained import Progress, reporter
 from backlight.references import Reference, as_reference
 
@@ -27,18 +28,18 @@ DEFAULT_METRICS = ("srg", "deletion", "insertion", "sensitivity_n", "effective_f
 
 
 def evaluate(
-    model: Any,
-    X: Any,
-    explanations: Any,
+    model: ModelLike,
+    X: RowsLike,
+    explanations: ExplanationsLike,
     *,
-    target: Any = None,
+    target: TargetLike = None,
     score: str | None = None,
-    reference: Any = "marginal",
-    metrics: Any = DEFAULT_METRICS,
-    units: Any = "auto",
+    reference: ReferenceLike = "marginal",
+    metrics: str | Metric | Sequence[str | Metric] = DEFAULT_METRICS,
+    units: str | RowsLike = "auto",
     fractions: Sequence[float] | int = 9,
-    masks: Any = None,
-    labels: Any = None,
+    masks: RowsLike = None,
+    labels: RowsLike = None,
     feature_names: Sequence[str] | None = None,
     seed: int = 0,
     progress: bool | Progress | None = None,

@@ -18,6 +18,7 @@ from backlight._export.graphs.verify import Run, check_graph
 from backlight._export.sql import select_of
 from backlight._export.verify import check_select
 from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel, listed
+from backlight.hints import ModelLike, RowsLike
 from backlight.models import Query
 from backlight.models.network import NetworkModel
 from backlight.models.torch import TorchModel
@@ -27,13 +28,13 @@ __all__ = ["export"]
 
 
 def export(
-    explainer: Any,
+    explainer: ModelLike,
     path: str | Path,
     *,
     dialect: str = "duckdb",
     table: str = "rows",
     key: str | None = None,
-    rows: Any = None,
+    rows: RowsLike = None,
     force: bool = False,
 ) -> Path:
     """Write the score and the contributions as a program of another system.

@@ -17,6 +17,7 @@ from backlight._prototype.subject import Subject
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed
 from backlight.explanation.faces import as_table
 from backlight.explanation.versions import versions
+from backlight.hints import FrameLike
 from backlight.priors import Gaussian as GaussianPrior
 from backlight.priors import KernelDensity as KernelPrior
 from backlight.priors import LogProb, Mixture
@@ -134,7 +135,7 @@ class PrototypeData:
             problems=some(self.problems) if self.problems else (),
         )  # fmt: skip
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> FrameLike:
         """The prototypes as a table of the kind that ``data`` had: one row a target, the columns by name."""
         columns: dict[str, Any] = {"target": np.array(self.names, dtype=object)}
         flat = self.x.reshape(len(self), -1)

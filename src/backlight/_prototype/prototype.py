@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from backlight._prototype.maximise import Progress
 from backlight._prototype.result import Prototypes
 from backlight._prototype.setup import Setup
 from backlight.constraints import Constraint
+from backlight.hints import BoundsLike, ModelLike, RowsLike, TargetLike
 from backlight.priors import Prior
 from backlight.spaces import Space
 
@@ -16,16 +16,16 @@ __all__ = ["prototype"]
 
 
 def prototype(
-    model: Any,
-    target: Any = None,
+    model: ModelLike,
+    target: TargetLike = None,
     *,
     prior: Prior | str | None = None,
-    data: Any = None,
+    data: RowsLike = None,
     strength: float = 1.0,
     space: Space | None = None,
-    bounds: Any = None,
+    bounds: BoundsLike = None,
     constraints: Sequence[Constraint] = (),
-    init: Any = "top",
+    init: str | RowsLike = "top",
     restarts: int = 8,
     optimizer: str = "auto",
     exact: str = "prefer",

@@ -19,6 +19,7 @@ from backlight._prototype.regularization_path import follow
 from backlight._prototype.storage import load, replayed, save
 from backlight.errors import ArgumentError, listed, reading
 from backlight.explanation import Explanation
+from backlight.hints import ModelLike, RowsLike
 
 __all__ = ["Prototypes"]
 
@@ -58,7 +59,7 @@ class Prototypes(PrototypeData):
         Model, prior, space, versions, seed, fingerprint.
     """
 
-    def evaluate(self, X: Any, y: Any = None, judges: Sequence[Any] = ()) -> Evaluation:
+    def evaluate(self, X: RowsLike, y: Any = None, judges: Sequence[Any] = ()) -> Evaluation:
         """Judge the prototypes by data and models that had no part in making them.
 
         Parameters
@@ -79,7 +80,7 @@ class Prototypes(PrototypeData):
         _, problems = self._live()
         return judge(self, problems, X, y, judges)
 
-    def nearest(self, X: Any, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, X: RowsLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The k rows nearest to each prototype, and their distances, (targets, k) each.
 
         Columns of a table count in their standard deviations among the rows; pixels as they are.
@@ -150,7 +151,7 @@ class Prototypes(PrototypeData):
         with reading(Path(path), "prototypes"):
             return cls(**load(Path(path)))
 
-    def replay(self, model: Any, **options: Any) -> Prototypes:
+    def replay(self, model: ModelLike, **options: Any) -> Prototypes:
         """Make loaded prototypes again with the model, bit for bit on the same machine.
 
         Parameters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from torch import nn
 
@@ -14,6 +13,7 @@ from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan
+from backlight.hints import DeviceLike, OutputLike, RowsLike, RulesLike
 
 __all__ = ["plan"]
 
@@ -22,7 +22,13 @@ _WORTH_A_WORD = 2**27
 
 
 def plan(
-    model: nn.Module, X: Any, rules: Any = "auto", *, strict: bool = False, device: Any = None, output: Any = None
+    model: nn.Module,
+    X: RowsLike,
+    rules: RulesLike = "auto",
+    *,
+    strict: bool = False,
+    device: DeviceLike = None,
+    output: OutputLike = None,
 ) -> Plan:
     """What will run where, before it runs: a table of places, operators, rules, reasons and costs.
 

@@ -13,6 +13,7 @@ from backlight.batches.opening import open_rows
 from backlight.batches.shards import Piece, Shards, Written
 from backlight.batches.sources import Frames, Source, arrow, column_of, digest_of, length_of, without
 from backlight.errors import ArgumentError, DataError
+from backlight.hints import ModelLike, RowsLike
 from backlight.models.explained import reporter
 from backlight.models.network import NetworkModel
 
@@ -23,8 +24,8 @@ _SHARD_ROWS = 1 << 20
 
 
 def explain_batches(
-    explainer: Any,
-    source: Any,
+    explainer: ModelLike,
+    source: RowsLike,
     *,
     columns: Sequence[str] | None = None,
     sink: str | Path | None = None,

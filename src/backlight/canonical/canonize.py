@@ -23,6 +23,7 @@ from backlight.engine.capture import Inputs
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation.faces import as_table
+from backlight.hints import FrameLike, RowsLike
 from backlight.rules import Box
 from backlight.tables import frame_like
 
@@ -94,7 +95,7 @@ class Canonical:
         """The canonical module's output."""
         return self.module(*args, **kwargs)
 
-    def to_frame(self, kind: str = "numpy") -> Any:
+    def to_frame(self, kind: str = "numpy") -> FrameLike:
         """The log as a data frame."""
         columns: dict[str, np.ndarray] = {
             name: np.array([getattr(step, name) for step in self.log], dtype=object)
@@ -168,7 +169,7 @@ def intervals(domain: Domain, example: Mapping[str, Any]) -> dict[str, Interval]
     return found
 
 
-def canonize(model: nn.Module, X: Any = None, *, domain: Domain = None) -> Canonical:
+def canonize(model: nn.Module, X: RowsLike = None, *, domain: Domain = None) -> Canonical:
     r"""The same function as a network in canonical form, and a log of what was done.
 
     Affine chains and batch normalisation are fused, collinear units merged, units dropped that are dead, constant or

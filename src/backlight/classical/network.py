@@ -24,6 +24,7 @@ from backlight.explanation import Attribution, Ledger
 from backlight.explanation.display import number
 from backlight.explanation.faces import as_table
 from backlight.explanation.score_units import PLAIN, ScoreUnit
+from backlight.hints import RowsLike
 from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
@@ -259,7 +260,7 @@ class NeuralizedModel(nn.Module):
         parts = [self.layer(point) for point in self._points(coded, step)]
         return self.score.outputs.native(torch.cat(parts))
 
-    def encode(self, X: Any) -> Tensor:
+    def encode(self, X: RowsLike) -> Tensor:
         """A table as the numbers that the network takes, shape (n, columns).
 
         Numbers stay as they are, missing cells become NaN, categories become codes. A tensor is taken as encoded.
@@ -305,12 +306,12 @@ class NeuralizedModel(nn.Module):
         """The model that the network was made of; None where it was read from a file."""
         return self._estimator
 
-    def original(self, method: str, X: Any) -> np.ndarray | None:
+    def original(self, method: str, X: RowsLike) -> np.ndarray | None:
         """What a method of the original model says of the rows of a table; None where it has no such method."""
         asked = getattr(self._estimator, method, None)
         return None if asked is None else np.asarray(asked(self._transform(self.front.native(self.front.frame(X)))))
 
-    def reference_score(self, X: Any) -> np.ndarray:
+    def reference_score(self, X: RowsLike) -> np.ndarray:
         """The same score, computed by the original library: what calling the network must equal.
 
         Scikit-learn is given float64, whatever the precision of X. A one-class SVM's score far from the data has no
@@ -371,7 +372,7 @@ class NeuralizedModel(nn.Module):
         """How often anything learnt was written to: a network that its user trains is compared no more."""
         return sum(tensor._version for tensor in [*self.parameters(), *self.buffers()])
 
-    def compare(self, X: Any, rows: int = 4) -> None:
+    def compare(self, X: RowsLike, rows: int = 4) -> None:
         """Compare the network with the model's own methods, once, on the first rows of a table.
 
         Raises

@@ -17,6 +17,7 @@ from backlight.classical.frontend.pipeline import front_features, is_fitted, unw
 from backlight.classical.network import ModelSpec, NeuralizedModel
 from backlight.classical.registry import ClassRegistry, public_name
 from backlight.errors import ArgumentError, NotFittedModel, UnsupportedModel
+from backlight.hints import ModelLike, RowsLike
 
 if TYPE_CHECKING:
     from backlight.classical.heads import FeatureHead
@@ -87,7 +88,7 @@ class Neuralize:
     @overload
     def __call__(
         self,
-        model: Any,
+        model: ModelLike,
         *,
         score: str | None = None,
         dtype: torch.dtype = torch.float64,
@@ -99,24 +100,24 @@ class Neuralize:
     @overload
     def __call__(
         self,
-        model: Any,
+        model: ModelLike,
         *,
         score: str | None = None,
         dtype: torch.dtype = torch.float64,
         columns: Sequence[str] | None = None,
         features: torch.nn.Module,
-        data: Any,
+        data: RowsLike,
     ) -> FeatureHead: ...
 
     def __call__(
         self,
-        model: Any,
+        model: ModelLike,
         *,
         score: str | None = None,
         dtype: torch.dtype = torch.float64,
         columns: Sequence[str] | None = None,
         features: torch.nn.Module | None = None,
-        data: Any = None,
+        data: RowsLike = None,
     ) -> NeuralizedModel | FeatureHead:
         """Neuralize a fitted model; see the class."""
         if features is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from backlight.errors import ArgumentError, NameNotFound, listed, require
 from backlight.explanation.ledger import Ledger
+from backlight.hints import FrameLike
 from backlight.tables import frame_like
 
 __all__ = ["ExplanationData"]
@@ -215,7 +216,7 @@ class ExplanationData:
             columns[name if name not in columns else f"backlight_{name}"] = column
         return columns
 
-    def to_frame(self) -> Any:
+    def to_frame(self) -> FrameLike:
         """The relevances as the kind of table that came in.
 
         One column a feature, then ``output``, ``base_value`` and ``residual``. For arrays: a pandas, polars or

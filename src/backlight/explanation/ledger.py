@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backlight.explanation.faces import as_table
+from backlight.hints import FrameLike
 from backlight.tables import frame_like
 
 __all__ = ["Ledger"]
@@ -85,7 +86,7 @@ class Ledger:
         bias = None if self.bias is None else change(self.bias)
         return Ledger(self.layers, self.rules, change(self.entering), change(self.leaving), bias)
 
-    def to_frame(self, kind: str = "numpy") -> Any:
+    def to_frame(self, kind: str = "numpy") -> FrameLike:
         """One line a layer, means over the rows (and targets)."""
         columns = {
             "layer": np.array(self.layers, dtype=object),

@@ -15,6 +15,7 @@ from torch import nn
 
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
+from backlight.hints import DomainLike, RowsLike
 from backlight.rules import Rule
 from backlight.symbolic.domains import domain_cut, names_of
 from backlight.symbolic.formulas import Formula, expression_of, formula, relevances
@@ -353,12 +354,12 @@ def derive(
     network: nn.Module,
     rule: str | Rule = "gamma",
     *,
-    assume: Any = "nonnegative",
+    assume: DomainLike = "nonnegative",
     target: int = 0,
     feature_names: Sequence[str] | None = None,
     kinks: bool | None = None,
     limit: int = _REGIONS,
-    X: Any = None,
+    X: RowsLike = None,
 ) -> Derivation:
     """The relevance of a small network as formulas, one for each linear region.
 

@@ -16,6 +16,7 @@ from backlight.canonical.lift import torch_module
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed
 from backlight.explanation.faces import as_words
+from backlight.hints import DomainLike, RowsLike
 from backlight.symbolic.domains import domain_cut
 from backlight.symbolic.piecewise import Cut, added, pieces
 from backlight.symbolic.polyhedra import Affine, at, interior
@@ -120,10 +121,10 @@ class NotProved:
 def equivalent(
     first: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,
     second: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,
-    domain: Any = None,
+    domain: DomainLike = None,
     *,
     tolerance: float = 0.0,
-    X: Any = None,
+    X: RowsLike = None,
     limit: int = _REGIONS,
     seed: int = 0,
 ) -> Proof | Counterexample | NotProved:
