@@ -15,6 +15,7 @@ from backlight.batches.opening import open_rows
 from backlight.batches.sources import arrow, column_of
 from backlight.errors import ArgumentError, DataError, listed
 from backlight.explanation import Explanation
+from backlight.hints import ModelLike, RowsLike
 from backlight.models.explained import reporter
 from backlight.tables import frame_like
 
@@ -115,8 +116,8 @@ class ContributionSums:
 
 
 def sum_batches(
-    explainer: Any,
-    source: Any,
+    explainer: ModelLike,
+    source: RowsLike,
     *,
     by: str | Sequence[str] | None = None,
     period: str | None = None,
