@@ -11,7 +11,7 @@ from torch import nn
 import backlight
 
 # what is given to a call, not what comes back, prints in a line
-_ASKED = {"Hint", "Prior", "Reference", "Custom", "Rule", "Space"}
+_ASKED = {"Prior", "Reference", "Custom", "Rule", "Space"}
 
 
 def printed():

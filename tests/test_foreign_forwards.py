@@ -180,3 +180,92 @@ def test_reference_methods_say_that_rows_see_each_other(method):
     # a row alone, and rows that are apart: no word
     backlight.explain(net, x[:1], 0, method=method, strict=True)
     backlight.explain(net.a, x, 0, method=method, strict=True)
+
+
+class Free(nn.Module):
+    """A forward as a function of its layers."""
+
+    def __init__(self, run):
+        super().__init__()
+        self.a, self.b, self.run = nn.Linear(6, 8), nn.Linear(8, 3), run
+
+    def forward(self, x):
+        return self.run(self, x)
+
+
+def free(run):
+    torch.manual_seed(0)
+    return Free(run).double().eval(), torch.randn(4, 6, dtype=torch.float64)
+
+
+DRAWS = {
+    "noise": lambda s, x: s.b(s.a(x) + torch.randn(8)),
+    "in place": lambda s, x: s.b(s.a(x) + torch.empty(8).exponential_()),
+    "gumbel": lambda s, x: s.b(F.gumbel_softmax(s.a(x), hard=True)),
+    "counts": lambda s, x: s.b(torch.poisson(s.a(x).relu())),
+    "columns": lambda s, x: s.b(s.a(x)[:, torch.randint(8, (8,))]),
+    "NumPy": lambda s, x: s.b(s.a(x)) * (1 + np.random.randn()),  # noqa: NPY002
+    "Python": lambda s, x: s.b(s.a(x)) * (1 + random.random()),  # noqa: S311
+    "a branch": lambda s, x: s.b(s.a(x).relu()) if torch.rand(1) < 0.5 else s.b(s.a(x)),
+}
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_a_forward_whose_output_changes_with_what_it_draws_is_refused(kind):
+    net, x = free(DRAWS[kind])
+    with pytest.raises(UnsupportedModel, match="draws at random"):
+        backlight.explain(net, x, 0)
+
+
+def test_what_is_drawn_and_not_used_changes_nothing():
+    net, x = free(lambda s, x: s.b(s.a(x).relu()) if not (s.training and torch.rand([]) < 0.5) else s.b(s.a(x)))
+    drawn, _ = free(lambda s, x: (torch.rand([]) < 0.5, np.random.rand(), s.b(s.a(x).relu()))[2])  # noqa: NPY002
+    before = torch.get_rng_state()
+    first, second = (backlight.explain(one, x, 0, strict=True).values for one in (net, drawn))
+
+    np.testing.assert_allclose(first, second, rtol=1e-12)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_operators_of_functions_are_refused_by_name():
+    net, x = free(lambda s, x: torch.cond(x.sum() > 0, lambda t: s.b(s.a(t).relu()), lambda t: s.b(s.a(t)), (x,)))
+    with pytest.raises(UnsupportedModel, match=r"calls torch's 'cond', an operator of functions"):
+        backlight.explain(net, x, 0)
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda s, x: s.b(torch.func.vmap(lambda row: torch.cumsum(row, 0))(s.a(x).relu())),
+        lambda s, x: s.b(s.a(x).relu()) * len(torch.unique(x.round())),
+        lambda s, x: s.b(s.a(x) * torch.heaviside(s.a(x), x.new_zeros(1))),
+    ],
+)
+def test_forwards_of_functions_and_counts_close(run):
+    net, x = free(run)
+    ex = backlight.explain(net, x, 0, rules="epsilon")
+    np.testing.assert_allclose(ex.output, net(x)[:, 0].detach(), rtol=1e-9)
+    np.testing.assert_allclose(
+        ex.base_values + ex.values.sum(1) + ex.ledger.absorbed.sum(0), ex.output, rtol=1e-9, atol=1e-12
+    )
+
+
+def test_an_operator_that_fails_on_numbers_that_are_none_is_explained():
+    """Whether rows are apart is tried with rows of NaN, on which eigenvalues do not converge."""
+    net, x = free(lambda s, x: s.b(torch.linalg.eigvalsh(torch.diag_embed(s.a(x)) + 1)))
+    with pytest.warns(BacklightWarning, match="no rule is known for operator 'linalg_eigvalsh'"):
+        ex = backlight.explain(net, x, 0, rules="epsilon")
+    np.testing.assert_allclose(ex.output, net(x)[:, 0].detach(), rtol=1e-9)
+
+
+def test_numbers_on_which_a_later_batch_fails_are_one_sentence():
+    net, x = free(
+        lambda s, x: s.b(torch.linalg.cholesky(torch.diag_embed(s.a(x)) * 0.1 + x[:, :1, None] * torch.eye(8)).sum(1))
+    )
+    x = x.abs() + 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", BacklightWarning)
+        backlight.explain(net, x, 0)
+        with pytest.raises(DataError, match=r"^Free cannot run on these inputs: _LinAlgError") as seen:
+            backlight.explain(net, -x, 0)
+    assert "\n" not in str(seen.value)

@@ -919,10 +919,12 @@ def test_the_best_optimum_in_the_list_is_the_value_of_the_result(kind, strength)
 
 
 def test_clipped_columns_are_certified_in_closed_form():
-    w, mu, S = box_problem()
-    p = backlight.prototype(line(w), prior=priors.Gaussian(mu, np.diag(np.diag(S))), bounds=(-1, 1))
+    w = np.array([3.0, -0.5, 0.2, -4.0])
+    p = backlight.prototype(line(w), prior=priors.L2(0.5), bounds=(-1, 1))
+
+    assert_allclose(p.x[0], np.clip(w, -1, 1), rtol=1e-12)
     assert p.status == ("exact",)
-    assert p.certificate[0].bound
+    assert (p.certificate[0].kind, p.certificate[0].bound) == ("closed form", True)
 
 
 def test_whole_columns_are_counted_and_a_program_without_them_has_none_to_count():

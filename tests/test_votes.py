@@ -65,16 +65,6 @@ def test_scores_are_the_models_and_add_up(model, y, score, tmp_path):
         assert clear.mean() > 0.8
 
 
-def test_a_chain_hands_on_the_label_of_more_than_one_half():
-    rng = np.random.default_rng(0)
-    first = (rng.random(len(X)) < np.where(X[:, 0] > 0, 0.8, 0.2)).astype(int)
-    second = np.where(rng.random(len(X)) < 0.95, first, 1 - first)
-    model = ClassifierChain(DecisionTreeClassifier(max_depth=1, random_state=0), order=[0, 1])
-    model.fit(X, np.stack([first, second], 1))
-    assert model.estimators_[1].tree_.feature[0] == X.shape[1]  # it looks at the first label
-    assert np.allclose(backlight.neuralize(model)(Q).numpy(), model.predict_proba(Q), rtol=0, atol=1e-12)
-
-
 def test_a_vote_is_handed_to_the_columns_as_the_contrast_that_was_carried_over_zero():
     """A row that is no farther from the base than its vote has no relevance; else the secant of the contrast has it."""
     one = LogisticRegression().fit(X, Y)

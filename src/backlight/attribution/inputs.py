@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from backlight.attribution.tokens import tokens_of
-from backlight.engine.capture import run_once
+from backlight.engine.copies import run_once
 from backlight.engine.network import Network
 from backlight.errors import ArgumentError, DataError, UnsupportedModel
 from backlight.tables import as_frame, in_batches

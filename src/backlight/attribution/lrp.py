@@ -20,7 +20,7 @@ from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
 from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.checks import leak_of, rows_are_apart, slack_of
-from backlight.engine.copies import Inputs
+from backlight.engine.copies import Inputs, running
 from backlight.engine.network import Network
 from backlight.engine.outputs import Layout, Outputs
 from backlight.engine.plan import Plan
@@ -166,7 +166,10 @@ class LayerwiseRelevance:
         found = self._places(plan, places)
         whole, blockwise = bytes_kept(plan, batch.rows)
         cuts = checkpoints(plan) if whole > MUCH and blockwise < whole else ()
-        return plan, given, forward(plan, given, list(found.values()), cuts=cuts), found
+        # operators fail on some numbers, in the plan as in the model itself
+        with running(self.model):
+            run = forward(plan, given, list(found.values()), cuts=cuts)
+        return plan, given, run, found
 
     def begun(self, batch: Batch, targets: Targets, places: Sequence[str] | None = None) -> Begun:
         """The forward pass, and what is to be sent back.

@@ -27,9 +27,9 @@ from backlight.attribution.randomness import own_randomness
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
-from backlight.engine.capture import input_names, light_copy, own_inputs, run_once, undisturbed, with_outputs
+from backlight.engine.capture import input_names, light_copy, own_inputs, undisturbed, with_outputs
 from backlight.engine.checks import model_keeps_rows_apart
-from backlight.engine.copies import Inputs, running
+from backlight.engine.copies import Inputs, run_once, running
 from backlight.engine.network import Network
 from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed, require

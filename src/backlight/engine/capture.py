@@ -24,7 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as pytree
 
 from backlight.engine.builder import Builder
-from backlight.engine.copies import Inputs, light_copy, own_inputs, run_once, tensors_of, undisturbed
+from backlight.engine.copies import Inputs, light_copy, operators_of_functions, own_inputs, tensors_of, undisturbed
 from backlight.engine.graph import Graph
 from backlight.engine.lengths import Exported, axes_of_lengths
 from backlight.engine.outputs import Layout, Outputs
@@ -32,7 +32,7 @@ from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
     "Inputs", "capture", "capture_lengths", "input_names", "light_copy", "own_inputs",
-    "program_of", "rows_of", "run_once", "tensors_of", "undisturbed", "with_outputs",
+    "program_of", "rows_of", "tensors_of", "undisturbed", "with_outputs",
 ]  # fmt: skip
 
 # torch.export keeps state of its own while it runs
@@ -83,20 +83,32 @@ def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) ->
             try:
                 program = _exported(copy, arguments, dynamic)
                 graph = Exported(program, input_names(copy, *arguments), how).graph(model)
+                _require_no_levels(graph)
                 return _laid_out(graph, layout, outputs)
             except ArgumentError:
                 raise
             # torch.export documents no common class of what it raises
             except Exception as error:
                 first = first or error
-        run_once(model, inputs)
+        of_functions = operators_of_functions(model, inputs)
         try:
             return _laid_out(_from_trace(copy, own_inputs(inputs), model), layout, outputs)
         except Exception as error:
+            if of_functions:
+                raise UnsupportedModel(
+                    f"{type(model).__name__} calls torch's {of_functions[0]!r}, an operator of functions, which "
+                    "relevance cannot follow: use torch.where, or a branch or loop of Python"
+                ) from error
             raise UnsupportedModel(
                 f"{type(model).__name__} cannot be captured as a graph: export said {_first_line(first)}; "
                 f"a trace of one run said {_first_line(error)}"
             ) from error
+
+
+def _require_no_levels(graph: Graph) -> None:
+    """A program may hold the marks at which torch.func begins and ends, but what lies between is not batched there."""
+    if any(node.op.startswith("_vmap_") for node in graph.nodes):
+        raise UnsupportedModel("the program holds the marks of vmap: a trace of one run has what it does")
 
 
 def capture_lengths(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) -> Exported | None:

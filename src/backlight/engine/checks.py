@@ -43,7 +43,13 @@ def rows_are_apart(plan: Plan, model: nn.Module, inputs: Inputs) -> bool:
             return plan.apart
     traced = plan.graph.how == "traced"
     outputs = _plainly(model, inputs) if traced else _planned(plan)
-    plan.apart = _try(outputs, leaves, n, plan.graph.precisions, valid=traced)
+    # an operator may fail on numbers that are none
+    for valid in (True,) if traced else (False, True):
+        with contextlib.suppress(RuntimeError):
+            plan.apart = _try(outputs, leaves, n, plan.graph.precisions, valid=valid)
+            return plan.apart
+    # it refuses rows for what the others are
+    plan.apart = False
     return plan.apart
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,9 +32,27 @@ def run_once(model: nn.Module, inputs: Inputs) -> Any:
     DataError
         It fails on these inputs.
     """
+    return run_and_tell(model, inputs)[0]
+
+
+def operators_of_functions(model: nn.Module, inputs: Inputs) -> list[str]:
+    """The names of the operators that take functions (a branch, a loop, a scan) in one run; raises as `run_once`."""
     args, kwargs = own_inputs(inputs)
-    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model):
-        return light_copy(model, buffers="apart")(*args, **kwargs)
+    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model) as read:
+        light_copy(model, buffers="apart")(*args, **kwargs)
+    found: list[str] = read.of_functions
+    return found
+
+
+def run_and_tell(model: nn.Module, inputs: Inputs, seed: int | None = None) -> tuple[Any, bool]:
+    """See `run_once`; and whether something was drawn from a random state. ``seed`` sets these states before."""
+    args, kwargs = own_inputs(inputs)
+    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed() as drawn, _ReadOnly(model):
+        if seed is not None:
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - what a forward draws from is not ours to choose
+            random.seed(seed)
+        return light_copy(model, buffers="apart")(*args, **kwargs), drawn()
 
 
 @contextlib.contextmanager
@@ -57,12 +76,25 @@ def own_inputs(inputs: Inputs) -> Inputs:
 
 
 @contextlib.contextmanager
-def undisturbed() -> Iterator[None]:
-    """Whatever is drawn inside, the random states of torch, NumPy and Python are afterwards what they were."""
+def undisturbed() -> Iterator[Callable[[], bool]]:
+    """Whatever is drawn inside, the random states of torch, NumPy and Python are afterwards what they were.
+
+    What it yields says whether one of them has changed since.
+    """
     numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002 - the user's, not ours
+    torch_state = torch.get_rng_state()
+
+    def drawn() -> bool:
+        now = np.random.get_state()  # noqa: NPY002
+        return (
+            any(not np.array_equal(a, b) for a, b in zip(now, numpy_state, strict=True))
+            or random.getstate() != python_state
+            or not torch.equal(torch.get_rng_state(), torch_state)
+        )
+
     try:
         with torch.random.fork_rng():
-            yield
+            yield drawn
     finally:
         np.random.set_state(numpy_state)  # noqa: NPY002
         random.setstate(python_state)
@@ -71,13 +103,19 @@ def undisturbed() -> Iterator[None]:
 class _ReadOnly(TorchDispatchMode):
     """Refuses operators that write into a parameter of the model."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self._name = type(model).__name__
+        self.of_functions: list[str] = []
         self._protected = {p.untyped_storage().data_ptr() for p in model.parameters() if p.numel()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func._schema.is_mutable:
+        if isinstance(func, HigherOrderOperator):
+            # a branch, a loop, a scan: it has no schema of its own
+            self.of_functions.append(func.name())
+        elif func._schema.is_mutable:
             given = {**dict(zip([a.name for a in func._schema.arguments], args, strict=False)), **(kwargs or {})}
             written = [given.get(a.name) for a in func._schema.arguments if a.alias_info and a.alias_info.is_write]
             for leaf in pytree.tree_leaves(written):

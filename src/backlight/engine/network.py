@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.utils import _pytree as pytree
 
-from backlight.engine.capture import Inputs, capture, capture_lengths, input_names, rows_of, run_once, tensors_of
+from backlight.engine.capture import Inputs, capture, capture_lengths, input_names, rows_of, tensors_of
+from backlight.engine.copies import run_and_tell
 from backlight.engine.graph import Graph, Ref
 from backlight.engine.lengths import Exported, axes_of_lengths
 from backlight.engine.outputs import Outputs
@@ -32,6 +33,8 @@ __all__ = ["Network"]
 _KEPT_PLANS = 8
 # texts of another length are another graph, made from what was captured once: those of the last lengths are kept
 _KEPT_GRAPHS = 16
+# how often a forward that draws is run again: a branch that one coin decides is missed once in 16
+_DRAWS = 4
 
 _WIDENED = (
     "{} holds double precision and its forward names a lower one, so that it cannot run itself: it is explained with "
@@ -122,12 +125,14 @@ class Network:
         self, model: nn.Module, inputs: Inputs, outputs: Outputs, rules: Any, **options: Any
     ) -> tuple[Graph, Plan]:
         """A graph for inputs of these shapes, and a plan that computes on them what the model computes."""
-        whole, model, note = _ran(model, inputs)
+        whole, model, note, drew = _ran(model, inputs)
         expected, _ = outputs.take(whole)
 
         def planned(found: Graph) -> tuple[Graph, Plan] | None:
             graph = replace(simplify(found), note=note)
             plan = make_plan(graph, tensors_of(model), rules, **options)
+            if drew:
+                _require_one_output(model, inputs, whole)
             return (graph, plan) if _agrees(plan, model, inputs, expected) else None
 
         def tried(exported: Exported) -> tuple[Graph, Plan] | None:
@@ -275,22 +280,36 @@ def _not_finite(model: nn.Module) -> str:
     return f"the output of {type(model).__name__} is not finite on these inputs, and infinity cannot be shared"
 
 
-def _ran(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module, str]:
-    """What the model returns, the model that returned it, and a word where that is not the one that was given.
+def _ran(model: nn.Module, inputs: Inputs) -> tuple[Any, nn.Module, str, bool]:
+    """What the model returns, the model that returned it, a word where that is not the one given, whether it drew.
 
     A network cast to double precision whose own code names a lower one cannot run. What was asked for by the cast is
     the function of its numbers in double precision, and that is unambiguous.
     """
     try:
-        return run_once(model, inputs), model, ""
+        whole, drew = run_and_tell(model, inputs)
+        return whole, model, "", drew
     except DataError:
         held = {tensor.dtype for tensor in tensors_of(model).values() if tensor.is_floating_point()}
         if held != {torch.float64}:
             raise
         wide = double_copy(model)
         with contextlib.suppress(DataError):
-            return run_once(wide, inputs), wide, _WIDENED.format(type(model).__name__)
+            whole, drew = run_and_tell(wide, inputs)
+            return whole, wide, _WIDENED.format(type(model).__name__), drew
         raise
+
+
+def _require_one_output(model: nn.Module, inputs: Inputs, whole: Any) -> None:
+    """Refuse a forward whose output changes with what it draws: a graph would hold one draw for good."""
+    for seed in range(_DRAWS):
+        again, _ = run_and_tell(model, inputs, seed)
+        for one, other in zip(pytree.tree_leaves(whole), pytree.tree_leaves(again), strict=False):
+            if isinstance(one, Tensor) and one.is_floating_point() and not torch.allclose(one, other, 1e-3, 1e-6):
+                raise UnsupportedModel(
+                    f"the forward of {type(model).__name__} draws at random and its output changes with it, so that it "
+                    "has no one explanation: switch the draws off, or give a model with what it draws held fixed"
+                )
 
 
 def _agrees(plan: Plan, model: nn.Module, inputs: Inputs, expected: Any) -> bool:

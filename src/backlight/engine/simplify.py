@@ -14,9 +14,11 @@ from backlight.errors import UnsupportedModel
 
 __all__ = ["simplify"]
 
-_RANDOM = frozenset(
-    {"bernoulli", "rand", "randn", "rand_like", "randn_like", "normal", "multinomial", "randperm", "uniform"}
-)
+_RANDOM = frozenset({
+    "bernoulli", "binomial", "cauchy", "exponential", "geometric", "log_normal", "multinomial", "normal",
+    "normal_functional", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "random",
+    "randperm", "uniform", "_sample_dirichlet", "_standard_gamma",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,10 @@ def simplify(graph: Graph) -> Graph:
     instead: dict[int, int] = {}
     nodes: list[Node] = []
     taken = _members_taken(graph)
+    unused = _unused_draws(graph)
     for node in graph.nodes:
-        if _without_value(node):
-            # a check that the model makes of itself; the place in the list stays
+        if _without_value(node) or node.index in unused:
+            # a check that the model makes of itself, a draw that it does not use; the place in the list stays
             nodes.append(replace(node, target=None, args=(), kwargs={}))
             continue
         _require_deterministic(node)
@@ -68,7 +71,7 @@ def simplify(graph: Graph) -> Graph:
         elif node.op in ("to", "_to_copy") and isinstance(source, Ref):
             if graph.nodes[source.index].dtype == node.dtype:
                 instead[node.index] = source.index
-        elif node.op == "getitem" and isinstance(given, Ref) and taken[given.index] == {0}:
+        elif node.op == "getitem" and isinstance(given, Ref) and taken.get(given.index) == {0}:
             origin = nodes[given.index]
             if origin.op in ALIASES:
                 instead[node.index] = instead[given.index]
@@ -129,6 +132,23 @@ def _swap(tree: Any, instead: dict[int, int]) -> Any:
     return tree
 
 
+def _draws(node: Node) -> bool:
+    return node.op.removesuffix("_") in _RANDOM
+
+
+def _unused_draws(graph: Graph) -> set[int]:
+    """What is drawn at random, and what is made of it, where the output is not computed from it."""
+    reaching = {ref.index for ref in references(graph.output)}
+    for node in reversed(graph.nodes):
+        if node.index in reaching:
+            reaching.update(node.inputs)
+    found: set[int] = set()
+    for node in graph.nodes:
+        if node.index not in reaching and (_draws(node) or not found.isdisjoint(node.inputs)):
+            found.add(node.index)
+    return found
+
+
 def _require_deterministic(node: Node) -> None:
     dropout = "dropout" in node.op and len(node.args) > 2 and node.args[2] is True and node.args[1] > 0
     batch = node.op in (
@@ -152,5 +172,5 @@ def _require_deterministic(node: Node) -> None:
             f"operator {node.op!r} at {node.name!r} packs rows of several lengths, which relevance cannot follow: "
             "pad, run the layer on all steps, and take each row's last valid step with gather"
         )
-    if node.op in _RANDOM:
+    if _draws(node):
         raise UnsupportedModel(f"the model draws at random: {node.name} ({node.op}); its output has no one explanation")

@@ -7,6 +7,7 @@ needs, and then pull messages from outputs to inputs.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -41,6 +42,9 @@ from backlight.rules.maps import FIRST, Rows, by_row
 __all__ = [
     "LedgerRecorder", "LinearSite", "Parts", "Site", "Step", "Transposed", "TransposedStep", "fill", "sum_of", "total",
 ]  # fmt: skip
+
+# what torch says where an operator cannot go back, by errors of several kinds
+_NO_GRADIENT = re.compile(r"not (implemented|differentiable|supported)")
 
 
 class Parts(dict[int, Message]):
@@ -392,7 +396,9 @@ class TransposedStep(Step):
                 )
                 for k in range(pairs[0][1].shape[0])
             ]
-        except NotImplementedError as error:
+        except RuntimeError as error:
+            if not isinstance(error, NotImplementedError) and not _NO_GRADIENT.search(str(error)):
+                raise
             raise UnsupportedOperator(
                 f"operator {self.node.op!r} at {self.node.name!r}, which relevance reaches, has no gradient: {error}"
             ) from error

@@ -24,7 +24,7 @@ __all__ = ["Levels", "check_levels", "on_categories", "on_the_table"]
 def on_the_table(inputs: Inputs, name: str) -> Features:
     """The features, where they are the columns of the table as they are."""
     features = inputs.features
-    if features.linear is not None or features.layers:
+    if features.linear is not None or features.layers or features.width != inputs.n_columns:
         raise UnsupportedModel(
             f"{name} knows categories by the dtype of a frame's columns, and stands behind other steps: fit it on the "
             "table itself, or encode the categories"

@@ -1,8 +1,7 @@
 """PyOD's detectors: "outlierness" is ``decision_function``, and the alarm is at ``threshold_``.
 
 Which detector is read by which function is kept here; the functions stand in ``pyod_inside`` (those that hold a model
-of scikit-learn's), ``pyod_distances``, ``pyod_centers``, ``pyod_terms`` (a sum of one term a
-column) and ``autoencoders``.
+of scikit-learn's), ``pyod_distances``, ``pyod_terms`` (a sum of one term a column) and ``autoencoders``.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ def rare_labels(step: Any, features: Features) -> Features:
         column = int(features.owner[k])
         codes = [level_code(level, column, features) for level in levels]
         rare = level_code(step.replace_with, column, features)
-        tables.append((k, [*codes, float("nan")], [*codes, float("nan")], rare))
+        nothing = float("nan") if step.missing_values == "ignore" else rare
+        tables.append((k, [*codes, float("nan")], [*codes, nothing], rare))
     chosen = np.array(list(kept), dtype=int)
     rest = np.setdiff1d(np.arange(len(names)), chosen)
     blocks = [features.then(Lookup(tables, "RareLabelEncoder"), features.owner[chosen]), features.pick(rest)]

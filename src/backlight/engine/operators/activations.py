@@ -111,7 +111,9 @@ _RATIOS: dict[str, Ratio] = {
     "deg2rad": _with_limit(math.pi / 180),
     "rad2deg": _with_limit(180 / math.pi),
     "frac": _with_limit(1.0),
-    **dict.fromkeys(("sign", "sgn", "floor", "ceil", "round", "trunc", "fmod", "remainder", "copysign"), _by_value),
+    **dict.fromkeys(
+        ("sign", "sgn", "floor", "ceil", "round", "trunc", "fmod", "remainder", "copysign", "heaviside"), _by_value
+    ),
 }
 
 # f(0) ≠ 0
