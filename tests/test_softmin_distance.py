@@ -271,3 +271,34 @@ def test_relevance_through_a_projection_sums_to_the_distance_and_ignores_what_is
     assert np.allclose(back.squares(torch.tensor(unseen @ A.T)).numpy(), shares, atol=1e-12)
     if not whiten:
         assert np.allclose(shares, (delta @ A.T @ A) ** 2, atol=1e-12)
+
+
+@pytest.mark.parametrize("score", ["outlierness", "log_distance"])
+def test_the_hidden_layer_and_the_pools_weights_are_the_formulas(score):
+    from sklearn.datasets import load_wine
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import OneClassSVM
+
+    import backlight
+
+    X = load_wine().data
+    model = make_pipeline(StandardScaler(), OneClassSVM(gamma=0.05, nu=0.2)).fit(X)
+    Z, u, alpha = model[0].transform(X), model[1].support_vectors_, model[1].dual_coef_[0]
+    D = 0.05 * ((Z[:, None] - u[None]) ** 2).sum(2)
+    p = alpha * np.exp(-D)
+    found = backlight.neuralize(model, score=score).activations(X)
+
+    assert np.abs(found["distance"] - D).max() < 1e-12 * 100
+    assert np.abs(found["weight"] - p / p.sum(1, keepdims=True)).max() < 1e-10
+
+
+def test_a_model_without_a_pool_says_so():
+    from sklearn.linear_model import LinearRegression
+
+    import backlight
+    from backlight.errors import ArgumentError
+
+    X = np.arange(6.0).reshape(3, 2)
+    with pytest.raises(ArgumentError, match="no soft-min pool"):
+        backlight.neuralize(LinearRegression().fit(X, X[:, 0])).activations(X)

@@ -43,7 +43,7 @@ class ContributionSums:
     score, base : (G,) array
         Sums.
     contributions, absolute, squares : (G, features) array
-        Σ R, Σ |R| and Σ R².
+        ``Σ R``, ``Σ |R|`` and ``Σ R²``.
     training_rows : (G, M, features) array, optional
         How much of Σ R goes through each training row that the model keeps.
     anchors : (M, K) array, optional

@@ -301,6 +301,26 @@ class NeuralizedModel(nn.Module):
             )
         return EncodedRows(coded, e, z)
 
+    def activations(self, X: RowsLike) -> dict[str, np.ndarray]:
+        r"""What the hidden layer of a soft-min model says of rows: one-class SVMs, kernel densities, mixtures.
+
+        Returns
+        -------
+        dict
+            ``"distance"``: D_j of each anchor, (n, anchors); :math:`\gamma \lVert x - u_j \rVert^2` of Gaussian
+            kernels. ``"weight"``: the pool's :math:`p_j \propto \alpha_j e^{-D_j}`; each row adds up to one.
+
+        Raises
+        ------
+        ArgumentError
+            The model has no such layer.
+        """
+        with torch.no_grad():
+            found = self.layer.activations(self.point(self.encode(X)))
+        if not found:
+            raise ArgumentError(f"a {self.kind} has no soft-min pool: call net(X) for its score")
+        return {name: value.numpy() for name, value in found.items()}
+
     @property
     def estimator(self) -> Any:
         """The model that the network was made of; None where it was read from a file."""

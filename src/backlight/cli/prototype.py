@@ -174,7 +174,9 @@ def _of_table(
     loaded = load_model(model, trust)
     tree = trees.is_tree(loaded)
     if tree and score is not None:
-        raise ArgumentError("--score does not apply to a decision tree: leave it out")
+        raise ArgumentError(
+            f"--score does not apply to a {trees.name_of(loaded)}, whose outputs are its trees': leave it out"
+        )
     seen: Any = loaded if tree else neuralize(loaded, score=score)
     frame = as_numbers(read_files(paths))
     known = getattr(seen, "feature_names", None) if not tree else getattr(loaded, "feature_names_in_", None)

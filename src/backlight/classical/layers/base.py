@@ -273,6 +273,10 @@ class Layer(nn.Module):
         """As `run`, where nothing stands on this layer: of the pass only output, others, notes and account are read."""
         return self.run(x, ask)
 
+    def activations(self, x: EncodedRows) -> Mapping[str, Tensor]:
+        """What is computed on the way, by name, each (n, units): of layers that are two layers in one."""
+        return {}
+
     def self_index(self, x: EncodedRows) -> Tensor:
         """Which anchor each row itself is, −1 for none."""
         return torch.full((len(x),), -1, device=x.z.device)
@@ -311,3 +315,7 @@ class Wrapper(Layer):
     def rows(self) -> int:
         """As many rows as the inner layer takes."""
         return self.inner.rows
+
+    def activations(self, x: EncodedRows) -> Mapping[str, Tensor]:
+        """As the inner layer's."""
+        return self.inner.activations(x)

@@ -2,7 +2,7 @@ r"""Layers made of layers: side by side, averaged, their variance, and models wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -222,6 +222,10 @@ class Member(Wrapper):
         """Shape (n, U)."""
         out: Tensor = self.inner(self.point(x))
         return out
+
+    def activations(self, x: EncodedRows) -> Mapping[str, Tensor]:
+        """As the inner layer's, behind the front end."""
+        return self.inner.activations(self.point(x))
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""

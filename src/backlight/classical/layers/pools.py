@@ -46,6 +46,12 @@ class SoftMinPool(Layer):
         """Shape (n, 1)."""
         return self.pool.score_without(x.z, own)[:, None]
 
+    def activations(self, x: EncodedRows) -> Mapping[str, Tensor]:
+        """Distances D_j, and the pool's weights p_j ∝ α_j e^(−D_j)."""
+        z = x.z - self.pool.center
+        D = -self.pool.log_kernels(z, z.square().sum(1)).clamp_max(0)
+        return {"distance": D, "weight": torch.softmax(self.pool.log_weights - D, 1)}
+
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
         rule: SoftMinRule = ask.rule
@@ -110,6 +116,11 @@ class SoftMin(Wrapper):
         """Shape (n, 1)."""
         parts = self._parts(len(x))
         return torch.cat([self._pooled(self._hidden(self.inner(x.take(rows)), own[rows])) for rows in parts])
+
+    def activations(self, x: EncodedRows) -> Mapping[str, Tensor]:
+        """The units h_j, and the pool's weights p_j ∝ e^(w_j − h_j)."""
+        h: Tensor = self.inner(x)
+        return {"distance": h, "weight": torch.softmax(self.log_weights - h, 1)}
 
     def _pooled(self, h: Tensor) -> Tensor:
         return -torch.logsumexp(self.log_weights - h, 1, keepdim=True)
