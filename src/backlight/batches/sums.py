@@ -163,7 +163,7 @@ def sum_batches(
     >>> model = LinearRegression().fit(table.select(["a"]).to_pandas(), [0.0, 2.0, 4.0, 6.0])
     >>> found = backlight.sum_batches(model, table, by="shop")
     >>> found.groups, found.mean.round(9).tolist()
-    (('x', 'y'), [[-1.0], [1.0]])
+    (('x', 'y'), [[2.0], [4.0]])
     """
     if period is not None and (period not in _PERIODS or by is None):
         raise ArgumentError(
