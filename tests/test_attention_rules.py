@@ -198,3 +198,92 @@ def test_a_kernel_that_returns_a_pair_is_explained_as_its_function(rules):
 
     assert same(hidden.values, named.values)
     assert same(hidden.ledger.entering, named.ledger.entering)
+
+
+class _Routed(nn.Module):
+    """Experts that share a token by the largest weights of a router; each expert is linear."""
+
+    def __init__(self, renormalised: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.router, self.renormalised = nn.Linear(4, 3), renormalised
+        self.experts = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(3))
+        # attention's own rules hold in a network that attends
+        self.key = nn.Linear(4, 4)
+
+    def forward(self, x):
+        x = torch.nn.functional.scaled_dot_product_attention(self.key(x), self.key(x), x)
+        weight, chosen = self.router(x).softmax(-1).topk(2)
+        if self.renormalised:
+            weight = weight / weight.sum(-1, keepdim=True)
+        return sum(
+            expert(x) * torch.where(chosen == k, weight, 0.0).sum(-1, keepdim=True)
+            for k, expert in enumerate(self.experts)
+        ).sum(1)
+
+
+@pytest.mark.parametrize("renormalised", [False, True])
+def test_a_routers_weights_are_constants(renormalised):
+    net = _Routed(renormalised).double().eval()
+    x = torch.randn(3, 5, 4, dtype=torch.float64)
+    ex = backlight.explain(net, x, 1, strict=True)
+
+    # by hand: attention and router held constant, the network is linear in x
+    with torch.no_grad():
+        attention = (net.key(x) @ net.key(x).transpose(1, 2) / 2).softmax(-1)
+        weight, chosen = net.router(attention @ x).softmax(-1).topk(2)
+        if renormalised:
+            weight = weight / weight.sum(-1, keepdim=True)
+        maps = torch.stack([expert.weight[1] for expert in net.experts])
+        message = (weight[..., None] * maps[chosen]).sum(2)
+        want = (attention.transpose(1, 2) @ message) * x
+
+    assert same(ex.values, want.numpy())
+    assert ex.values.sum((1, 2)) == pytest.approx(ex.output, abs=1e-12)
+
+
+class _Windowed(nn.Module):
+    """Attention weights that are padded, cut and folded many times before they meet the values."""
+
+    def __init__(self, moves: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.key, self.moves = nn.Linear(4, 4), moves
+
+    def forward(self, x):
+        weights = (self.key(x) @ self.key(x).transpose(1, 2)).softmax(-1)
+        for _ in range(self.moves):
+            weights = torch.nn.functional.pad(weights, (0, 1))[..., :-1].transpose(1, 2)
+        return (weights @ x).sum(1)
+
+
+def test_attention_is_known_behind_any_number_of_moves():
+    net = _Windowed(12).double().eval()
+    x = torch.randn(2, 5, 4, dtype=torch.float64)
+    ex = backlight.explain(net, x, 1, strict=True)
+    with torch.no_grad():
+        weights = (net.key(x) @ net.key(x).transpose(1, 2)).softmax(-1)
+
+    want = torch.zeros_like(x)
+    want[..., 1] = weights.sum(1) * x[..., 1]
+    assert same(ex.values, want.numpy())
+
+
+def test_a_number_for_the_whole_batch_stands_beside_rows():
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+
+        def forward(self, x):
+            own = x.abs().mean(1, keepdim=True)
+            # of a row without values that of all rows, a number without an axis
+            scale = torch.where(own > 0.5, own, own.sum().squeeze())
+            return self.head(torch.cat([x[:, :2], scale], 1))
+
+    x = torch.tensor([[1.0, 2.0, 0.5], [0.1, 0.2, -0.1]], dtype=torch.float64)
+    with pytest.warns(backlight.errors.BacklightWarning, match="rows"):
+        ex = backlight.explain(Scaled().double().eval(), x, 1, rules=backlight.rules.Zero())
+
+    # what belongs to which row is not known; all rows together close
+    assert abs((ex.residual - ex.ledger.absorbed.sum(0)).sum()) < 1e-12

@@ -84,7 +84,8 @@ def total(value: Tensor, message: Message, rows: Rows | None = FIRST) -> Tensor:
         return amount
     value = value.masked_fill(torch.isinf(value), 0.0)
     flow = relevance(value, message)
-    return flow.flatten(1).sum(1, keepdim=True) if rows is None else by_row(flow, rows)
+    # a number for the whole batch has no axis
+    return flow.reshape(len(flow), -1).sum(1, keepdim=True) if rows is None else by_row(flow, rows)
 
 
 def sum_of(amounts: Iterable[Tensor]) -> Tensor:

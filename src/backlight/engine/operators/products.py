@@ -55,20 +55,31 @@ _KEEPS_FACTOR = MOVES | {
     "clone",
     "neg",
     "mean",
+    # a router's weights: the largest of a softmax, over their sum
+    "sum",
+    "topk",
+    "sort",
+    "getitem",
 }
 
+# operators between a softmax and the product: attention in windows pads, cuts and folds its weights
+_FAR = 64
 
-def is_factor(argument: Any, context: Context, depth: int = 12) -> bool:
+
+def is_factor(argument: Any, context: Context) -> bool:
     """Whether a value comes from a gate, a softmax or a spread, by operators that keep that meaning."""
-    if not isinstance(argument, Ref) or depth == 0:
-        return False
-    node = context.node(argument)
-    if node.op in _FACTORS:
-        return True
-    if node.op not in _KEEPS_FACTOR or node.target is None:
-        return False
-    carriers = context.carriers(node)
-    return bool(carriers) and all(is_factor(Ref(index), context, depth - 1) for index in carriers)
+    return isinstance(argument, Ref) and _is_factor(argument.index, context, _FAR, {})
+
+
+def _is_factor(index: int, context: Context, depth: int, known: dict[int, bool]) -> bool:
+    # each value once: of sums of sums there are more paths than can be followed
+    if index not in known:
+        node = context.node(Ref(index))
+        carriers = context.carriers(node) if node.op in _KEEPS_FACTOR and node.target is not None and depth else ()
+        known[index] = node.op in _FACTORS or (
+            bool(carriers) and all(_is_factor(one, context, depth - 1, known) for one in carriers)
+        )
+    return known[index]
 
 
 @operator("multiply", "true_divide")
