@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from backlight.arguments import checked
 from backlight.attribution import Method
 from backlight.attribution.requested import Targets, read_targets
 from backlight.classical.frontend.pipeline import ColumnsUnknown
@@ -56,6 +57,7 @@ class Explainer:
     ('a', 'b', 'c')
     """
 
+    @checked
     def __init__(
         self,
         model: ModelLike,
@@ -206,6 +208,7 @@ class Explainer:
         vars(self).update(state if kept is None else vars(self._again(from_bytes(kept))))
 
 
+@checked
 def explain(
     model: ModelLike,
     X: RowsLike,

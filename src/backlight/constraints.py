@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from backlight.arguments import shown
 from backlight.errors import ArgumentError, Infeasible, listed
 
 __all__ = [
@@ -297,6 +298,24 @@ def _column(column: Column, names: Sequence[str]) -> int:
     return int(column) % len(names)
 
 
+def _two(sides: Any) -> tuple[Any, Any]:
+    try:
+        least, most = sides
+    except (TypeError, ValueError) as error:
+        raise ArgumentError("bounds are (low, high), numbers or arrays, or a dict of such by column") from error
+    return least, most
+
+
+def _numbers(value: Any, size: int) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=float).ravel()
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"a bound is a number or an array of numbers, not {shown(value)}") from error
+    if array.size not in (1, size):
+        raise ArgumentError(f"bounds have {array.size} numbers, but an input has {size}")
+    return array
+
+
 def _box(bounds: Any, names: Sequence[str], data: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     d = len(names)
     low, high = np.full(d, -math.inf), np.full(d, math.inf)
@@ -309,21 +328,15 @@ def _box(bounds: Any, names: Sequence[str], data: np.ndarray | None) -> tuple[np
             raise ArgumentError("bounds='data' needs data=")
         return data.min(0), data.max(0)
     if isinstance(bounds, Mapping):
-        for column, (least, most) in bounds.items():
+        for column, sides in bounds.items():
             i = _column(column, names)
-            low[i] = -math.inf if least is None else least
-            high[i] = math.inf if most is None else most
+            for side, value in zip((low, high), _two(sides), strict=True):
+                if value is not None:
+                    side[i] = _numbers(value, 1)[0]
     else:
-        try:
-            least, most = bounds
-        except (TypeError, ValueError) as error:
-            raise ArgumentError("bounds are (low, high), numbers or arrays, or a dict of columns") from error
-        for side, value in ((low, least), (high, most)):
+        for side, value in zip((low, high), _two(bounds), strict=True):
             if value is not None:
-                array = np.asarray(value, dtype=float)
-                if array.size not in (1, d):
-                    raise ArgumentError(f"bounds have {array.size} numbers, but an input has {d}")
-                side[:] = array.ravel()
+                side[:] = _numbers(value, d)
     if np.isnan(low).any() or np.isnan(high).any():
         raise ArgumentError("bounds hold NaN: leave a side out with None")
     empty = np.flatnonzero(low > high)

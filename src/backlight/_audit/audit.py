@@ -15,6 +15,7 @@ from backlight._audit.measure import between, rank_correlation, top_changed, tot
 from backlight._audit.result import Audit
 from backlight._audit.rewrite import Rewrite, pick
 from backlight._explain import explain
+from backlight.arguments import checked
 from backlight.attribution import Method
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.reference import REFERENCES
@@ -41,6 +42,7 @@ _SAME = 1e-9
 _CHANGED = "it changed the function"
 
 
+@checked
 def audit(
     model: nn.Module,
     X: RowsLike,

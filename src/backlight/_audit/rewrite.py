@@ -84,7 +84,7 @@ def pick(wanted: object) -> list[Rewrite]:
     for item in wanted:  # type: ignore[attr-defined]
         if isinstance(item, Rewrite):
             found[item.name] = item
-        elif item in REWRITES:
+        elif isinstance(item, str) and item in REWRITES:
             found[item] = REWRITES[item]
         elif item in ("deploy", "symmetry", "attack", "all"):
             groups = ("deploy", "symmetry") if item == "all" else (item,)
@@ -92,7 +92,7 @@ def pick(wanted: object) -> list[Rewrite]:
         else:
             raise ArgumentError(
                 f"no rewrite is called {item!r}: give 'deploy', 'all', 'attack', a Rewrite, or names among "
-                f"{listed(REWRITES, 30)}"
+                f"{listed(REWRITES, 8)}"
             )
     if not found:
         raise ArgumentError("there is no rewrite to audit with: the list is empty")

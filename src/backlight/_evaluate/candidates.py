@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backlight._evaluate.game import Game
 from backlight._evaluate.metrics.base import Candidate
 from backlight._explain import explain
+from backlight.arguments import shown, users_code
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
 from backlight.tables import as_frame, frame_like
@@ -71,7 +72,8 @@ def read(
     call: Callable[[Any], Any] = (lambda rows: given(model, rows)) if two else given
     with _counted(model) as seen:
         start = time.process_time()
-        first = call(X)
+        with users_code(f"the explanation {name!r} fails on these rows"):
+            first = call(X)
         seconds = time.process_time() - start
     candidate = _ready(name, first, game)
     if restore is not None:
@@ -200,7 +202,10 @@ def _values(given: Any, game: Game) -> Tensor:
         found = found.to_numpy()
     if isinstance(found, tuple | list) and len(found) == 1:
         found = found[0]
-    values = torch.as_tensor(found.detach().cpu() if isinstance(found, Tensor) else np.array(found)).double()
+    try:
+        values = torch.as_tensor(found.detach().cpu() if isinstance(found, Tensor) else np.array(found)).double()
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"an explanation is an array of numbers in the rows' shape, not {shown(found)}") from error
     shape = tuple(game.x.shape)
     if values.shape[1:] == shape[1:]:
         return values

@@ -16,6 +16,7 @@ from backlight._evaluate.game import Game
 from backlight._evaluate.metrics.base import Candidate, Judge, Metric, read_metrics
 from backlight._evaluate.scored import Scored, scored
 from backlight._evaluate.units import units_of
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError, listed
 from backlight.hints import ExplanationsLike, ModelLike, ReferenceLike, RowsLike, TargetLike
 from backlight.models.explained import Progress, reporter
@@ -27,6 +28,7 @@ __all__ = ["evaluate"]
 DEFAULT_METRICS = ("srg", "deletion", "insertion", "sensitivity_n", "effective_features")
 
 
+@checked
 def evaluate(
     model: ModelLike,
     X: RowsLike,
@@ -172,7 +174,10 @@ def _check_categories(subject: Scored, stand_in: Reference) -> None:
 
 
 def _fractions(given: Sequence[float] | int) -> np.ndarray:
-    points = np.linspace(0, 1, given) if isinstance(given, int) else np.asarray(given, dtype=float)
+    if isinstance(given, int) and 0 < given <= 10_000:
+        points = np.linspace(0, 1, given)
+    else:
+        points = numbers_in(given, "fractions=").astype(float)
     if points.ndim != 1 or len(points) < 2 or (points < 0).any() or (points > 1).any():
         raise ArgumentError("fractions must be at least two numbers from 0 to 1, or how many points from 0 to 1")
     return np.unique(points)
@@ -181,7 +186,7 @@ def _fractions(given: Sequence[float] | int) -> np.ndarray:
 def _masks(given: Any, x: Tensor) -> Tensor | None:
     if given is None:
         return None
-    masks = torch.as_tensor(np.asarray(given)).bool()
+    masks = torch.as_tensor(numbers_in(given, "masks=")).bool()
     if x.dim() == 4 and masks.shape == (len(x), *x.shape[2:]):
         masks = masks[:, None].expand(x.shape)
     if masks.shape != x.shape:
@@ -192,7 +197,10 @@ def _masks(given: Any, x: Tensor) -> Tensor | None:
 def _labels(given: Any, x: Tensor) -> np.ndarray | None:
     if given is None:
         return None
-    labels = np.asarray(given)
+    try:
+        labels = np.asarray(given)
+    except ValueError as error:
+        raise ArgumentError(f"labels= must be one value a row, not {shown(given)}") from error
     if labels.shape[:1] != x.shape[:1]:
         raise ArgumentError(f"labels have the shape {labels.shape}, and there are {len(x)} rows")
     return labels

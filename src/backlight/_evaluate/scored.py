@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.arguments import numbers_in, users_code
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.requested import Targets, read_targets
 from backlight.attribution.targets import resolve
@@ -113,7 +114,8 @@ class _Seeded(ABC):
         with torch.no_grad():
             out = self.outputs(x, rows)
             if self.function is not None:
-                found = self.function(out)
+                with users_code("the target function fails on the model's output"):
+                    found = self.function(out)
                 if not isinstance(found, Tensor) or found.shape != (len(out),):
                     raise ArgumentError("the target function must give one number a row")
                 return found
@@ -243,13 +245,15 @@ class _Function(_Seeded):
         if isinstance(X, Tensor):
             return X.detach()
         if isinstance(X, np.ndarray):
-            return torch.as_tensor(np.array(X))
+            return torch.as_tensor(numbers_in(np.array(X), "X"))
         frame = as_frame(X)
         self.names = tuple(frame.names)
         return torch.as_tensor(frame.matrix())
 
     def outputs(self, x: Tensor, rows: Tensor) -> Tensor:
-        out = torch.as_tensor(np.asarray(self.call(x.numpy())))
+        with users_code("the function that is evaluated fails on these rows"):
+            given = self.call(x.numpy())
+        out = torch.as_tensor(numbers_in(given, "what the evaluated function gives"))
         if out.shape[:1] != x.shape[:1]:
             raise ArgumentError(f"the function gives {tuple(out.shape)} for {len(x)} rows: it must give one number, or "
                                 "several, a row")  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import numbers_in
 from backlight.errors import ArgumentError, NameNotFound
 
 __all__ = ["Units", "units_of"]
@@ -81,10 +82,12 @@ def units_of(given: Any, shape: tuple[int, ...], names: Sequence[str], n: int) -
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         return _patches(int(given), shape)
     if isinstance(given, Mapping):
+        if not all(isinstance(group, list | tuple) for group in given.values()):
+            raise ArgumentError("units= as a dict must have a list of columns for each name")
         return _groups(list(given.values()), tuple(str(k) for k in given), shape, names)
     if isinstance(given, list) and given and isinstance(given[0], list | tuple):
         return _groups(given, (), shape, names)
-    index = torch.as_tensor(np.asarray(given))
+    index = torch.as_tensor(numbers_in(given, "units="))
     if index.is_floating_point() or index.shape not in (shape, (n, *shape)):
         raise ArgumentError(
             f"units must be whole numbers of shape {shape} or {(n, *shape)}, not {index.dtype} of {tuple(index.shape)}"

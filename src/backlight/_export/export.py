@@ -17,6 +17,7 @@ from backlight._export.graphs.tables import Written, graph_of
 from backlight._export.graphs.verify import Run, check_graph
 from backlight._export.sql import select_of
 from backlight._export.verify import check_select
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, ColumnsError, UnsupportedModel, listed
 from backlight.hints import ModelLike, RowsLike
 from backlight.models import Query
@@ -27,6 +28,7 @@ from backlight.tables.files import atomic
 __all__ = ["export"]
 
 
+@checked
 def export(
     explainer: ModelLike,
     path: str | Path,

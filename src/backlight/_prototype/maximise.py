@@ -26,6 +26,7 @@ from backlight._prototype.problem import Certificate, Found, Problem, whitening_
 from backlight._prototype.setup import Setup
 from backlight._prototype.several import center_of_prior, several
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
+from backlight.arguments import numbers_in, shown
 from backlight.constraints import Region, compiled, onehot
 from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, NotFound, Unbounded
 from backlight.models.explained import Progress, reporter
@@ -67,6 +68,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     _refuse_text(subject)
     rows = None if data is None else subject.encode(data)
     space_ = Input() if space is None else space
+    if not isinstance(space_, Space):
+        raise ArgumentError(f"space= must be one of backlight.spaces, not {shown(space)}")
     shape = _shape(subject, rows, prior if isinstance(prior, Prior) else None, bounds, space_, init)
     if rows is not None:
         rows = rows.reshape(len(rows), *shape) if rows[0].numel() == math.prod(shape) else _misfit(rows, shape)
@@ -394,7 +397,7 @@ def _target(target: Any, subject: Subject) -> Target:
         return targets.logit(target)
     if isinstance(target, list) and target and all(isinstance(t, str | int | np.integer) for t in target):
         return targets.logit(target)
-    array = np.asarray(target.detach() if isinstance(target, Tensor) else target)
+    array = numbers_in(target.detach() if isinstance(target, Tensor) else target, "target=")
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         return targets.direction(array)
     if array.ndim == 1 and np.issubdtype(array.dtype, np.integer):

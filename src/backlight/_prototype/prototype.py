@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from backlight._prototype.maximise import Progress
 from backlight._prototype.result import Prototypes
 from backlight._prototype.setup import Setup
+from backlight.arguments import checked
 from backlight.constraints import Constraint
 from backlight.hints import BoundsLike, ModelLike, RowsLike, TargetLike
 from backlight.priors import Prior
@@ -15,6 +16,7 @@ from backlight.spaces import Space
 __all__ = ["prototype"]
 
 
+@checked
 def prototype(
     model: ModelLike,
     target: TargetLike = None,
@@ -115,6 +117,7 @@ def prototype(
     ('0', '1', '2')
     """
     given = (constraints,) if isinstance(constraints, Constraint) else tuple(constraints)
+    strength = float(strength)
     setup = Setup(
         model,
         target,

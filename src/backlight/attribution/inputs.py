@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from backlight.arguments import shown
 from backlight.attribution.tokens import tokens_of
 from backlight.engine.copies import run_once
 from backlight.engine.network import Network
@@ -92,7 +93,18 @@ def home(model: nn.Module, device: Any = None) -> Home:
             break
     else:
         dtype = torch.float64
-    return Home(model, dtype, torch.device(device) if device is not None else where)
+    return Home(model, dtype, where if device is None else _device(device))
+
+
+def _device(device: Any) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    # torch says in many ways that there is none: by an assertion where it was built without CUDA
+    except (RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError) as error:
+        said = str(error).partition("\n")[0][:100]
+        raise ArgumentError(f"device={shown(device)} is not there ({said}): leave it out, or give 'cpu'") from error
+    return found
 
 
 def batches(X: Any, where: Home, batch_size: int | str) -> tuple[int | None, Iterator[Batch]]:
@@ -168,9 +180,16 @@ def _batch(X: Any, where: Home) -> Batch:
             "torch.stack(X) for rows, or a DataLoader for batches"
         )
     if isinstance(X, Sequence) and not isinstance(X, str):
-        return Batch((_tensor(np.asarray(X), where, "X"),), {})
+        return Batch((_tensor(_array(X), where, "X"),), {})
     frame = as_frame(X)
     return Batch((_tensor(frame.matrix(), where, "X"),), {}, tuple(frame.names), frame.kind, frame.labels)
+
+
+def _array(X: Sequence[Any]) -> np.ndarray:
+    try:
+        return np.asarray(X)
+    except ValueError as error:
+        raise DataError(f"the rows of X have different shapes ({error}): give rows of one shape") from error
 
 
 def _tensor(value: Any, where: Home, name: str) -> Any:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from backlight.arguments import shown
 from backlight.attribution.heads import head_places
 from backlight.attribution.inputs import Batch
 from backlight.attribution.requested import Targets
@@ -340,7 +341,13 @@ def point_of(reference: Any, name: str, x: Tensor, inputs: int) -> Tensor | None
 def reference_point(given: Any, x: Tensor) -> Tensor:
     """A reference as a tensor that broadcasts against the rows of x."""
     given = given.origin() if isinstance(given, Reference) else given
-    point = torch.as_tensor(given, dtype=x.dtype, device=x.device)
+    try:
+        point = torch.as_tensor(given, dtype=x.dtype, device=x.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(
+            f"reference={shown(given)} is no point among the inputs: give one row of numbers, for instance the mean of "
+            "the data"
+        ) from error
     try:
         return point.expand(1, *x.shape[1:]) if point.dim() < x.dim() or point.shape[0] == 1 else point.expand_as(x)
     except RuntimeError:

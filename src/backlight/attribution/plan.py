@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from torch import nn
 
+from backlight.arguments import checked
 from backlight.attribution.inputs import batches, home
 from backlight.attribution.lrp import MUCH
 from backlight.canonical.lift import torch_module
@@ -13,6 +14,7 @@ from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.engine.plan import Plan
+from backlight.errors import DataError
 from backlight.hints import DeviceLike, OutputLike, RowsLike, RulesLike
 
 __all__ = ["plan"]
@@ -21,6 +23,7 @@ __all__ = ["plan"]
 _WORTH_A_WORD = 2**27
 
 
+@checked
 def plan(
     model: nn.Module,
     X: RowsLike,
@@ -57,7 +60,9 @@ def plan(
     """
     model = torch_module(model)
     where = home(model, device)
-    whole = next(batches(X, where, "auto")[1])
+    whole = next(batches(X, where, "auto")[1], None)
+    if whole is None:
+        raise DataError("there are no rows to plan for: give at least one")
     batch = whole.take(0, 2)
     elsewhere = where.device if device is not None else None
     network, chosen = Network.of(model), Outputs(output)

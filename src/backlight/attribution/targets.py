@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.arguments import users_code
 from backlight.attribution.requested import Requested, Targets
 from backlight.errors import ArgumentError
 
@@ -191,7 +192,8 @@ def _function(
 ) -> tuple[Tensor, Tensor, str]:
     with torch.inference_mode(False), torch.enable_grad():
         leaf = output.detach().clone().requires_grad_()
-        score = target(finish(leaf))
+        with users_code(f"the target function {name} fails on the model's output"):
+            score = target(finish(leaf))
         if not isinstance(score, Tensor) or score.shape != (len(output),):
             got = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
             raise ArgumentError(f"the target function must give one number a row, shape ({len(output)},), not {got}")

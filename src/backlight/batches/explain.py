@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backlight._explain import Explainer
+from backlight.arguments import checked
 from backlight.batches.fingerprint import fingerprint_of
 from backlight.batches.layout import Layout, layout_of
 from backlight.batches.opening import open_rows
@@ -23,6 +24,7 @@ BATCH_ROWS = 8192
 _SHARD_ROWS = 1 << 20
 
 
+@checked
 def explain_batches(
     explainer: ModelLike,
     source: RowsLike,

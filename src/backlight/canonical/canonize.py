@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from backlight.arguments import checked, numbers_in, shown
 from backlight.canonical import patterns, pools, units
 from backlight.canonical.affine import fuse, split_scales
 from backlight.canonical.attention import gauge, spread_norms
@@ -169,6 +170,7 @@ def intervals(domain: Domain, example: Mapping[str, Any]) -> dict[str, Interval]
     return found
 
 
+@checked
 def canonize(model: nn.Module, X: RowsLike = None, *, domain: Domain = None) -> Canonical:
     r"""The same function as a network in canonical form, and a log of what was done.
 
@@ -233,28 +235,37 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
     """Rows of which the shape is known: given ones, or made for the domain or the first layer."""
     if X is not None:
         given = X if isinstance(X, tuple) else (X,)
-        return tuple(item if isinstance(item, Tensor) else torch.as_tensor(np.asarray(item)) for item in given), {}
+        rows = tuple(item if isinstance(item, Tensor) else torch.as_tensor(numbers_in(item, "X")) for item in given)
+        if not all(item.dim() and len(item) for item in rows):
+            raise ArgumentError("X= must be rows, at least one: their shape is asked for")
+        return rows, {}
     sides = (domain.low, domain.high) if isinstance(domain, Box) else domain
     if isinstance(sides, Sequence) and not isinstance(sides, str):
         if any(side is None for side in sides):
             raise ArgumentError("a domain needs Box(low, high) with both bounds")
-        low, high = torch.broadcast_tensors(*(torch.as_tensor(side, dtype=torch.float64) for side in sides))
+        if len(sides) != 2:
+            raise ArgumentError(f"a domain is (low, high), numbers or arrays, not {shown(domain)}")
+        try:
+            low, high = torch.broadcast_tensors(*(torch.as_tensor(numbers_in(side, "a domain")) for side in sides))
+        except RuntimeError as error:
+            raise ArgumentError(f"the two bounds of a domain have different shapes: {shown(domain)}") from error
+        low, high = low.double(), high.double()
         if low.dim():
             return (_between(low, high),), {}
-    shape = _recorded_shape(model)
+    shape, positive = _recorded_shape(model), isinstance(domain, str) and domain == "nonnegative"
     for module in model.modules():
         if shape is None and isinstance(module, nn.Linear):
             shape = (module.in_features,)
         if shape is not None:
             ones = torch.ones(shape)
-            return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
+            return (_between(0 * ones if positive else -ones, ones),), {}
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             break
     else:
         count = _told(model)
         if count is not None:
             ones = torch.ones(count)
-            return (_between(0 * ones if domain == "nonnegative" else -ones, ones),), {}
+            return (_between(0 * ones if positive else -ones, ones),), {}
     raise ArgumentError("the shape of the inputs is not known: give a few rows as X")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import torch
 
+from backlight.arguments import checked, shown
 from backlight.classical import trust
 from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.frontend.pipeline import front_features, is_fitted, unwrap
@@ -109,6 +110,7 @@ class Neuralize:
         data: RowsLike,
     ) -> FeatureHead: ...
 
+    @checked
     def __call__(
         self,
         model: ModelLike,
@@ -120,6 +122,8 @@ class Neuralize:
         data: RowsLike = None,
     ) -> NeuralizedModel | FeatureHead:
         """Neuralize a fitted model; see the class."""
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ArgumentError(f"dtype= must be a torch.dtype of fractions, as torch.float64 is, not {shown(dtype)}")
         if features is not None:
             return self._on_features(model, score, dtype, features, data)
         parts = unwrap(model)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from backlight.arguments import shown
 from backlight.attribution.reference import Method
 from backlight.attribution.requested import Targets
 from backlight.errors import ArgumentError
@@ -47,13 +48,13 @@ class Query:
 def refuse_output(query: Query, kind: str) -> None:
     """Refuse the choice of an output for a model that has one."""
     if query.output is not None:
-        raise ArgumentError(f"output={query.output!r} does not apply to a {kind}: leave it out, or give target=")
+        raise ArgumentError(f"output={shown(query.output)} does not apply to a {kind}: leave it out, or give target=")
 
 
 def refuse_rows(query: Query, kind: str) -> None:
     """Refuse joint rows for a model that scores every row by itself."""
-    if query.rows != "separate":
-        raise ArgumentError(f"rows={query.rows!r} does not apply to a {kind}, which scores every row by itself")
+    if not isinstance(query.rows, str) or query.rows != "separate":
+        raise ArgumentError(f"rows={shown(query.rows)} does not apply to a {kind}, which scores every row by itself")
 
 
 class Model(Protocol):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.arguments import shown, users_code
 from backlight.attribution.canonical import canonical_module
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
@@ -47,7 +48,9 @@ class TorchModel:
 
     def score(self, *inputs: Any, **named: Any) -> Tensor:
         """See `Model.score`: the one output that the module returns."""
-        return only_output(Outputs().take(self.module(*inputs, **named))[0])
+        with users_code(f"{type(self.module).__name__} cannot run on these inputs"):
+            found = self.module(*inputs, **named)
+        return only_output(Outputs().take(found)[0])
 
     def fingerprint(self) -> str:
         """See `Model.fingerprint`."""
@@ -64,8 +67,8 @@ class TorchModel:
         name, _ = named_method(query.method)
         if query.layers is not None and name != "lrp":
             raise ArgumentError(f"layers= is for relevance propagation: method={name!r} explains the inputs alone")
-        if query.rows not in ("separate", "joint"):
-            raise ArgumentError(f"rows must be 'separate' or 'joint', not {query.rows!r}")
+        if not isinstance(query.rows, str) or query.rows not in ("separate", "joint"):
+            raise ArgumentError(f"rows must be 'separate' or 'joint', not {shown(query.rows)}")
         if query.rows == "joint" and name != "lrp":
             raise ArgumentError(f"rows='joint' is for relevance propagation, not for method={name!r}")
         here = home(self.module)

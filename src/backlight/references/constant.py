@@ -74,7 +74,7 @@ class Point(Reference):
 
     def bind(self, x: Tensor, encode: Encode, seed: int) -> Fill:
         if isinstance(self.x0, int | float):
-            return _constant(x, torch.full_like(x[:1], self.x0))
+            return _constant(x, torch.full_like(x[:1], float(self.x0)))
         given = self.x0 if not hasattr(self.x0, "ndim") or self.x0.ndim >= x.dim() else self.x0[None]
         found = known_rows(given, x, encode)
         if len(found) != 1:

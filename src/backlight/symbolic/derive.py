@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -13,6 +14,7 @@ import numpy as np
 import sympy
 from torch import nn
 
+from backlight.arguments import checked, shown
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
 from backlight.hints import DomainLike, RowsLike
@@ -350,6 +352,7 @@ class DerivationPlots:
         return draw_phase(found.evaluate, names, parameter, low, high, resolution, axes)
 
 
+@checked
 def derive(
     network: nn.Module,
     rule: str | Rule = "gamma",
@@ -409,8 +412,8 @@ def derive(
     positive = isinstance(assume, str) and assume in ("nonnegative", "positive")
     symbols = tuple(names_of(exact.dimension, feature_names, positive=positive))
     start = domain_cut(assume, exact.dimension, symbols)
-    if not 0 <= target < exact.sizes[-1]:
-        raise ArgumentError(f"target={target} is no output: the network has {exact.sizes[-1]}")
+    if not isinstance(target, numbers.Integral) or not 0 <= target < exact.sizes[-1]:
+        raise ArgumentError(f"target={shown(target)} is no output: the network has {exact.sizes[-1]}")
     kinks = exact.units <= _KINKS if kinks is None else kinks
     found = [
         _region(exact, piece, symbols, made, target, start)

@@ -10,6 +10,7 @@ import sympy
 import torch
 from torch import Tensor
 
+from backlight.arguments import shown
 from backlight.errors import ArgumentError
 from backlight.rules import Box
 from backlight.symbolic.piecewise import Cut
@@ -71,7 +72,10 @@ def _box(low: Any, high: Any, dimension: int) -> list[Affine]:
         raise ArgumentError("a domain needs Box(low, high) with both bounds")
     found = []
     for side, sign in ((low, 1), (high, -1)):
-        bound: Tensor = torch.as_tensor(side, dtype=torch.float64).flatten()
+        try:
+            bound: Tensor = torch.as_tensor(side, dtype=torch.float64).flatten()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ArgumentError(f"a bound of a domain is a number or an array of numbers, not {shown(side)}") from error
         values = bound.expand(dimension) if bound.numel() in (1, dimension) else None
         if values is None:
             raise ArgumentError(f"bounds of {bound.numel()} numbers do not fit {dimension} inputs")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from backlight.arguments import checked
 from backlight.canonical.lift import torch_module
 from backlight.engine.precision import double_copy
 from backlight.errors import ArgumentError, UnsupportedModel, listed
@@ -118,6 +119,7 @@ class NotProved:
         return f"not proved ({self.why}): the largest difference found is {self.largest:.3g}, at {self.x.tolist()}"
 
 
+@checked
 def equivalent(
     first: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,
     second: nn.Module | Callable[[torch.Tensor], torch.Tensor] | str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
@@ -62,7 +63,7 @@ def in_batches(X: Any, read: Callable[[Any], B], batch_size: int | str) -> tuple
     ------
     ArgumentError, DataError
     """
-    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size > 0):
+    if batch_size != "auto" and not (isinstance(batch_size, numbers.Integral) and batch_size > 0):
         raise ArgumentError(f"batch_size must be 'auto' or a positive number of rows, not {batch_size!r}")
     if is_stream(X):
         return None, (part for item in X for part in _cut(read(_inputs_of(item)), batch_size))

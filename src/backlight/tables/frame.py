@@ -124,7 +124,7 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
     if isinstance(X, Frame):
         return X
     module = type(X).__module__.partition(".")[0]
-    if module == "torch":
+    if module == "torch" and hasattr(X, "detach"):
         return _from_array(X.detach().cpu().numpy(), "torch", names)
     if module == "scipy" and hasattr(X, "toarray"):
         n, d = X.shape if len(X.shape) == 2 else (0, 0)
@@ -139,6 +139,10 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
     native = nw.from_native(X, eager_only=True, pass_through=True)
     if isinstance(native, nw.DataFrame):
         return _from_dataframe(native)
+    if hasattr(X, "iloc") or isinstance(nw.from_native(X, series_only=True, pass_through=True), nw.Series):
+        raise DataError("a series is one row or one column, not a table: a row is df.iloc[[0]] or df.loc[[label]]")
+    if isinstance(X, dict):
+        raise DataError("a dictionary is no table: pandas.DataFrame([row]) is a table of one row")
     raise DataError(
         f"cannot read a table from {type(X).__module__}.{type(X).__name__}: "
         "give a NumPy array, a pandas, polars or pyarrow table, a scipy sparse matrix or a torch tensor"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import users_code
 from backlight.errors import ArgumentError
 from backlight.targets.base import Seen, Target, Term, position
 
@@ -120,7 +121,8 @@ class Function(Term):
     def value(self, seen: Seen) -> Tensor:
         """One number a row."""
         a = _output(seen) if self.layer is None else seen.layers[self.layer]
-        out: Any = self.fn(a)
+        with users_code(f"the target {self.name} fails on the model's output"):
+            out: Any = self.fn(a)
         if isinstance(out, Tensor) and out.shape == (len(a), 1):
             out = out[:, 0]
         if not isinstance(out, Tensor) or tuple(out.shape) != (len(a),):

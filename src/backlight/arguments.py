@@ -1,0 +1,183 @@
+"""What the arguments of public functions may be, by their names, so that a slip is one sentence and nothing is guessed.
+
+A text such as ``strict="false"`` is true in Python, an array compared with a name is an array: what is not of its kind
+never reaches the arithmetic.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import numbers
+import reprlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from backlight.errors import ArgumentError, BacklightError
+
+__all__ = ["checked", "numbers_in", "shown", "users_code"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What values an argument takes.
+
+    Attributes
+    ----------
+    said : str
+        In words, as in "strict= must be True or False".
+    holds : callable
+        Whether a value is one.
+    """
+
+    said: str
+    holds: Callable[[Any], bool]
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not _is_flag(value)
+
+
+def _is_number(value: Any) -> bool:
+    if not isinstance(value, numbers.Real) or _is_flag(value):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
+def _is_names(value: Any) -> bool:
+    if isinstance(value, str | bytes | dict) or not isinstance(value, Iterable):
+        return False
+    return hasattr(value, "__len__") and all(isinstance(item, str) for item in value)
+
+
+def _is_one(value: Any) -> bool:
+    return not hasattr(value, "__array__") and not isinstance(value, numbers.Number | list | set | bytes)
+
+
+def _is_several(value: Any) -> bool:
+    if hasattr(value, "name"):
+        return True
+    several = isinstance(value, Iterable) and not hasattr(value, "__array__")
+    return several and (not isinstance(value, list | tuple) or all(isinstance(item, Hashable) for item in value))
+
+
+_FLAG = Kind("True or False", _is_flag)
+_NAME = Kind("a name", lambda value: isinstance(value, str) and bool(value))
+_PATH = Kind("the path of a file or folder", lambda value: isinstance(value, str | Path) and bool(str(value)))
+_NAMES = Kind("a list of names", _is_names)
+_SEED = Kind("a whole number from 0 to 2**63 − 1", lambda value: _is_whole(value) and 0 <= value < 2**63)
+_COUNT = Kind("a whole number from 1 to 2**31 − 1", lambda value: _is_whole(value) and 1 <= value < 2**31)
+_ONE = Kind("a name, or what backlight has under such names", _is_one)
+_LAYERS = Kind(
+    "a name of a layer, or a list of names",
+    lambda value: isinstance(value, str | dict) or (isinstance(value, Iterable) and not hasattr(value, "__array__")),
+)
+_SEVERAL = Kind("a name, or a list of names", _is_several)
+
+_KINDS = {
+    **dict.fromkeys(("strict", "canonical", "force", "kinks"), _FLAG),
+    **dict.fromkeys(("score", "exact", "optimizer", "dialect", "table", "key", "row_id"), _NAME),
+    **dict.fromkeys(("feature_names", "columns"), _NAMES),
+    **dict.fromkeys(("restarts", "steps", "count", "limit", "top", "batch_rows", "shard_rows"), _COUNT),
+    "method": Kind(
+        "a name of a method, or a Method", lambda value: isinstance(value, str) or hasattr(value, "options")
+    ),
+    **dict.fromkeys(("rules", "rule", "prior", "space"), _ONE),
+    **dict.fromkeys(("methods", "rewrites", "metrics"), _SEVERAL),
+    **dict.fromkeys(("path", "sink"), _PATH),
+    "seed": _SEED,
+    "layers": _LAYERS,
+    "strength": Kind("a number", lambda value: _is_number(value) or (isinstance(value, float) and value > 0)),
+    "tolerance": Kind("a finite number", _is_number),
+    "constraints": Kind(
+        "a list of backlight.constraints", lambda value: isinstance(value, Iterable) or is_dataclass(value)
+    ),
+    "progress": Kind("True, False or a function of (done, total)", lambda value: _is_flag(value) or callable(value)),
+    "batch_size": Kind(
+        "'auto' or a positive number of rows",
+        lambda value: value == "auto" if isinstance(value, str) else _is_whole(value) and value > 0,
+    ),
+}
+
+
+def shown(value: Any) -> str:
+    """A value in an error's sentence: on one line, and short."""
+    if hasattr(value, "__array__") and hasattr(value, "shape"):
+        return f"an array of shape {tuple(value.shape)}"
+    return " ".join(reprlib.repr(value).split())
+
+
+def numbers_in(value: Any, said: str) -> np.ndarray:
+    """An array of numbers or switches.
+
+    Raises
+    ------
+    ArgumentError
+        Begins with ``said``, what the argument is.
+    """
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"{said} must be numbers in rows of one length, not {shown(value)}") from error
+    if array.dtype.kind not in "fiub":
+        raise ArgumentError(f"{said} must be numbers, not {shown(value)}")
+    return array
+
+
+@contextmanager
+def users_code(says: str) -> Iterator[None]:
+    """Whatever a function of the user's raises, as one sentence that names it.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    try:
+        yield
+    except BacklightError:
+        raise
+    # the user's own code may raise anything
+    except Exception as error:
+        said = str(error).partition("\n")[0][:100]
+        raise ArgumentError(f"{says}: {type(error).__name__}" + (f": {said}" if said else "")) from error
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """A public function whose arguments are looked at first; what it is called with by default always passes.
+
+    Raises
+    ------
+    ArgumentError
+        Names the argument, what it takes, and what was given.
+    """
+    parameters = inspect.signature(function).parameters
+    places = list(parameters)
+    kinds = {name: (_KINDS[name], parameters[name].default) for name in places if name in _KINDS}
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        for name, value in (*zip(places, args, strict=False), *kwargs.items()):
+            if name not in kinds:
+                continue
+            kind, default = kinds[name]
+            if value is not default and not kind.holds(value):
+                raise ArgumentError(f"{name}= must be {kind.said}, not {shown(value)}")
+        return function(*args, **kwargs)
+
+    return call
