@@ -51,6 +51,7 @@ def given():
         "neuralize": [{"model": linear}],
         "export": [{"explainer": explainer}],
         "explain_batches": [{"explainer": explainer, "source": [rows]}],
+        "sum_batches": [{"explainer": explainer, "source": [rows]}],
     }
 
 
@@ -76,7 +77,7 @@ def outcome(function, named, *, started=False):
 
 def cases():
     for name in ("explain", "Explainer", "plan", "audit", "evaluate", "prototype", "derive", "equivalent", "canonize",
-                 "neuralize", "export", "explain_batches"):  # fmt: skip
+                 "neuralize", "export", "explain_batches", "sum_batches"):  # fmt: skip
         for parameter in inspect.signature(getattr(backlight, name)).parameters:
             yield name, parameter
 
@@ -104,11 +105,11 @@ def test_what_is_checked_and_how_it_is_said():
 
     assert function(1) == (1, False, 0, None)
     assert function(1, strict=np.True_, seed=np.int64(3), score="s") == (1, True, 3, "s")
-    with pytest.raises(backlight.errors.ArgumentError, match="strict= must be True or False, not 'false'"):
+    with pytest.raises(backlight.errors.ArgumentError, match="strict must be True or False, not 'false'"):
         function(1, strict="false")
-    with pytest.raises(backlight.errors.ArgumentError, match=r"seed= must be a whole number from 0 .*, not 0\.5"):
+    with pytest.raises(backlight.errors.ArgumentError, match=r"seed must be a whole number from 0 .*, not 0\.5"):
         function(1, seed=0.5)
-    with pytest.raises(backlight.errors.ArgumentError, match=r"score= must be a name, not an array of shape \(3,\)"):
+    with pytest.raises(backlight.errors.ArgumentError, match=r"score must be a name, not an array of shape \(3,\)"):
         function(1, score=np.ones(3))
     assert "\n" not in shown({"a": "b\n" * 100})
     assert list(inspect.signature(function).parameters) == ["X", "strict", "seed", "score"]

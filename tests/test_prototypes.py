@@ -909,7 +909,7 @@ def test_prototypes_are_sliced_by_position_and_name(net, digits):
     assert p[2:4].names == ("output 2", "output 3")
     assert p[-1].x.shape == (1, 1, 8, 8)
     assert len(list(p)) == 10
-    assert "<th>target</th>" in p._repr_html_()
+    assert ">target</th>" in p._repr_html_()
     with pytest.raises(NameNotFound, match="choose from"):
         p["zero"]
 
@@ -923,7 +923,7 @@ def test_wrong_arguments_are_named(net, digits):
         ({"strength": 0.0}, "strength=0.0"),
         ({"strength": math.inf}, "needs constraints"),
         ({"exact": "maybe"}, "exact='maybe'"),
-        ({"restarts": 0}, "restarts=0"),
+        ({"restarts": 0}, "restarts must be"),
         ({"optimizer": "sgd"}, "optimizer='sgd'"),
         ({"init": "middle"}, "init='middle'"),
         ({"prior": GaussianMixture()}, "priors.from_estimator"),

@@ -34,7 +34,7 @@ class Kind:
     Attributes
     ----------
     said : str
-        In words, as in "strict= must be True or False".
+        In words, as in "strict must be True or False".
     holds : callable
         Whether a value is one.
     """
@@ -177,7 +177,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
                 continue
             kind, default = kinds[name]
             if value is not default and not kind.holds(value):
-                raise ArgumentError(f"{name}= must be {kind.said}, not {shown(value)}")
+                raise ArgumentError(f"{name} must be {kind.said}, not {shown(value)}")
         return function(*args, **kwargs)
 
     return call

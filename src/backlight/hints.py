@@ -66,8 +66,8 @@ def readable(thing: Any) -> None:
 
 def _functions(thing: Any) -> list[Any]:
     if isinstance(thing, types.FunctionType):
-        return [thing]
-    found = []
+        return _with_wrapped(thing)
+    found: list[Any] = []
     for base in (thing if isinstance(thing, type) else type(thing)).__mro__:
         if base.__module__.partition(".")[0] != "backlight":
             continue
@@ -76,8 +76,14 @@ def _functions(thing: Any) -> list[Any]:
                 value = value.__func__
             elif isinstance(value, property):
                 value = value.fget
-            while isinstance(value, types.FunctionType):
-                found.append(value)
-                # a signature is that of the innermost function
-                value = getattr(value, "__wrapped__", None)
+            found += _with_wrapped(value)
+    return found
+
+
+def _with_wrapped(value: Any) -> list[Any]:
+    """A signature is that of the innermost function."""
+    found = []
+    while isinstance(value, types.FunctionType):
+        found.append(value)
+        value = getattr(value, "__wrapped__", None)
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from backlight._explain import Explainer
+from backlight.arguments import checked
 from backlight.batches.carriers import TrainingRows, training_rows_of
 from backlight.batches.explain import BATCH_ROWS, Run
 from backlight.batches.opening import open_rows
@@ -115,6 +116,7 @@ class ContributionSums:
         return frame_like({**columns, **{name: mean[:, k] for name, k in taken.items()}}, kind, None)
 
 
+@checked
 def sum_batches(
     explainer: ModelLike,
     source: RowsLike,
