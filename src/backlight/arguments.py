@@ -91,8 +91,8 @@ _LAYERS = Kind(
 _SEVERAL = Kind("a name, or a list of names", _is_several)
 
 _KINDS = {
-    **dict.fromkeys(("strict", "canonical", "force", "kinks"), _FLAG),
-    **dict.fromkeys(("score", "exact", "optimizer", "dialect", "table", "key", "row_id"), _NAME),
+    **dict.fromkeys(("strict", "canonical", "force", "kinks", "training_rows"), _FLAG),
+    **dict.fromkeys(("score", "exact", "optimizer", "dialect", "table", "key", "row_id", "period"), _NAME),
     **dict.fromkeys(("feature_names", "columns"), _NAMES),
     **dict.fromkeys(("restarts", "steps", "count", "limit", "top", "batch_rows", "shard_rows"), _COUNT),
     "method": Kind(
@@ -101,6 +101,7 @@ _KINDS = {
     **dict.fromkeys(("rules", "rule", "prior", "space"), _ONE),
     **dict.fromkeys(("methods", "rewrites", "metrics"), _SEVERAL),
     **dict.fromkeys(("path", "sink"), _PATH),
+    "by": Kind("a name, or a list of names", lambda value: isinstance(value, str) or _is_names(value)),
     "seed": _SEED,
     "layers": _LAYERS,
     "strength": Kind("a number", lambda value: _is_number(value) or (isinstance(value, float) and value > 0)),

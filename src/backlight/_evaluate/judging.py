@@ -177,7 +177,7 @@ def _fractions(given: Sequence[float] | int) -> np.ndarray:
     if isinstance(given, int) and 0 < given <= 10_000:
         points = np.linspace(0, 1, given)
     else:
-        points = numbers_in(given, "fractions=").astype(float)
+        points = numbers_in(given, "fractions").astype(float)
     if points.ndim != 1 or len(points) < 2 or (points < 0).any() or (points > 1).any():
         raise ArgumentError("fractions must be at least two numbers from 0 to 1, or how many points from 0 to 1")
     return np.unique(points)
@@ -186,7 +186,7 @@ def _fractions(given: Sequence[float] | int) -> np.ndarray:
 def _masks(given: Any, x: Tensor) -> Tensor | None:
     if given is None:
         return None
-    masks = torch.as_tensor(numbers_in(given, "masks=")).bool()
+    masks = torch.as_tensor(numbers_in(given, "masks")).bool()
     if x.dim() == 4 and masks.shape == (len(x), *x.shape[2:]):
         masks = masks[:, None].expand(x.shape)
     if masks.shape != x.shape:

@@ -87,7 +87,7 @@ def units_of(given: Any, shape: tuple[int, ...], names: Sequence[str], n: int) -
         return _groups(list(given.values()), tuple(str(k) for k in given), shape, names)
     if isinstance(given, list) and given and isinstance(given[0], list | tuple):
         return _groups(given, (), shape, names)
-    index = torch.as_tensor(numbers_in(given, "units="))
+    index = torch.as_tensor(numbers_in(given, "units"))
     if index.is_floating_point() or index.shape not in (shape, (n, *shape)):
         raise ArgumentError(
             f"units must be whole numbers of shape {shape} or {(n, *shape)}, not {index.dtype} of {tuple(index.shape)}"

@@ -397,7 +397,10 @@ def _target(target: Any, subject: Subject) -> Target:
         return targets.logit(target)
     if isinstance(target, list) and target and all(isinstance(t, str | int | np.integer) for t in target):
         return targets.logit(target)
-    array = numbers_in(target.detach() if isinstance(target, Tensor) else target, "target=")
+    if isinstance(target, Tensor | np.ndarray | list | tuple):
+        array = numbers_in(target.detach() if isinstance(target, Tensor) else target, "target")
+    else:
+        array = np.empty((0, 0))
     if array.ndim == 1 and np.issubdtype(array.dtype, np.floating):
         return targets.direction(array)
     if array.ndim == 1 and np.issubdtype(array.dtype, np.integer):

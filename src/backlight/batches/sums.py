@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from backlight._explain import Explainer
-from backlight.arguments import checked
+from backlight.arguments import checked, shown
 from backlight.batches.carriers import TrainingRows, training_rows_of
 from backlight.batches.explain import BATCH_ROWS, Run
 from backlight.batches.opening import open_rows
@@ -181,8 +181,10 @@ def sum_batches(
     total: ContributionSums | None = None
     done = 0
     for table in run.read(0):
-        labels = _labels(table, keys, period)
         inner = run.inner(table)
+        if not hasattr(inner, "shape"):
+            raise DataError(f"a batch of the source must be a table, not {shown(inner)}")
+        labels = _labels(table, keys, period)
         part = _sums(explainer(inner), labels, keys, carriers, inner)
         total = part if total is None else total + part
         if len(total.groups) > _GROUPS:
