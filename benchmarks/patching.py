@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 
@@ -32,11 +33,19 @@ PAIRS = [
 METHODS = {"relevance": {}, "gradient": {"method": "gradient"}, "relevance, AttnLRP": {"rules": "attnlrp"}}
 
 
+SEEN: list[list[np.ndarray]] = [[] for _ in range(1 + len(METHODS))]
+
+
 def compared(model: torch.nn.Module, ids: torch.Tensor, other: torch.Tensor, answers: tuple[int, int]) -> list[float]:
     target = text.contrast(*answers)
     truth = concepts.patching(model, ids, other, target, method="activation")
     given = {"target": target, "places": truth.places}
-    return [concepts.patching(model, ids, other, **given, **how).correlation(truth) for how in METHODS.values()]
+    found = [concepts.patching(model, ids, other, **given, **how) for how in METHODS.values()]
+    # the residual stream and the branches of dense layers, without those of attention
+    kept = [k for k, place in enumerate(truth.places) if "attn" not in place]
+    for values, one in zip(SEEN, (truth, *found), strict=True):
+        values.append(one.values[kept].ravel())
+    return [one.correlation(truth) for one in found]
 
 
 def stories(folder: Path) -> None:
@@ -63,6 +72,9 @@ def stories(folder: Path) -> None:
                 f"| {sentence} | {was} → {new} | " + " | ".join(f"{value:.3f}" for value in rows[-1]) + " |", flush=True
             )
     print("| mean | | " + " | ".join(f"{sum(column) / len(rows):.3f}" for column in zip(*rows, strict=True)) + " |")
+    truth, *found = (np.concatenate(values) for values in SEEN)
+    together = " | ".join(f"{np.corrcoef(values, truth)[0, 1]:.3f}" for values in found)
+    print(f"| dense and residual places of all texts together | | {together} |")
 
 
 def induction() -> None:
