@@ -10,8 +10,8 @@ from torch import nn
 
 import backlight
 
-# what is given to a call, not what comes back, prints in a line
-_ASKED = {"Prior", "Reference", "Custom", "Rule", "Space"}
+# what is given to a call, not what comes back, prints in a line, and so does the type of an argument
+_ASKED = {"Prior", "Reference", "Custom", "Rule", "Space", "Hint"}
 
 
 def printed():

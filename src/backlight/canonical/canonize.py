@@ -241,17 +241,14 @@ def example_inputs(model: nn.Module, X: Any, domain: Domain) -> Inputs:
         return rows, {}
     sides = (domain.low, domain.high) if isinstance(domain, Box) else domain
     if isinstance(sides, Sequence) and not isinstance(sides, str):
-        if any(side is None for side in sides):
-            raise ArgumentError("a domain needs Box(low, high) with both bounds")
-        if len(sides) != 2:
-            raise ArgumentError(f"a domain is (low, high), numbers or arrays, not {shown(domain)}")
+        if len(sides) != 2 or any(side is None for side in sides):
+            raise ArgumentError(f"a domain needs Box(low, high) with both bounds, not {shown(domain)}")
         try:
             low, high = torch.broadcast_tensors(*(torch.as_tensor(numbers_in(side, "a domain")) for side in sides))
         except RuntimeError as error:
             raise ArgumentError(f"the two bounds of a domain have different shapes: {shown(domain)}") from error
-        low, high = low.double(), high.double()
         if low.dim():
-            return (_between(low, high),), {}
+            return (_between(low.double(), high.double()),), {}
     shape, positive = _recorded_shape(model), isinstance(domain, str) and domain == "nonnegative"
     for module in model.modules():
         if shape is None and isinstance(module, nn.Linear):
