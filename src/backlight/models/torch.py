@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.arguments import shown, users_code
+from backlight.arguments import shown
 from backlight.attribution.canonical import canonical_module
 from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.lrp import Attributed, LayerwiseRelevance
@@ -21,6 +21,7 @@ from backlight.attribution.reference import ReferenceMethod, named_method, only_
 from backlight.attribution.requested import Linear, Requested, Targets
 from backlight.canonical.lift import torch_module
 from backlight.engine.capture import tensors_of
+from backlight.engine.copies import running
 from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
@@ -48,7 +49,7 @@ class TorchModel:
 
     def score(self, *inputs: Any, **named: Any) -> Tensor:
         """See `Model.score`: the one output that the module returns."""
-        with users_code(f"{type(self.module).__name__} cannot run on these inputs"):
+        with running(self.module):
             found = self.module(*inputs, **named)
         return only_output(Outputs().take(found)[0])
 

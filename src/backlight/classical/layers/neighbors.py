@@ -14,7 +14,7 @@ from torch import Tensor
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
 from backlight.classical.layers.pullback import Pullback
 
-__all__ = ["ClassOrderStatistics", "NearestRows", "OrderStatistics"]
+__all__ = ["ClassOrderStatistics", "NearestRows", "OrderStatistics", "VotingRows"]
 
 # A few blocks of this many doubles stay in a core's cache.
 _CHUNK_ENTRIES = 1 << 16
@@ -185,19 +185,8 @@ class OrderStatistics(Layer):
         return self.anchors
 
 
-class ClassOrderStatistics(Layer):
-    r"""The contrast f_ab = d_(m)^b − d_(m)^a: the m-th nearest row of class a against that of class b.
-
-    Squared distances, or city-block ones. With an odd number k of neighbours and two classes, m = (k + 1)/2 makes f > 0
-    exactly where the vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general
-    m = min(v_a, v_b) + 1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies
-    inside the ball, of the other one outside. A class with fewer rows than that is represented by the k-th nearest row
-    of all.
-
-    Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f. Where a vote is a tie the library
-    gives the first of the classes and the contrast decides by distance; the annotation ``tie`` says so.
-
-    Bley et al. (arXiv 2508.03913, 2025) for two classes; the rest is derived here.
+class VotingRows(Layer):
+    """Training rows of several classes that vote by nearness: what layers that contrast or count votes hold.
 
     Parameters
     ----------
@@ -221,6 +210,22 @@ class ClassOrderStatistics(Layer):
         self.rules = {"neighbours": "neighbours"}
         self.register_buffer("anchors", rows.rows)
         self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(self.n_classes)]
+
+
+class ClassOrderStatistics(VotingRows):
+    r"""The contrast f_ab = d_(m)^b − d_(m)^a: the m-th nearest row of class a against that of class b.
+
+    Squared distances, or city-block ones. With an odd number k of neighbours and two classes, m = (k + 1)/2 makes f > 0
+    exactly where the vote goes to a: the ball through the m-th row of a then holds fewer than m rows of b. In general
+    m = min(v_a, v_b) + 1 with the votes v of the k nearest rows, a gate: of the class with more votes that row lies
+    inside the ball, of the other one outside. A class with fewer rows than that is represented by the k-th nearest row
+    of all.
+
+    Relevance: :math:`(z-u_b)_i^2 - (z-u_a)_i^2` of the two rows, which sums to f. Where a vote is a tie the library
+    gives the first of the classes and the contrast decides by distance; the annotation ``tie`` says so.
+
+    Bley et al. (arXiv 2508.03913, 2025) for two classes; the rest is derived here.
+    """
 
     @property
     def rows(self) -> int:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
-from backlight.classical.layers.neighbors import NearestRows
+from backlight.classical.layers.base import EncodedRows, ForwardPass, Query
+from backlight.classical.layers.neighbors import NearestRows, VotingRows
 from backlight.classical.layers.pullback import Pullback
 
 __all__ = ["VoteShares"]
 
 
-class VoteShares(Layer):
+class VoteShares(VotingRows):
     r"""p_c = Σ w_j over the rows of class c among the k nearest, weighted alike or by nearness; Σ w = 1.
 
     Votes are a gate. What carries them is how far the row is from the rows of class c and from the others: with
@@ -30,17 +30,11 @@ class VoteShares(Layer):
 
     Parameters
     ----------
-    rows : NearestRows
-        The library's own search among all rows, which votes.
-    by_class : sequence of NearestRows
-        A search among the rows of each class, in the order of ``labels``.
-    labels : (M,) tensor of int
-    k : int
+    rows, by_class, labels, k
+        See `VotingRows`.
     weighted : bool
         Whether a vote counts one over its distance.
     """
-
-    anchors: Tensor
 
     def __init__(
         self,
@@ -51,13 +45,8 @@ class VoteShares(Layer):
         weighted: bool,
         pullback: Pullback,
     ) -> None:
-        super().__init__()
-        self.nearest, self.by_class, self.pullback = rows, by_class, pullback
-        self.labels, self.k, self.weighted = labels, k, weighted
-        self.units = len(by_class)
-        self.rules = {"neighbours": "neighbours"}
-        self.register_buffer("anchors", rows.rows)
-        self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(self.units)]
+        super().__init__(rows, by_class, labels, k, pullback)
+        self.weighted, self.units = weighted, self.n_classes
 
     @property
     def rows(self) -> int:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
-from backlight.classical.layers.neighbors import NearestRows
-from backlight.classical.layers.pullback import Pullback
+from backlight.classical.layers.base import EncodedRows, ForwardPass, Query
+from backlight.classical.layers.neighbors import VotingRows
 
 __all__ = ["WeightedVotes"]
 
 
-class WeightedVotes(Layer):
+class WeightedVotes(VotingRows):
     r"""f_a = min_{b≠a} H_b − H_a with the harmonic distance of a class, :math:`1/H_c = \sum_{j\in N_c} 1/d_j`.
 
     N_c are the rows of class c among the k nearest, so that :math:`1/H_c` is its weighted vote and f > 0 exactly where
@@ -26,29 +23,7 @@ class WeightedVotes(Layer):
     by Euler's theorem with its own slopes :math:`\partial H_c/\partial d_j = p_j^2`; each distance is shared as
     :math:`\delta_i^2/d`, of city-block ones :math:`|\delta_i|`. At distance zero H is zero, and nothing is carried.
     Where the two lowest H are equal the library gives the first of the classes; the annotation ``tie`` says so.
-
-    Parameters
-    ----------
-    rows : NearestRows
-        The library's own search among all rows, which votes.
-    by_class : sequence of NearestRows
-        A search among the rows of each class, in the order of ``labels``.
-    labels : (M,) tensor of int
-    k : int
     """
-
-    anchors: Tensor
-
-    def __init__(
-        self, rows: NearestRows, by_class: Sequence[NearestRows], labels: Tensor, k: int, pullback: Pullback
-    ) -> None:
-        super().__init__()
-        self.nearest, self.by_class, self.pullback, self.k = rows, by_class, pullback, k
-        self.labels, self.n_classes = labels, len(by_class)
-        self.units = self.n_classes if self.n_classes > 2 else 1
-        self.rules = {"neighbours": "neighbours"}
-        self.register_buffer("anchors", rows.rows)
-        self.members = [torch.nonzero(labels == c).squeeze(1) for c in range(self.n_classes)]
 
     @property
     def rows(self) -> int:
