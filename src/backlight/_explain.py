@@ -144,7 +144,7 @@ class Explainer:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the model's layers."""
+        """Names of the model's layers, for ``layers=``."""
         return self.opened()[0].layers
 
     def _repr_html_(self) -> str:
@@ -262,7 +262,8 @@ def explain(
         trees: rows whose mean relevance is counted from. Kernel regressions: the value it is counted from. Modules: the
         point that counts as "nothing here", one row, by default zero; for several inputs a dict.
     layers : str or sequence of str, optional
-        Names or patterns of places (see `plan`) at which relevance is wanted too, in ``ex.layers``.
+        Names or patterns of places (see `plan`) at which relevance is wanted too, in ``ex.layers``. Of other models the
+        names of ``Explainer(model).layers``: the distance to each anchor, the trees, the neighbours, the members.
     canonical : bool, default False
         Explain a module's canonical form (see `canonize`), which is the same for every way to write its function: rules
         are bound to its layers, and ``layers`` are named as they are there.

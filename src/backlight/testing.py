@@ -62,6 +62,7 @@ def check_neuralized(estimator: Any, X: Any, *, scores: Any = None) -> None:
                 bool(abs(ex.residual[worst]) <= 1e-9 * parts[worst]),
                 f"{score}: base and relevance make up the score; row {worst} lacks {ex.residual[worst]:.3g}",
             )
+        _check_inner_layers(network, X, ex, score)
         order = np.arange(len(frame))[::-1].copy()
         back = explainer(frame.take(order))
         _same(f"{score}: rows do not see each other", np.asarray(back.values)[order], ex.values, 1e-9, 1e-12)
@@ -69,6 +70,31 @@ def check_neuralized(estimator: Any, X: Any, *, scores: Any = None) -> None:
         _same(f"{score}: a row alone is explained alike", one.values, ex.values[:1], 1e-9, 1e-12)
         again = pickle.loads(pickle.dumps(explainer))(X)  # noqa: S301 - our own bytes
         _law(bool(np.array_equal(again.values, ex.values)), f"{score}: a pickled explainer explains to the last bit")
+
+
+def _check_inner_layers(network: Any, X: Any, ex: Any, score: str) -> None:
+    """What a layer hands on is what arrives at the layers below it, and at last at the columns."""
+    from backlight._explain import Explainer
+    from backlight.classical.layers.deep import Deep
+    from backlight.classical.layers.inside import places
+
+    known = places(network.layer)
+    if not known or any(isinstance(part, Deep) for part in network.layer.modules()):
+        return  # of hidden units biases keep some: the engine's own ledger says what
+    inner = Explainer(network, layers=list(known))(X)
+    _law(np.array_equal(inner.values, ex.values), f"{score}: layers= changes no column's relevance")
+    size = np.abs(np.asarray(ex.output)) + np.abs(ex.base_values) + np.abs(ex.values).sum(1)
+    size = size + np.max([np.abs(found).sum(1) for found in inner.layers.values()], 0)
+    for above in {place.path[:-1] if not place.within else place.path for place in known.values()}:
+        arrived = [inner.layers[name].sum(1) for name, place in known.items() if place.path == above]
+        whole = np.asarray(arrived[0]) if above else ex.values.sum(1)
+        for name, place in known.items():
+            if place.within and place.path == above:
+                _small(f"{score}: relevance at {name} adds up", inner.layers[name].sum(1) - whole, size)
+        children = [n for n, place in known.items() if not place.within and place.path[:-1] == above and place.path]
+        if children:
+            total = np.sum([inner.layers[name].sum(1) for name in children], 0)
+            _small(f"{score}: relevance at {', '.join(children)} adds up", total - whole, size)
 
 
 def check_rule(rule: Any, *, leak: float | None = None) -> None:
@@ -175,6 +201,11 @@ def check_prior(prior: Any, x: Any) -> None:
         higher = prior.energy(rows + slope * step.view(-1, *[1] * (rows.dim() - 1)))
     steep = slope.flatten(1).norm(dim=1) > 1e-6
     _law(bool(bool((higher[steep] >= energy[steep]).all())), f"{prior!r}: its slope points to more energy")
+
+
+def _small(law: str, gap: Any, size: Any) -> None:
+    worst = int(np.argmax((np.abs(gap) - 1e-9 * size).reshape(len(gap), -1).max(1)))
+    _law(bool((np.abs(gap) <= 1e-9 * size).all()), f"{law}: row {worst} lacks {np.abs(gap[worst]).max():.3g}")
 
 
 def _law(holds: bool, law: str) -> None:

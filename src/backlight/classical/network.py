@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.frontend.features import Features
 from backlight.classical.layers import EncodedRows, ForwardPass, Layer, Pullback, Query
 from backlight.classical.layers.base import Account, Line
+from backlight.classical.layers.inside import ended_at, places
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, DataError, UnsupportedModel, UnsupportedOption, listed
 from backlight.explanation import Attribution, Ledger
@@ -350,7 +351,13 @@ class NeuralizedModel(nn.Module):
         return float(reference) if level else self.point(self.encode(reference))
 
     def relevance(
-        self, X: Any, rule: Any, reference: Any = None, own: np.ndarray | None = None, target: Any = None
+        self,
+        X: Any,
+        rule: Any,
+        reference: Any = None,
+        own: np.ndarray | None = None,
+        target: Any = None,
+        layers: Sequence[str] = (),
     ) -> Attribution:
         """Relevance of every column for every row.
 
@@ -364,6 +371,8 @@ class NeuralizedModel(nn.Module):
         own : array of int of shape (n,), optional
             Which anchor each row is, −1 for none, where the caller knows; otherwise equal rows are taken as the same.
         target : see `backlight.explain`
+        layers : sequence of str
+            Inner layers of `backlight.classical.layers.inside.places`, whose relevance is wanted too.
         """
         asked = read_targets(target)
         wanted = self.score.outputs.targets(asked)
@@ -375,6 +384,9 @@ class NeuralizedModel(nn.Module):
             level = usual if isinstance(usual, float) else None
             known = None if own is None else torch.as_tensor(own, device=coded.device)
             whole, step = self.point(coded), min(self._step, _BATCH)
+            known_places = places(self.layer) if layers else {}
+            inner = {name: (known_places[name].units, ended_at(self.layer, known_places[name])) for name in layers}
+            step = min([step, *(max(1, _NUMBERS // 4 // max(1, units)) for units, _ in inner.values())])
             parts = []
             for start in range(0, len(coded), step):
                 some = whole if step >= len(coded) else whole.take(slice(start, start + step))
@@ -385,7 +397,10 @@ class NeuralizedModel(nn.Module):
                     level,
                 )
                 part = Targets(wanted, asked.several).take(start, len(some))
-                parts.append(self._relevance(some, ask, part, start))
+                found = self._relevance(some, ask, part, start)
+                parts.append(
+                    replace(found, layers={name: self._units(one, some, ask, part) for name, (_, one) in inner.items()})
+                )
         return Attribution.joined(parts)
 
     def _writes(self) -> int:
@@ -472,6 +487,17 @@ class NeuralizedModel(nn.Module):
             annotations={key: _array(value) for key, value in annotations.items()},
             facts=got.facts,
         )
+
+    def _units(self, layer: Layer, x: EncodedRows, ask: Query, targets: Targets) -> np.ndarray:
+        """Relevance of an inner layer, (n, units), of several targets (n, units, targets)."""
+        if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
+            ask = replace(ask, own=self.layer.self_index(x))
+        got, outputs = layer.run_alone(x, ask), self.score.outputs
+        found = []
+        for one in targets.items:
+            c = outputs.coefficients(one, got.output, outputs.index(one, got.output))
+            found.append((Account.of(got, c) if got.account is None else got.account(c)).relevance)
+        return _array(torch.stack(found, -1) if targets.several else found[0])
 
     def _lines(self, rule: Any, score: Tensor, account: Account) -> list[Line]:
         """What each layer hands on, as lines of a ledger."""

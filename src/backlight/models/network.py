@@ -14,12 +14,13 @@ from backlight.classical import NeuralizedModel
 from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.layers.base import EncodedRows, Layer, Propagation
 from backlight.classical.layers.expansion import Levelled
+from backlight.classical.layers.inside import places, selected
 from backlight.classical.network import Score
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution
 from backlight.explanation.score_units import ScoreUnit
-from backlight.models.protocol import Query, refuse_output, refuse_rows
+from backlight.models.protocol import Query, layer_names, refuse_output, refuse_rows
 from backlight.tables import Frame, in_batches
 
 __all__ = ["NetworkModel", "Table", "dressed", "tables"]
@@ -111,12 +112,12 @@ class NetworkModel:
         options = {"canonical": query.canonical, "strict": query.strict, "seed": query.seed}
         rule = self.network.rule(query.rules, query.method, **options)
         deep = isinstance(rule, Propagation)
-        if query.layers is not None:
-            hint = "explain the module itself, neuralize(model).layer.module" if deep else "leave it out"
-            raise ArgumentError(f"layers={query.layers!r} does not apply to a neuralized model: {hint}")
+        wanted = selected(self.network.layer, layer_names(query.layers), self.kind) if query.layers else ()
+        if wanted and (query.method != "lrp" or query.canonical):
+            raise ArgumentError("layers= is for relevance propagation through the model as it is: leave the other out")
         if query.canonical and not deep:
             raise ArgumentError("canonical=True does not apply to a model without hidden units: leave it out")
-        return replace(query, rules=rule, reference=self.network.reference_of(query.reference, rule))
+        return replace(query, layers=wanted, rules=rule, reference=self.network.reference_of(query.reference, rule))
 
     def batches(
         self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
@@ -127,7 +128,7 @@ class NetworkModel:
     def attribute(self, batch: Table, targets: Targets, query: Query) -> Attribution:
         """See `Model.attribute`."""
         network, rule = self.network, query.rules
-        found = network.relevance(batch.frame, rule, query.reference, target=targets)
+        found = network.relevance(batch.frame, rule, query.reference, target=targets, layers=query.layers)
         facts = dict(found.facts)
         method = facts.pop("method", None) or getattr(rule, "method", None) or f"lrp ({getattr(rule, 'name', rule)})"
         deep = isinstance(rule, Propagation)
@@ -144,8 +145,7 @@ class NetworkModel:
     @property
     def layers(self) -> tuple[str, ...]:
         """See `Model.layers`."""
-        named = self.network.layer.named_modules()
-        return tuple(f"{name or 'score'} ({type(layer).__name__})" for name, layer in named if isinstance(layer, Layer))
+        return tuple(places(self.network.layer))
 
     def plan(self, query: Query) -> str:
         """See `Model.plan`."""
@@ -153,7 +153,8 @@ class NetworkModel:
         steps = [type(step).__name__ for step in network.front.elements]
         lines = [f"{network.kind}: score {network.score.name!r} by {query.rules!r}"]
         lines += [f"  columns → {' → '.join(steps)}"] if steps else []
-        return "\n".join([*lines, *(f"  {layer}" for layer in self.layers)])
+        named = [(name or "score", part) for name, part in network.layer.named_modules() if isinstance(part, Layer)]
+        return "\n".join([*lines, *(f"  {name} ({type(part).__name__})" for name, part in named)])
 
     def kept(self, query: Query) -> dict[str, Any]:
         """See `Model.kept`."""

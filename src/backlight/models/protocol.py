@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from backlight.attribution.requested import Targets
 from backlight.errors import ArgumentError
 from backlight.explanation import Attribution
 
-__all__ = ["Batch", "Model", "Query", "refuse_output", "refuse_rows"]
+__all__ = ["Batch", "Model", "Query", "layer_names", "refuse_output", "refuse_rows"]
 
 
 class Batch(Protocol):
@@ -113,3 +113,20 @@ class Model(Protocol):
         UnsupportedModel
             When it cannot be held without code.
         """
+
+
+def layer_names(layers: Any) -> list[str]:
+    """What ``layers=`` names.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if isinstance(layers, str):
+        return [layers]
+    names = [] if layers is None else list(layers)
+    if isinstance(layers, Mapping) or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(
+            f"layers={layers!r}: give names of layers; the relevance of channel c is then ex.layers[name][:, c]"
+        )
+    return names

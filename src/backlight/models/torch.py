@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
 from backlight.explanation import Attribution, Ledger
 from backlight.models.programs import example_of, probe_of, read_program, written_program
-from backlight.models.protocol import Query
+from backlight.models.protocol import Query, layer_names
 
 __all__ = ["TorchModel", "as_arrays", "dims_of"]
 
@@ -75,7 +75,7 @@ class TorchModel:
         here = home(self.module)
         if name != "lrp" and query.device is not None and home(self.module, query.device).device != here.device:
             raise ArgumentError(f"device={query.device!r}: method={name!r} runs where the model is, on {here.device}")
-        return replace(query, layers=_layer_names(query.layers))
+        return replace(query, layers=layer_names(query.layers))
 
     def batches(
         self, X: Any, size: int | str, names: Sequence[str] | None, query: Query
@@ -172,17 +172,6 @@ class _Sum(Linear):
     def seed(self, output: Tensor, last: Tensor | None) -> Tensor:
         """See `Linear.seed`."""
         return torch.ones_like(output)
-
-
-def _layer_names(layers: Any) -> list[str]:
-    if isinstance(layers, str):
-        return [layers]
-    names = [] if layers is None else list(layers)
-    if isinstance(layers, Mapping) or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(
-            f"layers={layers!r}: give names of layers; the relevance of channel c is then ex.layers[name][:, c]"
-        )
-    return names
 
 
 def _only(stream: Iterator[Batch]) -> Iterator[Batch]:

@@ -11,6 +11,8 @@ Which rows are near is a gate, as for all neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -54,19 +56,34 @@ class AngleVariance(Layer):
     def _delta(self, z: Tensor) -> Tensor:
         return self.anchors[self.nearest.find(z, self.k, None)] - z[:, None, :]
 
+    def _slopes(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Differences, and the score's slope along them, (n, k, K) each."""
+        with torch.enable_grad():
+            delta = self._delta(z).detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._score(delta).sum(), delta)
+        return delta.detach(), gradient
+
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, 1)."""
         return self._score(self._delta(x.z))[:, None]
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
-        with torch.enable_grad():
-            delta = self._delta(x.z).detach().requires_grad_()
-            score = self._score(delta)
-            (gradient,) = torch.autograd.grad(score.sum(), delta)
-        delta, output = delta.detach(), score.detach()[:, None]
+        delta, gradient = self._slopes(x.z)
+        output = self._score(delta)[:, None]
 
         def back(c: Tensor) -> Tensor:
             return self.pullback.sum_of_pairs(delta, gradient, (-0.25 * c).expand(-1, self.k))
 
         return ForwardPass(output, output, back, output, {"angles": output})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The nearest rows, nearest first."""
+        return {"neighbours": self.k}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        delta, gradient = self._slopes(x.z)
+        parts = -0.25 * (delta * gradient).sum(2)
+        return lambda c: c * parts

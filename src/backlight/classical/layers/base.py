@@ -234,12 +234,53 @@ class Layer(nn.Module):
         Which parts of an `Query` beside the rule it reads: "rows" (``usual``), "level".
     kept_instead : mapping of attribute to value
         What a file has in place of caches, and of what only the original library can do.
+    copied : bool
+        Whether it is a copy that `rebuilt` made, whose relevance may be that of inner units instead of columns.
     """
 
     rules: Mapping[str, Any] = {"exact": "exact"}
     units: int = 1
     reads: frozenset[str] = frozenset()
     kept_instead: Mapping[str, Any] = {}
+    copied: bool = False
+
+    @property
+    def below(self) -> Mapping[str, Layer]:
+        """The layers on the columns that this one stands on, by name."""
+        found: dict[str, Layer] = {}
+        for name, child in self._modules.items():
+            if isinstance(child, Layer):
+                found[name] = child
+            elif isinstance(child, nn.ModuleList):
+                found |= {f"{name}.{k}": one for k, one in enumerate(child) if isinstance(one, Layer)}
+        return found
+
+    def rebuilt(self, change: Callable[[str, Layer], Layer]) -> Layer:
+        """A copy on other layers, which shares all that was learnt: ``change`` says what stands for each of `below`."""
+        new: Layer = object.__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.__dict__["_modules"] = dict(self._modules)
+        new.__dict__ |= {name: {} for name, instead in self.kept_instead.items() if instead == {}}  # caches
+        for name, child in self.below.items():
+            first, _, last = name.partition(".")
+            if not last:
+                new._modules[first] = change(name, child)
+                continue
+            group = new._modules[first]
+            if group is self._modules[first]:
+                group = new._modules[first] = nn.ModuleList(group)  # type: ignore[arg-type]
+            group._modules[last] = change(name, child)  # type: ignore[union-attr]
+        new.copied = True
+        return new
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """What this layer is made of inside, where that is a layer of units with a share of the score: their number."""
+        return {}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """From coefficients (n, U) to the relevance of one of `made_of`, (n, units)."""
+        raise KeyError(name)
 
     @property
     def references(self) -> frozenset[str]:

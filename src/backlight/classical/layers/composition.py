@@ -2,7 +2,7 @@ r"""Layers made of layers: side by side, averaged, their variance, and models wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,6 +113,16 @@ class Weighted(_Group):
 
         return ForwardPass(output, carried, back, output, {"members": carried})
 
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The members, all units of each together."""
+        return {"members": len(self.layers)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        carried = torch.stack([got.carried for got in self._runs(x, ask)], 2)
+        return lambda c: torch.einsum("nu,num,m->nm", c, carried, self.weights)
+
 
 class Mean(Weighted):
     """The plain mean of members."""
@@ -204,6 +214,19 @@ class Variance(_Group):
             return torch.stack([got.back(c * w) for got, w in zip(runs, weights, strict=True)]).sum(0)
 
         return ForwardPass(output, carried, back, output, {"covariance of members": carried})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The members, all units of each together."""
+        return {"members": len(self.layers)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        runs = self._runs(x, ask)
+        outputs = torch.stack([got.output for got in runs], 2)
+        weights = (outputs - outputs.mean(2, keepdim=True)) / len(runs)
+        carried = weights * torch.stack([got.carried for got in runs], 2)
+        return lambda c: torch.einsum("nu,num->nm", c, carried)
 
 
 class Member(Wrapper):

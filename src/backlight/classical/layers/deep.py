@@ -24,6 +24,7 @@ from backlight.classical.layers.base import (
     Query,
 )
 from backlight.classical.layers.pullback import Pullback
+from backlight.errors import ArgumentError
 
 __all__ = ["Deep"]
 
@@ -49,6 +50,38 @@ class Deep(Layer):
         """Shape (n, U)."""
         out: Tensor = self.module(x.e)
         return out
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The outputs of the module's own layers."""
+        found: dict[str, int] = {}
+        if not isinstance(self.module, nn.Sequential):  # as many units as come
+            leaves = [name for name, part in self.module.named_modules() if name and not list(part.children())]
+            return {f"module.{name}": 1 for name in leaves}
+        with torch.no_grad():
+            z = next(self.module.parameters()).new_zeros((1, self.pullback.n_elements))
+            for name, part in list(self.module.named_children())[:-1]:
+                z = part(z)
+                found[f"module.{name}"] = z.numel()
+        return found
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        asked: Propagation = ask.rule if isinstance(ask.rule, Propagation) else Propagation()
+        if named_method(asked.method)[0] != "lrp" or asked.canonical:
+            raise ArgumentError(
+                "layers= is for relevance propagation through the network as it is: leave the other out"
+            )
+        start = None if ask.usual is None else ask.usual.e.mean(0, keepdim=True)
+        place = name.partition(".")[2]
+        way = LayerwiseRelevance(self.module, asked.rules, asked.strict, None, start, (place,))
+
+        def units(c: Tensor) -> Tensor:
+            target = Requested(function=lambda y: (y.reshape(len(y), -1) * c).sum(1))
+            found: Tensor = way(Batch((x.e,), {}), Targets((target,), False)).layers[place][0]
+            return found.flatten(1)
+
+        return units
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""

@@ -10,6 +10,8 @@ none otherwise. Distances are shared among columns; the reach belongs to none.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -78,3 +80,14 @@ class DensityClusters(Layer):
             return self.pullback.sum_of_pairs(delta, self.cores[0].gradient(delta), weight)
 
         return ForwardPass(output, carried, back, output, {"distances": carried})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The distance to the nearest core row of each cluster."""
+        return {"distance": len(self.cores)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        d = self.cores[0].size(self._delta(x.z))
+        counts = self._units(d)[1]
+        return lambda c: torch.einsum("nu,nuc->nc", c, counts) * d

@@ -2,6 +2,8 @@ r"""Layers without distances: polynomial kernels and the free energy of a restri
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -57,6 +59,18 @@ class Polynomial(Layer):
 
         return ForwardPass(output, carried, back, output, {"products": carried})
 
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The product with each anchor."""
+        return {"products": len(self.anchors)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        inner = self.gamma * (x.z @ self.anchors.T)
+        shift = self.pullback.shift if self.pullback.shift is not None else torch.zeros_like(x.z[0])
+        own = (inner + self.coef0).pow(self.degree - 1) * (inner - self.gamma * (self.anchors @ shift))
+        return lambda c: (c @ self.beta) * own
+
 
 class FreeEnergy(Layer):
     r"""F(v) = −b·v − Σ_j softplus(W_j·v + c_j) of a restricted Boltzmann machine.
@@ -96,3 +110,17 @@ class FreeEnergy(Layer):
         values = self.pullback.columns((x.e - zero) * weight)
         output = self.forward(x)
         return ForwardPass(output, carried, lambda c: c * values, output, {"hidden units": carried})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The hidden units, and last the visible units' own term."""
+        return {"hidden": len(self.W) + 1}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        shift = self.pullback.shift if self.pullback.shift is not None else torch.zeros_like(x.z[0])
+        start, step = self.hidden + self.W @ shift, (x.z - shift) @ self.W.T
+        zero = torch.zeros_like(step)
+        rise = torch.logaddexp(start + step, zero) - torch.logaddexp(start + zero, zero)
+        parts = -torch.cat([rise, ((x.z - shift) @ self.visible)[:, None]], 1)
+        return lambda c: c * parts

@@ -14,6 +14,7 @@ from backlight.classical.functions import fixed_level
 from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query, Wrapper
 from backlight.classical.layers.pullback import Pullback
 from backlight.classical.layers.softmin_distance import SoftMinDistance
+from backlight.errors import UnsupportedOption
 from backlight.rules.expansion import EXPANSION_RULES, GlobalImportance, Hybrid, SignedPools
 from backlight.rules.softmin import Free, SoftMinRule
 
@@ -88,16 +89,21 @@ class SignedExpansion(Layer):
             eta = 0.0
         elif isinstance(rule, Hybrid):
             eta = rule.weight(*self._width())
+        if eta < 1 and self.copied:
+            raise UnsupportedOption(
+                f"rules={rule!r} gives columns a share that goes through no anchor, so that no inner layer has it all: "
+                "with layers= take 'signed'"
+            )
         common = self._global(x, ask, scale) if eta < 1 else None
         if common is not None:
             carried = eta * carried + (1 - eta) * common.sum(1, keepdim=True)
 
         def back(c: Tensor) -> Tensor:
-            out = x.z.new_zeros((len(x), self.pullback.n_columns))
+            parts = [] if common is None else [(1 - eta) * c * common]
             for sign, got in zip(signs, runs, strict=True):
                 if got is not None and eta > 0:
-                    out = out + got.back(c * scale * (sign * eta))
-            return out if common is None else out + (1 - eta) * c * common
+                    parts.append(got.back(c * scale * (sign * eta)))
+            return sum(parts[1:], parts[0])
 
         return ForwardPass(output, carried, back, output, {"log-ratio of two pools": output, "distance": carried})
 
@@ -160,6 +166,12 @@ class Levelled(Wrapper):
             found = self.make(self.intercept - level).to(like)
             self._at = {level: found}
         return found
+
+    def rebuilt(self, change: Callable[[str, Layer], Layer]) -> Layer:
+        """See `Layer.rebuilt`: what counts from other levels is changed alike."""
+        new = super().rebuilt(change)
+        new.__dict__ |= {"make": lambda level: change("inner", self.make(level)), "_at": {}}
+        return new
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""

@@ -3,7 +3,7 @@ r"""Order statistics of the distances to training rows: nearest neighbours, loca
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,6 +173,18 @@ class OrderStatistics(Layer):
         flow = {"order statistics": output}
         return ForwardPass(output, carried[:, None], lambda c: c * shared, others, flow, notes)
 
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The nearest rows, nearest first."""
+        return {"neighbours": len(self.weights)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        own = ask.own if ask.own is not None and bool((ask.own >= 0).any()) else None
+        blocks = self._blocks(x.z, self.nearest.find(x.z, len(self.weights), own))
+        parts = torch.cat([torch.where(size > 0, scale[:, None] * terms, 0.0) for _, _, size, terms, scale in blocks])
+        return lambda c: c * parts
+
     def self_index(self, x: EncodedRows) -> Tensor:
         """Which training row each row is, −1 for none."""
         nearest = self.nearest.find(x.z, 1, None).squeeze(1)
@@ -301,3 +313,15 @@ class ClassOrderStatistics(VotingRows):
             return self.pullback.sum_of_pairs(both, self.nearest.gradient(both), torch.cat([c, -c], 1))
 
         return ForwardPass(output, output, back, output, {"order statistics": output}, {"tie": tie})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """For every unit the rival's row, then for every unit its own class's."""
+        return {"neighbours": 2 * self.units}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        rival, mine, _ = self._pairs(x)
+        z = x.z[:, None, :]
+        far, near = (self.nearest.size(z - self.anchors[rows]) for rows in (rival, mine))
+        return lambda c: torch.cat([c * far, -c * near], 1)

@@ -52,6 +52,16 @@ class SoftMinPool(Layer):
         D = -self.pool.log_kernels(z, z.square().sum(1)).clamp_max(0)
         return {"distance": D, "weight": torch.softmax(self.pool.log_weights - D, 1)}
 
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The distance to each anchor."""
+        return {"distance": len(self.pool.anchors)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        given = self.pool.handed(x.z, ask.rule, ask.own)
+        return lambda c: c * given
+
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
         rule: SoftMinRule = ask.rule
@@ -74,7 +84,19 @@ class SoftMinPool(Layer):
         return self.pool.anchors + self.pool.center
 
 
-class SoftMin(Wrapper):
+class _OnAnchors(Wrapper):
+    """A layer on top of one that may hold anchors."""
+
+    def self_index(self, x: EncodedRows) -> Tensor:
+        """As the inner layer's."""
+        return self.inner.self_index(x)
+
+    def training_rows(self) -> Tensor | None:
+        """As the inner layer's."""
+        return self.inner.training_rows()
+
+
+class SoftMin(_OnAnchors):
     r"""o = −log Σ_j e^{w_j − h_j} over the units h_j ≥ 0 of another layer, with log-weights w_j of any sum.
 
     With :math:`p_j \propto e^{w_j-h_j}` and weights on the simplex, o = E_p[h] + KL(p‖α). ``free`` hands p_j to each
@@ -197,16 +219,8 @@ class SoftMin(Wrapper):
             notes={**below.notes, "no_distance": none, "self_anchor": own >= 0},
         )
 
-    def self_index(self, x: EncodedRows) -> Tensor:
-        """Which unit's anchor each row is."""
-        return self.inner.self_index(x)
 
-    def training_rows(self) -> Tensor | None:
-        """The units' anchors."""
-        return self.inner.training_rows()
-
-
-class Link(Wrapper):
+class Link(_OnAnchors):
     """y = φ(s) of one layer, element by element; relevance passes by the slope (φ(s) − φ(s₀)) / (s − s₀).
 
     Parameters
@@ -231,14 +245,6 @@ class Link(Wrapper):
         """See `Layer.run`."""
         got = self.inner.run(x, ask)
         return got.scaled(self.value(got.output), self.slope(got.output), self.value(got.others))
-
-    def self_index(self, x: EncodedRows) -> Tensor:
-        """As the inner layer's."""
-        return self.inner.self_index(x)
-
-    def training_rows(self) -> Tensor | None:
-        """As the inner layer's."""
-        return self.inner.training_rows()
 
 
 class Budget(Link):

@@ -11,7 +11,7 @@ differences (`backlight.classical.paired`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -124,3 +124,15 @@ class FromCentre(Layer):
             return self.pullback.columns(self.paired.back(x.e, start.expand_as(x.e), c * slope, _GAMMA))
 
         return ForwardPass(output, carried, back, output, {"distance to the centre": carried})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The features φ."""
+        return {"features": len(self.centre)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        zero = x.e.new_zeros(x.e.shape[1]) if self.pullback.center is None else self.pullback.center
+        start = zero if ask.usual is None else ask.usual.e.mean(0)
+        squares = (self.paired(torch.cat([x.e, start[None]])) - self.centre).square()
+        return lambda c: c * (squares[:-1] - squares[-1:])

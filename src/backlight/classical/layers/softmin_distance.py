@@ -204,17 +204,29 @@ class SoftMinDistance(nn.Module):
         """Index of the anchor that each centred row is, or -1."""
         return self.selves.find(centred, self.anchors)
 
-    def coefficients(self, z: Tensor, rule: SoftMinRule) -> Tensor:
+    def coefficients(self, z: Tensor, rule: SoftMinRule, own: Tensor | None = None) -> Tensor:
         """C with values = Σ_j C_j · shares of ‖z − u_j‖², (n, M): how much of each row goes through each anchor.
 
         From explicit distances, as `relevance` sums over them without keeping a block of rows and anchors.
         """
+        return self.gamma * self._weights(z, rule, own)[0]
+
+    def handed(self, z: Tensor, rule: SoftMinRule, own: Tensor | None = None) -> Tensor:
+        """Relevance of the distance to each anchor, (n, M): what adds up to ``carried`` of `relevance`."""
+        weights, D = self._weights(z, rule, own)
+        return weights * D
+
+    def _weights(self, z: Tensor, rule: SoftMinRule, own: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What each distance counts in what a row hands on, and the distances D, (n, M) each."""
         centred, M, tau = z - self.center, len(self.anchors), rule.stabiliser
         D = z.new_zeros((len(z), M + self.still))
         exact = torch.cdist(centred, self.anchors, compute_mode="donot_use_mm_for_euclid_dist")
         D[:, :M] = self.gamma * exact.square()
         logits = self.log_weights - D
-        own = self.self_index(centred) if rule.leave_self_out else torch.full((len(z),), -1, device=z.device)
+        if not rule.leave_self_out:
+            own = torch.full((len(z),), -1, device=z.device)
+        elif own is None:
+            own = self.self_index(centred)
         selves = torch.nonzero(own >= 0).squeeze(1)
         logits[selves, own[selves]] = -math.inf
         log_sum = torch.logsumexp(logits, 1, keepdim=True)
@@ -232,7 +244,7 @@ class SoftMinDistance(nn.Module):
             factor = o if tau == 0 else o / torch.where(mass > 0, mass, 1.0)
         if tau is not None or rule.conserves:
             factor = torch.where(~(mean >= NO_DISTANCE * o) | (mean <= 0) | alone, 0.0, factor)
-        return torch.where(alone, 0.0, self.gamma * factor * w)[:, :M]
+        return torch.where(alone, 0.0, factor * w)[:, :M], D[:, :M]
 
     # -- the score -----------------------------------------------------------------------------------------------
 

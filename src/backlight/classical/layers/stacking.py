@@ -8,7 +8,7 @@ weighted sum. Where it is not, a unit's columns share all of :math:`R_k` as they
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,21 @@ class Stacked(Layer):
         """Rows at once."""
         return max(16, min(layer.rows for layer in _layers(self) if layer is not self))
 
+    @property
+    def below(self) -> Mapping[str, Layer]:
+        """The layers on the columns: the last one stands on their units."""
+        return {name: layer for name, layer in super().below.items() if name != "last"}
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The inputs of the last layer."""
+        return {"answers": sum(map(len, self.positions))}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        handed, carried = self._answers(x, ask)[2:]
+        return lambda c: handed(c) * carried
+
     def _columns(self, outputs: Sequence[Tensor]) -> EncodedRows:
         return EncodedRows.at(torch.cat([y[:, at] for y, at in zip(outputs, self.positions, strict=True)], 1))
 
@@ -67,8 +82,10 @@ class Stacked(Layer):
         out: Tensor = self.last(self._columns([layer(x) for layer in self.layers]))
         return out
 
-    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
-        """See `Layer.run`."""
+    def _answers(
+        self, x: EncodedRows, ask: Query
+    ) -> tuple[list[ForwardPass], ForwardPass, Callable[[Tensor], Tensor], Tensor]:
+        """The passes below and above, what each input counts, and what columns carry of it."""
         below = [layer.run(x, _asked(layer, ask)) for layer in self.layers]  # type: ignore[arg-type, operator]
         inputs = self._columns([got.output for got in below])
         above = self.last.run(inputs, Query(_asked(self.last, ask).rule))
@@ -80,6 +97,12 @@ class Stacked(Layer):
         def handed(c: Tensor) -> Tensor:
             """What each input counts, (n, K), of relevance that the last layer gives it."""
             return torch.where(some, above.back(c) / torch.where(some, whole, 1.0), 0.0)
+
+        return below, above, handed, carried
+
+    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run`."""
+        below, above, handed, carried = self._answers(x, ask)
 
         def back(c: Tensor) -> Tensor:
             r, start, out = handed(c), 0, torch.zeros(())

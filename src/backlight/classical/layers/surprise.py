@@ -39,6 +39,11 @@ class WithSurprise(Layer):
         """See `Layer.run`."""
         if not isinstance(ask.rule, ConditionalSurprise):
             return self.inner.run(x, ask)
+        if self.copied:
+            raise UnsupportedOption(
+                "rules='conditional_surprise' asks each column what it says given the others, which goes through no "
+                "inner layer: with layers= take another rule"
+            )
         own = ask.own
         if own is None and ask.rule.leave_self_out:
             own = self.inner.self_index(x)

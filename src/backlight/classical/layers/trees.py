@@ -7,7 +7,7 @@ known at every node, though, and the score less what the roots expect is what th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,22 @@ class Trees(Layer):
         carried = self._tensor(output - expected, x)
         whole = self._tensor(output + self.bias, x)
         return ForwardPass(whole, carried, back, whole, {"trees": carried})
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The trees."""
+        return {"trees": len(self.table.roots)}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`: what each tree says of the row, less what it expects."""
+        values, table = self.table.values, self.table
+        said = values[table.leaves(_numbers(x.z))]  # (n, trees, U)
+        if ask.usual is None or isinstance(ask.rule, TreePath):
+            expected = values[table.roots]
+        else:
+            expected = values[table.leaves(table.rounded(_numbers(ask.usual.z)))].mean(0)
+        parts = self._tensor(said - expected, x)
+        return lambda c: torch.einsum("nu,ntu->nt", c, parts)
 
     def _tensor(self, array: np.ndarray, x: EncodedRows) -> Tensor:
         return torch.as_tensor(array).to(x.z)

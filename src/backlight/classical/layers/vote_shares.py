@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -70,8 +70,18 @@ class VoteShares(VotingRows):
         near = self.nearest.find(x.z, self.k, None)
         return self._votes(near, self.nearest.size(x.z[:, None] - self.anchors[near]))[1]
 
-    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
-        """See `Layer.run`."""
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The k nearest rows, nearest first, and the nearest of each class, which counts where none of these is its."""
+        return {"neighbours": self.k + self.units}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        parts = self._parts(x)[-1]
+        return lambda c: torch.einsum("nc,ncj->nj", c, parts)
+
+    def _parts(self, x: EncodedRows) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Differences to the rows, their sizes, the shares p, and what each row adds to each of them, (n, C, k + C)."""
         z, C = x.z, self.units
         near = self.nearest.find(z, self.k, None)
         alone = torch.cat([m[rows.find(z, 1, None)] for m, rows in zip(self.members, self.by_class, strict=True)], 1)
@@ -85,7 +95,11 @@ class VoteShares(VotingRows):
         others = votes.sum(1, keepdim=True) - votes
         others = _normalized(torch.cat([others, torch.where(others.sum(2, keepdim=True) == 0, other, 0.0)], 2))
         parts = (1 - 1 / C) * p[:, :, None] * others - (1 / C) * (1 - p)[:, :, None] * own  # (n, C, k + C)
-        parts = torch.where(size[:, None] > 0, parts, 0.0)
+        return delta, size, p, torch.where(size[:, None] > 0, parts, 0.0)
+
+    def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
+        """See `Layer.run`."""
+        delta, size, p, parts = self._parts(x)
         carried = parts.sum(2)
 
         def back(c: Tensor) -> Tensor:

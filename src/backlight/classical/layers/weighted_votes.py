@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 
@@ -73,6 +75,17 @@ class WeightedVotes(VotingRows):
     def forward(self, x: EncodedRows) -> Tensor:
         """Shape (n, U)."""
         return self.contrasts(self.distances(x.z)[2])[0]
+
+    @property
+    def made_of(self) -> Mapping[str, int]:
+        """The k nearest rows, nearest first, and the nearest of each class, which counts where none of these is its."""
+        return {"neighbours": self.k + self.n_classes}
+
+    def inside(self, name: str, x: EncodedRows, ask: Query) -> Callable[[Tensor], Tensor]:
+        """See `Layer.inside`."""
+        _, delta, H, slope = self.distances(x.z)
+        counts, size = self.contrasts(H)[1], self.nearest.size(delta)
+        return lambda c: torch.einsum("nu,nuc,ncj->nj", c, counts, slope) * size
 
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
