@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import copy
+import importlib
 import random
 import warnings
 
@@ -90,6 +91,34 @@ def test_a_reference_method_that_runs_more_rows_than_the_model_takes():
     net = Raising(ValueError("four rows"), lambda x: len(x) != 4)
     with pytest.raises(DataError, match="cannot run on these inputs: ValueError: four rows"):
         backlight.explain(net, torch.randn(4, 3), 0, method="integrated_gradients")
+
+
+@pytest.mark.parametrize(
+    ("place", "calls", "method"),
+    [
+        ("attribution.lrp.forward", 0, "lrp"),
+        ("engine.network.forward", 0, "lrp"),
+        ("engine.copies.light_copy", 0, "lrp"),
+        ("engine.copies.undisturbed", 0, "lrp"),
+        ("attribution.reference.light_copy", 0, "integrated_gradients"),
+        ("attribution.reference.only_output", 1, "integrated_gradients"),
+    ],
+)
+def test_a_fault_of_ours_is_not_said_to_be_the_forwards(monkeypatch, place, calls, method):
+    module, _, name = place.rpartition(".")
+    there = importlib.import_module(f"backlight.{module}")
+    right, made = getattr(there, name), []
+
+    def faulty(*args, **options):
+        made.append(name)
+        if len(made) > calls:
+            raise KeyError("ours")
+        return right(*args, **options)
+
+    monkeypatch.setattr(there, name, faulty)
+    with pytest.raises(KeyError, match="ours"):
+        backlight.explain(nn.Sequential(nn.Linear(3, 2), nn.ReLU()), torch.randn(4, 3), 0, method=method)
+    assert len(made) == calls + 1
 
 
 class Writing(nn.Module):

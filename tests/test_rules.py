@@ -84,7 +84,7 @@ def as_map(module):
 
 
 def drawn(layer, bias, seed, nonnegative=False, rows=3):
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # the public one seeds devices, too, for a third of the time
     module, shape = LAYERS[layer](bias)
     module = module.double()
     if module.bias is not None:
@@ -103,7 +103,7 @@ def rounding(a, W, b, R):
     up, down = np.maximum(a * W, 0).sum(1), np.maximum(-a * W, 0).sum(1)
     parts = np.abs([up, down, up - down, up - down + b])
     least = np.where(parts > 0, parts, np.inf).min(0)
-    shares = np.abs(R.flatten().numpy()) * np.maximum(1, (up + down) / least) * (up + down + np.abs(b)) / least
+    shares = np.abs(R) * np.maximum(1, (up + down) / least) * (up + down + np.abs(b)) / least
     return 30 * np.finfo(float).eps * shares.max()
 
 
@@ -123,11 +123,12 @@ def test_rule_equals_its_slow_twin(rule, layer, bias, nonnegative, seed, targets
     found = relevance(a, bound.pull(a, z, Message(c))[0])
 
     W, b = oracle.matrix(module, shape)
-    for t in range(targets):
-        for i in range(len(a)):
-            expected = slow(a[i].flatten().numpy(), W, b, (c[t, i] * z[i]).flatten().numpy())
-            slack = 1e-10 * max(np.abs(expected).max(), 1) + rounding(a[i].flatten().numpy(), W, b, (c[t, i] * z[i]))
-            np.testing.assert_allclose(found[t, i].flatten().numpy(), expected, rtol=1e-10, atol=slack)
+    cases = [(t, i) for t in range(targets) for i in range(len(a))]
+    given = [(a[i].flatten().numpy(), W, b, (c[t, i] * z[i]).flatten().numpy()) for t, i in cases]
+    expected = np.array([slow(*each) for each in given])
+    slack = 1e-10 * np.abs(expected).max(1).clip(min=1) + np.array([rounding(*each) for each in given])
+    off = np.abs(found.flatten(0, 1).flatten(1).numpy() - expected) - 1e-10 * np.abs(expected)
+    assert (off <= slack[:, None]).all(), f"off by {off.max():.2g}, of {slack.min():.2g} that roundings explain"
 
 
 SIZES = {

@@ -1,4 +1,4 @@
-"""Propagation rules as the papers write them: one loop over units, on the explicit matrix of a layer.
+"""Propagation rules as the papers write them, one unit a row, on the explicit matrix of a layer.
 
 Everything is float64 NumPy; ``W`` is (out, in), ``b`` (out,), ``a`` (in,), ``R`` (out,). 0/0 is 0 and sign(0) is +1.
 """
@@ -18,13 +18,10 @@ def matrix(layer, shape):
 
 def share(numerators, bias, R, epsilon=0.0):
     """Each unit hands R in proportion to numerators, (out, in); the bias is one more of them."""
-    given = np.zeros(numerators.shape[1])
-    for k in range(len(R)):
-        z = numerators[k].sum() + bias[k]
-        z = z + epsilon * (1.0 if z >= 0 else -1.0)
-        if z != 0:
-            given += numerators[k] / z * R[k]
-    return given
+    z = numerators.sum(1) + bias
+    z = z + epsilon * np.where(z >= 0, 1.0, -1.0)
+    z, R = np.where(z != 0, z, 1.0), np.where(z != 0, R, 0.0)
+    return (numerators / z[:, None] * R[:, None]).sum(0)
 
 
 def zero(a, W, b, R):
@@ -47,26 +44,17 @@ def kernel_norms(module, units):
 
 
 def epsilon_relative(a, W, b, R, epsilon, norms):
-    given = np.zeros(len(a))
-    for k in range(len(R)):
-        # a unit's own inputs: those that a weight can reach
-        size = np.sqrt(norms[k] * (a[own_inputs(W, k)] ** 2).sum() + b[k] ** 2)
-        given += share(W[k : k + 1] * a, b[k : k + 1], R[k : k + 1], epsilon * size)
-    return given
+    # a unit's own inputs: those that a weight can reach
+    return share(W * a, b, R, epsilon * np.sqrt(norms * (own_inputs(W) * a**2).sum(1) + b**2))
 
 
-def own_inputs(W, k):
-    return W[k] != 0
+def own_inputs(W):
+    return W != 0
 
 
 def epsilon_distribute(a, W, b, R):
-    given = np.zeros(len(a))
-    for k in range(len(R)):
-        z = (W[k] * a).sum() + b[k]
-        own = own_inputs(W, k)
-        if z != 0:
-            given += (W[k] * a + np.where(own, b[k] / own.sum(), 0.0)) / z * R[k]
-    return given
+    own = own_inputs(W)
+    return share(W * a + own * (b / own.sum(1))[:, None], np.zeros_like(b), R)
 
 
 def epsilon_exclude(a, W, b, R):
@@ -74,14 +62,10 @@ def epsilon_exclude(a, W, b, R):
 
 
 def gamma(a, W, b, R, gamma):
-    given = np.zeros(len(a))
-    for k in range(len(R)):
-        parts = np.append(W[k] * a, b[k])
-        favoured = parts > 0 if parts.sum() >= 0 else parts < 0
-        parts = parts * np.where(favoured, 1 + gamma, 1.0)
-        if parts.sum() != 0:
-            given += parts[:-1] / parts.sum() * R[k]
-    return given
+    parts = np.column_stack([W * a, b])
+    favoured = np.where(parts.sum(1, keepdims=True) >= 0, parts > 0, parts < 0)
+    parts = parts * np.where(favoured, 1 + gamma, 1.0)
+    return share(parts[:, :-1], parts[:, -1], R)
 
 
 def alphabeta(a, W, b, R, alpha, beta):
@@ -90,11 +74,8 @@ def alphabeta(a, W, b, R, alpha, beta):
 
 
 def flat(a, W, b, R):
-    given = np.zeros(len(a))
-    for k in range(len(R)):
-        own = own_inputs(W, k)
-        given += own / own.sum() * R[k]
-    return given
+    own = own_inputs(W)
+    return (own / own.sum(1, keepdims=True) * R[:, None]).sum(0)
 
 
 def wsquare(a, W, b, R):

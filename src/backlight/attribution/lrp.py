@@ -21,7 +21,7 @@ from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
 from backlight.engine.checkpoints import bytes_kept, checkpoints
 from backlight.engine.checks import leak_of, rows_are_apart, slack_of
-from backlight.engine.copies import Inputs, running
+from backlight.engine.copies import Inputs
 from backlight.engine.network import Network
 from backlight.engine.outputs import Layout, Outputs
 from backlight.engine.plan import Plan
@@ -167,9 +167,13 @@ class LayerwiseRelevance:
         found = self._places(plan, places)
         whole, blockwise = bytes_kept(plan, batch.rows)
         cuts = checkpoints(plan) if whole > MUCH and blockwise < whole else ()
-        # operators fail on some numbers, in the plan as in the model itself
-        with running(self.model):
+        try:
             run = forward(plan, given, list(found.values()), cuts=cuts)
+        except Exception:
+            # operators fail on some numbers, in the plan as in the model itself, which then says so; where the model
+            # runs, the plan is wrong, and what it raised is a fault to be seen
+            Network.of(self.model).run((batch.args, batch.kwargs))
+            raise
         return plan, given, run, found
 
     def begun(self, batch: Batch, targets: Targets, places: Sequence[str] | None = None) -> Begun:

@@ -176,7 +176,8 @@ class ReferenceMethod:
                 given[k] = value
             args, kwargs = own_inputs(pytree.tree_unflatten(given, spec))
             with running(self.model):
-                return only_output(model(*args, **kwargs))
+                out = model(*args, **kwargs)
+            return only_output(out)
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):

@@ -38,8 +38,9 @@ def run_once(model: nn.Module, inputs: Inputs) -> Any:
 def operators_of_functions(model: nn.Module, inputs: Inputs) -> list[str]:
     """The names of the operators that take functions (a branch, a loop, a scan) in one run; raises as `run_once`."""
     args, kwargs = own_inputs(inputs)
-    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model) as read:
-        light_copy(model, buffers="apart")(*args, **kwargs)
+    own = light_copy(model, buffers="apart")
+    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model) as read, running(model):
+        own(*args, **kwargs)
     found: list[str] = read.of_functions
     return found
 
@@ -47,17 +48,23 @@ def operators_of_functions(model: nn.Module, inputs: Inputs) -> list[str]:
 def run_and_tell(model: nn.Module, inputs: Inputs, seed: int | None = None) -> tuple[Any, bool]:
     """See `run_once`; and whether something was drawn from a random state. ``seed`` sets these states before."""
     args, kwargs = own_inputs(inputs)
-    with running(model), torch.inference_mode(False), torch.no_grad(), undisturbed() as drawn, _ReadOnly(model):
+    own = light_copy(model, buffers="apart")
+    with torch.inference_mode(False), torch.no_grad(), undisturbed() as drawn, _ReadOnly(model):
         if seed is not None:
             torch.manual_seed(seed)
             np.random.seed(seed)  # noqa: NPY002 - what a forward draws from is not ours to choose
             random.seed(seed)
-        return light_copy(model, buffers="apart")(*args, **kwargs), drawn()
+        with running(model):
+            out = own(*args, **kwargs)
+        return out, drawn()
 
 
 @contextlib.contextmanager
 def running(model: nn.Module) -> Iterator[None]:
-    """The one boundary around a user's own forward: whatever it raises becomes a sentence."""
+    """The one boundary around a user's own forward: whatever it raises becomes a sentence.
+
+    Nothing but the call of the user's module belongs inside: a fault of ours would be taken for one of theirs.
+    """
     try:
         yield
     except BacklightError:

@@ -191,6 +191,20 @@ class Network:
         if exported is not None:
             yield exported
 
+    def run(self, inputs: Inputs) -> Any:
+        """What the model itself returns where its weights are, or, if it is explained in double precision, so.
+
+        Raises
+        ------
+        DataError
+            It fails on these inputs.
+        """
+        model = self._model()
+        assert model is not None
+        where = next((tensor.device for tensor in tensors_of(model).values()), None)
+        here = pytree.tree_map(lambda leaf: leaf.to(where) if where and isinstance(leaf, Tensor) else leaf, inputs)
+        return _ran(model, here)[0]
+
     @contextlib.contextmanager
     def steady(self) -> Iterator[None]:
         """While one batch is explained the model is looked at once, by this thread."""
