@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,10 @@ class Shards:
             if differs:
                 raise ExistingFileError(f"{self.folder} holds another run (its {differs[0]} differs): choose another")
             return
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        # a run may have been killed before its manifest got its name
+        if self.folder.exists() and (
+            not self.folder.is_dir() or {p.name for p in self.folder.iterdir()} - {f".{_MANIFEST}"}
+        ):
             raise ExistingFileError(f"{self.folder} exists and holds no run of explain_batches: choose another folder")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -164,20 +167,31 @@ class Shards:
             rows += self._shard(k, first, stream)
             k += 1
         if k == 0:
-            self._shard(0, None, stream)
-            k = 1
+            k, rows = 1, self._shard(0, None, stream)
         with self._writing():
             self._write_manifest({**self._manifest, "complete": {"rows": rows, "shards": k}})
         return Written(self.folder, rows, k, kept)
 
     def _shard(self, k: int, first: Piece | None, stream: Iterator[Piece]) -> int:
-        pyarrow = require("pyarrow", "scale", "writing shards of Parquet")
-        hidden = self.folder / f".part-{k:05d}.parquet"
-        group = max(1024, _GROUP_CELLS // len(self.schema))
-        rows, held, waiting, digest = 0, [], 0, hashlib.sha256()
+        hidden, digest = self.folder / f".part-{k:05d}.parquet", hashlib.sha256()
         with self._writing():
             writer = self._parquet.ParquetWriter(hidden, self.schema, **self._encoding)
-        piece = first
+        try:
+            rows = self._fill(writer, digest, first, stream)
+            with self._writing():
+                writer.add_key_value_metadata({"backlight.input": digest.hexdigest()})
+                writer.close()
+                _settled(hidden, self._path(k))
+        finally:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)  # what was interrupted half way
+        return rows
+
+    def _fill(self, writer: Any, digest: Any, first: Piece | None, stream: Iterator[Piece]) -> int:
+        """Write what comes until the shard is full; how many rows that were."""
+        pyarrow = require("pyarrow", "scale", "writing shards of Parquet")
+        group = max(1024, _GROUP_CELLS // len(self.schema))
+        rows, held, waiting, piece = 0, [], 0, first
         while piece is not None:
             held.append(piece.batch)
             digest.update(piece.rows)
@@ -188,12 +202,9 @@ class Shards:
                     writer.write_table(pyarrow.Table.from_batches(held), group)
                 held, waiting = [], 0
             piece = None if full else next(stream, None)
-        with self._writing():
-            if held:
+        if held:
+            with self._writing():
                 writer.write_table(pyarrow.Table.from_batches(held), group)
-            writer.add_key_value_metadata({"backlight.input": digest.hexdigest()})
-            writer.close()
-            _settled(hidden, self._path(k))
         return rows
 
     @contextmanager

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,34 +81,56 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but er
 
 
 def plainly(command: Callable[..., None]) -> Callable[..., None]:
-    """One clear line and exit code 2 on bad input, 130 when interrupted."""
+    """One clear line and exit code 2 on bad input, 130 when interrupted, 143 when terminated."""
 
     @functools.wraps(command)
     def run(*arguments: Any, **options: Any) -> None:
-        outputs = [path for name in ("out", "report") if (path := options.get(name)) is not None]
-        before = [_stamp(path) for path in outputs]
-        try:
-            command(*arguments, **options)
-        except BacklightError as error:
-            said, code = str(error), 2
-        except KeyboardInterrupt:
-            written = [str(path) for path, stamp in zip(outputs, before, strict=True) if _stamp(path) != stamp]
-            said, code = f"interrupted; {f'written: {listed(written)}' if written else 'nothing was written'}", 130
-        else:
-            return
+        from backlight.tables.files import outputs
+
+        named = [path for name in ("out", "report") if (path := options.get(name)) is not None]
+        with outputs(*named) as written:
+            try:
+                command(*arguments, **options)
+            except BacklightError as error:
+                said, code = str(error), 2
+            except (KeyboardInterrupt, Terminated) as ended:
+                word, code = ("terminated", ended.code) if isinstance(ended, Terminated) else ("interrupted", 130)
+                # a folder is written shard by shard
+                files = [f"{path}{' (the same command goes on there)' * path.is_dir()}" for path in written()]
+                said = f"{word}; {f'written: {listed(files)}' if files else 'nothing was written'}"
+            else:
+                return
         console(stderr=True, soft_wrap=True).print(f"backlight: {one_line(said, 2000)}")
         raise typer.Exit(code)
 
     return run
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew."""
+class Terminated(SystemExit):
+    """The system asks the program to end: nobody takes it for an error on the way out, and what is half done goes."""
+
+    code: int
+
+
+@contextmanager
+def _ending_in_order() -> Iterator[None]:
+    """Let the signals that ask a program to end do so by way of `Terminated`, where nobody else sees to them."""
+    asked = [number for name in ("SIGTERM", "SIGHUP") if (number := getattr(signal, name, None)) is not None]
+    if threading.current_thread() is not threading.main_thread():
+        asked = []
+    ours = [number for number in asked if signal.getsignal(number) is signal.SIG_DFL]
+
+    def end(number: int, _: Any) -> None:
+        signal.signal(number, signal.SIG_DFL)  # asked twice, it ends at once
+        raise Terminated(128 + number)
+
+    for number in ours:
+        signal.signal(number, end)
     try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _version(value: bool) -> None:
@@ -254,4 +278,5 @@ def array_of(path: Path) -> Any:
 def main() -> None:
     """Run the command line."""
     readable_streams()
-    app()
+    with _ending_in_order():
+        app()

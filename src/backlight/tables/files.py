@@ -6,8 +6,10 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from backlight.errors import (
 from backlight.tables.frame import Frame
 from backlight.tables.readers.source import STANDARD_INPUT, located
 
-__all__ = ["atomic", "check_output", "expand", "file_hash", "read_files", "write_table"]
+__all__ = ["atomic", "check_output", "expand", "file_hash", "outputs", "read_files", "write_table"]
 
 _TOTAL = re.compile(
     r"(grand\s|sub)?(total|sum|summe|gesamt|average|mean|mittelwert|totaal|итого|合[計计])", re.IGNORECASE
@@ -166,13 +168,22 @@ def check_output(path: Path, suffixes: Sequence[str], *, force: bool) -> None:
 
 @contextmanager
 def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary name to write to, renamed to the real one at the end and removed after any failure."""
+    """A temporary name to write to, renamed to the real one at the end and removed after any failure.
+
+    Nobody else knows the name beforehand, so that in a folder that others write to it is no link of theirs. A file that
+    is replaced hands on who may read it.
+    """
     # short, whatever the name's own length: a name as long as the system takes must not fail for its temporary one
-    temporary = path.with_name(f".{os.getpid()}-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:8]}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")
+    for known in _begun:
+        known.setdefault(path, stamp(path))
     try:
-        if path.exists() and not force:
-            raise ExistingFileError(f"{path} exists already: choose another name, or replace it (force)")
+        _refuse_existing(path, force)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        with suppress(FileNotFoundError):
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         yield temporary
+        _refuse_existing(path, force)
         temporary.replace(path)
     except BacklightError:
         raise
@@ -180,6 +191,34 @@ def atomic(path: Path, *, force: bool = False) -> Iterator[Path]:
         raise FileError(f"{path} cannot be written: {' '.join(str(error).split())[:160]}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ExistingFileError(f"{path} exists already: choose another name, or replace it (force)")
+
+
+def stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+_begun: list[dict[Path, tuple[int, int] | None]] = []
+
+
+@contextmanager
+def outputs(*paths: Path) -> Iterator[Callable[[], list[Path]]]:
+    """What it yields names the files that were written since: of these, and of all that `atomic` writes meanwhile."""
+    known = {path: stamp(path) for path in paths}
+    _begun.append(known)
+    try:
+        yield lambda: [path for path, before in known.items() if stamp(path) != before]
+    finally:
+        _begun[:] = [one for one in _begun if one is not known]
 
 
 def file_hash(paths: Sequence[Path]) -> str:

@@ -85,9 +85,9 @@ class Source:
 def _spooled() -> Path:
     """Standard input, kept in a file until the program ends: it is read more than once."""
     with tempfile.NamedTemporaryFile(prefix="backlight-", delete=False) as file:
+        path = Path(file.name)
+        atexit.register(path.unlink, missing_ok=True)  # before it is read: that may be interrupted
         shutil.copyfileobj(sys.stdin.buffer, file)
-    path = Path(file.name)
-    atexit.register(path.unlink, missing_ok=True)
     return path
 
 
