@@ -29,7 +29,7 @@ from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
 from backlight.engine.capture import input_names, light_copy, own_inputs, undisturbed, with_outputs
 from backlight.engine.checks import model_keeps_rows_apart
-from backlight.engine.copies import Inputs, run_once, running
+from backlight.engine.copies import Inputs, called, run_once
 from backlight.engine.network import Network
 from backlight.engine.outputs import choose
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed, require
@@ -175,9 +175,7 @@ class ReferenceMethod:
             for k, value in zip(floating, inputs, strict=True):
                 given[k] = value
             args, kwargs = own_inputs(pytree.tree_unflatten(given, spec))
-            with running(self.model):
-                out = model(*args, **kwargs)
-            return only_output(out)
+            return only_output(called(model, args, kwargs))
 
         inputs = tuple(leaves[k] for k in floating)
         with torch.inference_mode(False):

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backlight.errors import BacklightError, DataError, UnsupportedModel
 
-__all__ = ["Inputs", "light_copy", "own_inputs", "run_once", "running", "tensors_of", "undisturbed"]
+__all__ = ["Inputs", "called", "light_copy", "own_inputs", "run_once", "tensors_of", "undisturbed"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -39,8 +39,8 @@ def operators_of_functions(model: nn.Module, inputs: Inputs) -> list[str]:
     """The names of the operators that take functions (a branch, a loop, a scan) in one run; raises as `run_once`."""
     args, kwargs = own_inputs(inputs)
     own = light_copy(model, buffers="apart")
-    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model) as read, running(model):
-        own(*args, **kwargs)
+    with torch.inference_mode(False), torch.no_grad(), undisturbed(), _ReadOnly(model) as read:
+        called(own, args, kwargs)
     found: list[str] = read.of_functions
     return found
 
@@ -54,26 +54,24 @@ def run_and_tell(model: nn.Module, inputs: Inputs, seed: int | None = None) -> t
             torch.manual_seed(seed)
             np.random.seed(seed)  # noqa: NPY002 - what a forward draws from is not ours to choose
             random.seed(seed)
-        with running(model):
-            out = own(*args, **kwargs)
-        return out, drawn()
+        return called(own, args, kwargs), drawn()
 
 
-@contextlib.contextmanager
-def running(model: nn.Module) -> Iterator[None]:
-    """The one boundary around a user's own forward: whatever it raises becomes a sentence.
+def called(module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What a module of the user's returns: the one boundary around a forward, where whatever it raises is a sentence.
 
-    Nothing but the call of the user's module belongs inside: a fault of ours would be taken for one of theirs.
+    Nothing else belongs inside: a fault of ours would be taken for one of theirs.
     """
     try:
-        yield
+        return module(*args, **kwargs)
     except BacklightError:
         raise
     # a forward is anybody's code and may raise anything
     except Exception as error:
         said = " ".join(str(error).split())[:160]
         raise DataError(
-            f"{type(model).__name__} cannot run on these inputs: {type(error).__name__}" + (f": {said}" if said else "")
+            f"{type(module).__name__} cannot run on these inputs: {type(error).__name__}"
+            + (f": {said}" if said else "")
         ) from error
 
 

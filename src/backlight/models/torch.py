@@ -21,7 +21,7 @@ from backlight.attribution.reference import ReferenceMethod, named_method, only_
 from backlight.attribution.requested import Linear, Requested, Targets
 from backlight.canonical.lift import torch_module
 from backlight.engine.capture import tensors_of
-from backlight.engine.copies import running
+from backlight.engine.copies import called
 from backlight.engine.network import Network
 from backlight.engine.outputs import Outputs
 from backlight.errors import ArgumentError, FileError, UnsupportedModel
@@ -49,9 +49,7 @@ class TorchModel:
 
     def score(self, *inputs: Any, **named: Any) -> Tensor:
         """See `Model.score`: the one output that the module returns."""
-        with running(self.module):
-            found = self.module(*inputs, **named)
-        return only_output(Outputs().take(found)[0])
+        return only_output(Outputs().take(called(self.module, inputs, named))[0])
 
     def fingerprint(self) -> str:
         """See `Model.fingerprint`."""
