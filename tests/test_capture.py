@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 import backlight
+from backlight.engine.capture import capture
 from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel
 
 D = torch.float64
@@ -464,3 +465,71 @@ def test_graphs_of_many_lengths_are_bounded(monkeypatch):
 
     assert len(network.Network.of(net)._graphs) <= 3
     assert [value.shape[-1] for value in values] == [4, 5, 6, 7, 8]
+
+
+# -- recurrent layers --------------------------------------------------------------------------------------------------
+
+
+class Layers(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.r = kind(3, 4, **options)
+
+    def forward(self, x):
+        output, last = self.r(x if self.r.batch_first else x.transpose(0, 1))
+        states = last if isinstance(last, tuple) else (last,)
+        rows_first = output if self.r.batch_first else output.transpose(0, 1)
+        return torch.cat([rows_first.flatten(1), *(state.transpose(0, 1).flatten(1) for state in states)], 1)
+
+
+RECURRENT = [
+    (kind, options)
+    for kind in (nn.LSTM, nn.GRU, nn.RNN)
+    for options in (
+        {"batch_first": True},
+        {"num_layers": 2, "bidirectional": True},
+        {"bias": False, "batch_first": True, "num_layers": 2},
+    )
+] + [(nn.RNN, {"nonlinearity": "relu"}), (nn.LSTM, {"proj_size": 2, "num_layers": 2, "bidirectional": True})]
+
+
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+def test_recurrent_layers_are_what_their_gradient_says_in_every_output(kind, options):
+    net = Layers(kind, **options).double().eval()
+    x = torch.randn(2, 5, 3, dtype=D)
+    # every step, every direction and every last state is one entry of the output
+    for target in range(0, net(x).shape[1], 3):
+        ex = backlight.explain(net, x, target, method="gradient")
+        inputs = x.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(net(inputs)[:, target].sum(), inputs)
+        np.testing.assert_allclose(ex.output, net(x)[:, target].detach(), rtol=1e-10)
+        np.testing.assert_allclose(ex.values, expected, rtol=1e-9, atol=1e-12)
+
+
+# torch says that a recurrent layer keeps its weights in a list as well
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(("kind", "options"), RECURRENT)
+def test_relevance_passes_the_steps_that_torch_would_write_out(kind, options):
+    net = Layers(kind, **options).double().eval()
+    x = torch.randn(2, 5, 3, dtype=D)
+    layer = {nn.LSTM: "lstm", nn.GRU: "gru"}.get(kind, "rnn_" + options.get("nonlinearity", "tanh"))
+    operator = getattr(torch.ops.aten, layer).input
+    written = torch.export.default_decompositions()[operator]
+    theirs = torch.export.export(net, (x,), strict=False).run_decompositions({operator: written}).module()
+
+    ex, expected = (backlight.explain(one, x, 1, rules="epsilon") for one in (net, theirs))
+
+    np.testing.assert_allclose(ex.values, expected.values, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_a_capture_runs_no_step_of_a_recurrent_layer(kind, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the program is traced again, step by step")
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", refuse)
+    graph = capture(Layers(kind, batch_first=True).eval(), ((torch.randn(2, 300, 3),), {}))
+
+    assert graph.how == "exported"
+    assert sum(node.op == "tanh" for node in graph.nodes) >= 300

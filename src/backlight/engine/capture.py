@@ -28,6 +28,7 @@ from backlight.engine.copies import Inputs, light_copy, operators_of_functions, 
 from backlight.engine.graph import Graph
 from backlight.engine.lengths import Exported, axes_of_lengths
 from backlight.engine.outputs import Layout, Outputs
+from backlight.engine.recurrent import RecurrentLayersWhole, write_out
 from backlight.errors import ArgumentError, UnsupportedModel
 
 __all__ = [
@@ -38,12 +39,8 @@ __all__ = [
 # torch.export keeps state of its own while it runs
 _LOCK = threading.Lock()
 
-# operators that torch can write out in smaller ones which have rules: recurrent layers and cells
+# operators that torch can write out in smaller ones which have rules
 _WRITTEN_OUT = (
-    torch.ops.aten.lstm.input,
-    torch.ops.aten.gru.input,
-    torch.ops.aten.rnn_tanh.input,
-    torch.ops.aten.rnn_relu.input,
     torch.ops.aten.lstm_cell.default,
     torch.ops.aten.gru_cell.default,
     torch.ops.aten.rnn_tanh_cell.default,
@@ -215,9 +212,11 @@ def _exported(
     copy: nn.Module, inputs: Inputs, dynamic: bool, lengths: Mapping[int, tuple[int, ...]] | None = None
 ) -> torch.export.ExportedProgram:
     """The program with pure operators alone."""
-    program = _program(copy, inputs, dynamic, lengths)
+    with RecurrentLayersWhole():
+        program = _program(copy, inputs, dynamic, lengths)
+    write_out(program.graph)
     if _to_be_rewritten(program.graph):
-        # operators stay whole, in-place ones become pure; whole recurrent layers are written out step by step
+        # operators stay whole, in-place ones become pure; recurrent cells are written out
         known = torch.export.default_decompositions()
         program = program.run_decompositions({op: known[op] for op in _WRITTEN_OUT})
     return program
