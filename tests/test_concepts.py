@@ -169,7 +169,10 @@ def test_a_ranking_holds_each_channels_relevance_and_the_rows_that_drive_it():
     ({"3": torch.ones(3, 2)}, {}, "a mask of shape"),
     ({"3": concepts.Directions(torch.ones(5))}, {}, "a direction of 5 numbers"),
     ({"3": concepts.Directions(torch.ones(2, 8))}, {}, "depend on each other"),
-    ({"3": 1}, {"axis": 0}, "counts the rows"),
+    ({"3": 1}, {"axis": 0}, "axis=0 counts no channels"),
+        ({"3": 1}, {"axis": 7}, "axis=7 counts no channels"),
+        ({"3": [0.5]}, {}, "channels are whole numbers"),
+        ({"3": [True, False]}, {}, "channels are whole numbers"),
     ({"3": 1}, {"target": [1, 2]}, "one target"),
     ({"3": 1}, {"start": "1"}, "name it in each"),
 ])  # fmt: skip

@@ -124,6 +124,7 @@ class Explainer:
             raise ArgumentError("this model counts no columns: explain a table first, or give feature_names=")
         return self._opened(columns) if self._ready is None else self._ready
 
+    @checked
     def __call__(
         self, X: RowsLike, batch_size: int | str = "auto", progress: bool | Progress | None = None
     ) -> Explanation:
@@ -155,6 +156,7 @@ class Explainer:
             return f"Explainer of {type(self._given).__name__}, which counts no columns: the first table will say"
         return f"Explainer of {self.plan}"
 
+    @checked
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write one file that holds no code and no pickle; see `load`.
 
@@ -178,6 +180,7 @@ class Explainer:
         return to_bytes({"model": model.kept(query), "query": asked, "targets": self._targets, "names": self._names})
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Explainer:
         """Read what `save` wrote. No code is run from the file.
 

@@ -10,12 +10,12 @@ import functools
 import inspect
 import math
 import numbers
+import os
 import reprlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
-from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
@@ -25,6 +25,7 @@ __all__ = ["checked", "numbers_in", "shown", "users_code"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound=type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _is_several(value: Any) -> bool:
 
 _FLAG = Kind("True or False", _is_flag)
 _NAME = Kind("a name", lambda value: isinstance(value, str) and bool(value))
-_PATH = Kind("the path of a file or folder", lambda value: isinstance(value, str | Path) and bool(str(value)))
+_PATH = Kind("the path of a file or folder", lambda value: isinstance(value, str | os.PathLike) and bool(str(value)))
 _NAMES = Kind("a list of names", _is_names)
 _SEED = Kind("a whole number from 0 to 2**63 − 1", lambda value: _is_whole(value) and 0 <= value < 2**63)
 _COUNT = Kind("a whole number from 1 to 2**31 − 1", lambda value: _is_whole(value) and 1 <= value < 2**31)
@@ -159,20 +160,60 @@ def users_code(says: str) -> Iterator[None]:
         raise ArgumentError(f"{says}: {type(error).__name__}" + (f": {said}" if said else "")) from error
 
 
-def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """A public function whose arguments are looked at first; what it is called with by default always passes.
+# what a plain annotation says, where the name of an argument says no more
+_TYPES = {
+    "bool": _FLAG,
+    "int": Kind("a whole number", _is_whole),
+    "float": Kind("a number", lambda value: _is_number(value) or (isinstance(value, float) and not math.isnan(value))),
+    "str": Kind("a text", lambda value: isinstance(value, str)),
+    "Path": _PATH,
+    "pathlib.Path": _PATH,
+    "Sequence[str]": _NAMES,
+    "None": Kind("None", lambda value: value is None),
+}
+
+
+def _annotated(annotation: Any) -> Kind | None:
+    """What ``float | None`` and the like say; None where an annotation says more."""
+    said = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    parts = [part.strip() for part in said.split("|")]
+    if not set(parts) <= _TYPES.keys():
+        return None
+    kinds = [_TYPES[part] for part in parts]
+    said = " or ".join(kind.said for kind, part in zip(kinds, parts, strict=True) if part != "None")
+    return Kind(said, lambda value: any(kind.holds(value) for kind in kinds))
+
+
+@overload
+def checked(function: C) -> C: ...
+@overload
+def checked(function: Callable[P, R]) -> Callable[P, R]: ...
+def checked(function: Any) -> Any:
+    """A public function or class whose arguments are looked at first; what it is called with by default always passes.
+
+    What an argument may be is known by its name, or says its annotation.
 
     Raises
     ------
     ArgumentError
         Names the argument, what it takes, and what was given.
     """
+    if isinstance(function, type):
+        made = vars(function).get("__init__")
+        if made is not None and not hasattr(made, "__wrapped__"):
+            type.__setattr__(function, "__init__", checked(made))
+        return function
     parameters = inspect.signature(function).parameters
-    places = list(parameters)
-    kinds = {name: (_KINDS[name], parameters[name].default) for name in places if name in _KINDS}
+    places = [name for name, one in parameters.items() if one.kind <= one.POSITIONAL_OR_KEYWORD]
+    kinds: dict[str, tuple[Kind, Any]] = {}
+    for name, one in parameters.items():
+        kind = None if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) else _KINDS.get(name)
+        kind = kind or _annotated(one.annotation)
+        if kind is not None:
+            kinds[name] = kind, one.default
 
     @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    def call(*args: Any, **kwargs: Any) -> Any:
         for name, value in (*zip(places, args, strict=False), *kwargs.items()):
             if name not in kinds:
                 continue

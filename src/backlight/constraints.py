@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backlight.arguments import shown
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError, Infeasible, listed
 
 __all__ = [
@@ -34,6 +34,7 @@ class Constraint:
     high: float = math.inf
 
 
+@checked
 def fix(*columns: Column, value: float | None = None) -> Constraint:
     """Columns keep a value: by default that of the prior's centre, for `priors.Near` the row itself."""
     if value is not None and not math.isfinite(value):
@@ -48,35 +49,47 @@ def onehot(*columns: Column) -> Constraint:
     return Constraint("onehot", columns)
 
 
+@checked
 def integer(*columns: Column) -> Constraint:
     """Columns hold whole numbers."""
     return Constraint("integer", _named(columns))
 
 
+@checked
 def linear(weights: Mapping[Column, float], low: float = -math.inf, high: float = math.inf) -> Constraint:
     """The rule low ≤ Σ weight · column ≤ high."""
-    numbers = tuple(float(w) for w in weights.values())
-    if not numbers or not all(map(math.isfinite, numbers)) or math.isnan(low) or math.isnan(high) or low > high:
+    if not isinstance(weights, Mapping):
+        raise ArgumentError(f"linear() takes a dict of weights by column, not {shown(weights)}")
+    numbers = tuple(numbers_in(list(weights.values()), "the weights of linear()").astype(float).ravel().tolist())
+    if (
+        len(numbers) != len(weights)
+        or not all(map(math.isfinite, numbers))
+        or math.isnan(low)
+        or math.isnan(high)
+        or low > high
+    ):
         raise ArgumentError(f"linear({dict(weights)}, low={low}, high={high}): finite weights, and low ≤ high")
-    return Constraint("linear", tuple(weights), numbers, float(low), float(high))
+    return Constraint("linear", _named(tuple(weights)), numbers, float(low), float(high))
 
 
 def le(a: Column, b: Column | float) -> Constraint:
     """Column a ≤ column b, or ≤ a number given as a float."""
-    return linear({a: 1.0}, high=b) if isinstance(b, float) else linear(_difference(a, b), high=0.0)
+    return linear({_named((a,))[0]: 1.0}, high=b) if isinstance(b, float) else linear(_difference(a, b), high=0.0)
 
 
 def ge(a: Column, b: Column | float) -> Constraint:
     """Column a ≥ column b, or ≥ a number given as a float."""
-    return linear({a: 1.0}, low=b) if isinstance(b, float) else linear(_difference(a, b), low=0.0)
+    return linear({_named((a,))[0]: 1.0}, low=b) if isinstance(b, float) else linear(_difference(a, b), low=0.0)
 
 
 def _difference(a: Column, b: Column) -> dict[Column, float]:
+    _named((a, b))
     if a == b:
         raise ArgumentError(f"column {a!r} is compared with itself, which says nothing")
     return {a: 1.0, b: -1.0}
 
 
+@checked
 def sparse(k: int) -> Constraint:
     """At most k columns differ from the prior's centre; a one-hot group counts once.
 
@@ -88,6 +101,7 @@ def sparse(k: int) -> Constraint:
     return Constraint("sparse", low=float(k))
 
 
+@checked
 def plausible(share: float = 0.95) -> Constraint:
     """Near to a row of the data: where a kernel density of the data, with a box for its kernel, is positive.
 
@@ -105,6 +119,7 @@ def plausible(share: float = 0.95) -> Constraint:
     return Constraint("plausible", low=float(share))
 
 
+@checked
 def decision(margin: float = 1e-6) -> Constraint:
     """The model's decision at the prototype is the target: its logit leads all others by at least ``margin``.
 
@@ -120,8 +135,8 @@ def decision(margin: float = 1e-6) -> Constraint:
 
 
 def _named(columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    if not columns or not all(isinstance(c, str | int | np.integer) for c in columns):
-        raise ArgumentError(f"columns are names or positions, at least one, not {columns!r}")
+    if not columns or not all(isinstance(c, str | int | np.integer) and not isinstance(c, bool) for c in columns):
+        raise ArgumentError(f"columns are names or positions, at least one, not {shown(columns)}")
     return columns
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from backlight._audit.plots import heatmap
 from backlight._audit.rewrite import Rewrite
+from backlight.arguments import checked
 from backlight.canonical.canonize import Step
 from backlight.explanation.faces import as_table
 from backlight.hints import FrameLike
@@ -94,6 +95,7 @@ class Audit:
             found[method] = self.ssi[method] / scale if scale >= _LEAST_DISCRIMINATIVITY else float("nan")
         return found
 
+    @checked
     def worst(self, k: int = 5) -> list[tuple[str, str, int, float]]:
         """The largest changes: (rewrite, method, row, change)."""
         order = np.argsort(-self.change, axis=None, kind="stable")[:k]

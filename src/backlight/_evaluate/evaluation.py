@@ -16,6 +16,7 @@ from backlight._evaluate.candidates import Cost
 from backlight._evaluate.metrics.agreement import overlap, spearman
 from backlight._evaluate.metrics.base import Metric
 from backlight._evaluate.plots import draw_curves, draw_intervals
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
 from backlight.hints import FrameLike
@@ -64,15 +65,18 @@ class Evaluation:
     costs: Mapping[str, Cost] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    @checked
     def interval(self, metric: str, method: str) -> Interval:
         """Mean over rows with its 95 % bootstrap interval."""
         return self._resampling().interval(self._scores(metric)[self._method(method)])
 
+    @checked
     def difference(self, metric: str, first: str, second: str) -> Interval:
         """First − second, paired by row, with its 95 % interval; ``.decided`` where that excludes zero."""
         scores = self._scores(metric)
         return self._resampling().interval(scores[self._method(first)] - scores[self._method(second)])
 
+    @checked
     def best(self, metric: str) -> tuple[str, ...]:
         """The best method and those that cannot be told apart from it.
 
@@ -97,6 +101,7 @@ class Evaluation:
         ]  # fmt: skip
         return (first, *ties)
 
+    @checked
     def agreement(self, k: int = 3) -> dict[tuple[str, str], tuple[float, float]]:
         """For each pair of methods the mean rank correlation of relevance, and the overlap of their first k units."""
         return {
@@ -159,6 +164,7 @@ class Evaluation:
         """``plot.curves()``: with bands; ``plot.intervals(metric)``: methods, and those that tie with the best."""
         return EvaluationPlots(self)
 
+    @checked
     def save(self, path: str | Path) -> None:
         """Write the table: .csv or .parquet."""
         from backlight.tables.files import write_table
@@ -166,8 +172,12 @@ class Evaluation:
         frame = self.to_frame()
         write_table({name: np.asarray(frame[name]) for name in frame}, Path(path), force=True)
 
+    @checked
     def bands(self, method: str) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Mean, lower and upper end of a method's curves, by "morf" and "lerf"."""
+        self._method(method)
+        if method not in self.curves:
+            raise ArgumentError(f"no curves of {method!r} were made: ask for a metric that is an area under them")
         morf, lerf = self.curves[method]
         again = self._resampling()
         return {"morf": again.band(morf), "lerf": again.band(lerf)}
@@ -258,6 +268,7 @@ class EvaluationPlots:
         bands = {method: found.bands(method) for method in found.curves}
         return draw_curves(bands, found.share, f"{found.units}, reference {found.reference}", ax)
 
+    @checked
     def intervals(self, metric: str | None = None, ax: Any = None) -> Any:
         """Methods ordered by a metric, 95 % intervals; a bar joins those that cannot be told apart from the best."""
         found = self.evaluation

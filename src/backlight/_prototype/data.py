@@ -14,6 +14,7 @@ from backlight._prototype.maximise import Progress, maximise
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.setup import Setup
 from backlight._prototype.subject import Subject
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, BacklightError, NameNotFound, listed
 from backlight.explanation.faces import as_table
 from backlight.explanation.versions import versions
@@ -142,6 +143,7 @@ class PrototypeData:
         columns |= {name: flat[:, i].astype(float) for i, name in enumerate(self.feature_names)}
         return frame_like(columns, "pandas" if self.kind in ("numpy", "torch", "scipy") else self.kind)
 
+    @checked
     def moved(self, k: int = 10) -> list[list[tuple[str, float, float]]]:
         """For each target the columns that moved most from the centre: name, from, to.
 
@@ -171,10 +173,12 @@ class PrototypeData:
                 return np.where(size > 0, size, 1.0)
         return np.ones(d)
 
+    @checked
     def outcome(self, t: int) -> str:
         """Status and flags of one target, in words."""
         return ", ".join((self.status[t], *self.flags[t]))
 
+    @checked
     def fine(self, t: int) -> bool:
         """Whether a target has a solution of which nothing is wrong."""
         return self.status[t] in SOLVED and not self.flags[t]

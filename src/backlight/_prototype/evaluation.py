@@ -6,6 +6,7 @@ A picture convinces its own network whatever it shows: what counts is whether ot
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from backlight._prototype.data import PrototypeData
 from backlight._prototype.ensemble import EnsembleSubject
 from backlight._prototype.problem import Problem
 from backlight._prototype.subject import NetworkSubject, Subject, TreeSubject
+from backlight.arguments import shown
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation.faces import as_table
 
@@ -103,6 +105,8 @@ def judge(found: PrototypeData, problems: Sequence[Problem], X: Any, y: Any, jud
     subject = problems[0].subject
     rows = subject.encode(X).double()
     shape = problems[0].shape
+    if math.prod(rows.shape[1:]) != math.prod(shape):
+        raise DataError(f"rows of X have the shape {tuple(rows.shape[1:])}, prototypes {tuple(shape)}")
     rows = rows.reshape(len(rows), *shape)
     if len(rows) < 4:
         raise DataError(f"X has {len(rows)} rows: judging needs at least 4")
@@ -143,7 +147,10 @@ def judge(found: PrototypeData, problems: Sequence[Problem], X: Any, y: Any, jud
 
 
 def _labels(y: Any, subject: Subject, n: int) -> np.ndarray:
-    given = np.asarray(y.detach() if isinstance(y, torch.Tensor) else y).ravel()
+    try:
+        given = np.asarray(y.detach() if isinstance(y, torch.Tensor) else y).ravel()
+    except ValueError as error:
+        raise DataError(f"y is one label a row, not {shown(y)}") from error
     if len(given) != n:
         raise DataError(f"y has {len(given)} labels for {n} rows")
     names = list(subject.outputs)

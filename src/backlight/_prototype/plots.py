@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 
 from backlight._prototype.data import PrototypeData
+from backlight.arguments import shown
 from backlight.errors import ArgumentError, require
+from backlight.spaces.base import as_shape
 
 __all__ = ["Plots", "path", "picture"]
 
@@ -147,9 +150,10 @@ class Plots:
 def picture(x: np.ndarray, shape: tuple[int, int] | None = None) -> np.ndarray:
     """One input as an image of (height, width) or (height, width, 3)."""
     if shape is not None:
-        if x.size != shape[0] * shape[1]:
-            raise ArgumentError(f"shape={shape} does not hold {x.size} numbers")
-        return np.asarray(x.reshape(shape), dtype=float)
+        sizes = as_shape(shape)
+        if len(sizes) != 2 or x.size != math.prod(sizes):
+            raise ArgumentError(f"shape={shown(shape)} does not hold {x.size} numbers: give (height, width)")
+        return np.asarray(x.reshape(sizes), dtype=float)
     if x.ndim == 2:
         return np.asarray(x, dtype=float)
     if x.ndim == 3 and x.shape[0] in (1, 3):

@@ -11,6 +11,7 @@ import numpy as np
 
 from backlight._prototype.data import PrototypeData
 from backlight._prototype.plots import path
+from backlight.arguments import numbers_in, shown
 from backlight.errors import ArgumentError
 from backlight.explanation.faces import as_table
 
@@ -85,9 +86,9 @@ class Path:
 
 def follow(start: PrototypeData, strengths: Sequence[float]) -> Path:
     """See `Prototypes.path`."""
-    values = sorted(float(s) for s in strengths)
-    if not values or values[0] <= 0 or math.isinf(values[-1]):
-        raise ArgumentError(f"strengths must be finite numbers > 0, not {list(strengths)}")
+    values = sorted(np.atleast_1d(numbers_in(strengths, "strengths")).astype(float).ravel().tolist())
+    if not values or not 0 < values[0] <= values[-1] < math.inf:
+        raise ArgumentError(f"strengths must be finite numbers > 0, not {shown(strengths)}")
     setup = start.setup
     assert setup is not None
     # from the strength at hand outwards, so that each has a neighbour to start from

@@ -17,6 +17,7 @@ from backlight._prototype.plots import Plots
 from backlight._prototype.regularization_path import Path as StrengthPath
 from backlight._prototype.regularization_path import follow
 from backlight._prototype.storage import load, replayed, save
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, listed, reading
 from backlight.explanation import Explanation
 from backlight.hints import ModelLike, RowsLike
@@ -80,6 +81,7 @@ class Prototypes(PrototypeData):
         _, problems = self._live()
         return judge(self, problems, X, y, judges)
 
+    @checked
     def nearest(self, X: RowsLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
         """The k rows nearest to each prototype, and their distances, (targets, k) each.
 
@@ -101,6 +103,7 @@ class Prototypes(PrototypeData):
         order = np.argsort(far, axis=1, kind="stable")[:, :k]
         return order, np.take_along_axis(far, order, 1)
 
+    @checked
     def explain(self, method: str = "account", **options: Any) -> Explanation:
         """Which features pay, and which cost.
 
@@ -141,11 +144,13 @@ class Prototypes(PrototypeData):
 
     # -- files -----------------------------------------------------------------------------------------------------
 
+    @checked
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write everything that is needed to look at the prototypes again, and to make them again: ``.safetensors``."""
         save(self, Path(path), force=force)
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Prototypes:
         """Read what `save` wrote. No code is run from the file."""
         with reading(Path(path), "prototypes"):

@@ -20,9 +20,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import numbers_in, shown
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, Begun, LayerwiseRelevance, arrived
 from backlight.attribution.requested import Targets
@@ -75,6 +77,21 @@ def channel_axis(plan: Any, index: int, value: Tensor) -> int:
         source = plan.graph.nodes[source.inputs[0]]
         op = source.op
     return 1 if value.dim() > 3 or op.startswith(("conv", "max_pool", "avg_pool", "adaptive")) else value.dim() - 1
+
+
+def asked_axis(axis: int, value: Tensor) -> int:
+    """The axis that the user says counts channels, from the front.
+
+    Raises
+    ------
+    ArgumentError
+        When the value has no such axis, or it counts the rows.
+    """
+    if axis == 0 or not -value.dim() < axis < value.dim():
+        raise ArgumentError(
+            f"axis={axis} counts no channels: beside its rows the place has axes 1 to {value.dim() - 1}"
+        )
+    return axis % value.dim()
 
 
 @dataclass(slots=True)
@@ -175,7 +192,7 @@ class Conditional:
 
     def _filtered(self, began: Begun, index: int, value: Tensor, message: Message, parts: Sequence[Part]) -> Message:
         """A message for each of so many conditions."""
-        axis = channel_axis(began.plan, index, value) if self.axis is None else self.axis % value.dim()
+        axis = channel_axis(began.plan, index, value) if self.axis is None else asked_axis(self.axis, value)
         if any(isinstance(part, Directions) for part in parts):
             # relevance that came outright lies along directions as a gradient does
             given = as_gradient(value, message)
@@ -222,7 +239,10 @@ def _mask(part: Part, value: Tensor, axis: int) -> Tensor:
             raise ArgumentError(
                 f"a mask of shape {tuple(part.shape)} does not fit values of shape {tuple(value.shape[1:])}"
             ) from None
-    chosen = torch.as_tensor([part] if isinstance(part, int) else part, dtype=torch.int64)
+    numbers = numbers_in([part] if isinstance(part, int) else part, "channels")
+    if numbers.size and numbers.dtype.kind not in "iu":
+        raise ArgumentError(f"channels are whole numbers, not {shown(part)}; a mask is a tensor of the place's shape")
+    chosen = torch.as_tensor(numbers.astype(np.int64))
     channels = value.shape[axis]
     if bool((chosen < -channels).any() | (chosen >= channels).any()) or chosen.dim() != 1:
         raise ArgumentError(f"channel {part!r} is out of range: there are {channels}")

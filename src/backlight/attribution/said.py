@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import numbers_in
 from backlight.attribution.requested import Linear
 from backlight.errors import ArgumentError
 
@@ -146,7 +147,14 @@ def said(token: Any = None, *, position: int | tuple[int, int] | None = None) ->
     >>> said(7).name, said(position=3).name
     ('token 7', 'predicted token at 3')
     """
-    return Said(np.asarray(token) if isinstance(token, list | tuple | Tensor | np.ndarray) else token, None, position)
+    return Said(_token(token), None, position)
+
+
+def _token(given: Any) -> Any:
+    """A token, or one a row as an array."""
+    if not isinstance(given, list | tuple | Tensor | np.ndarray):
+        return given
+    return numbers_in(given.detach().cpu() if isinstance(given, Tensor) else given, "tokens, one a row,")
 
 
 def contrast(token: Any = None, against: Any = "mean", *, position: int | tuple[int, int] | None = None) -> Said:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from backlight.attribution.conditional import Conditional, Part, channel_axis
+from backlight.arguments import checked
+from backlight.attribution.conditional import Conditional, Part, asked_axis, channel_axis
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import LayerwiseRelevance
 from backlight.attribution.requested import Targets, read_targets
@@ -21,6 +22,7 @@ from backlight.models.torch import TorchModel, as_arrays
 __all__ = ["asked", "conditional", "each_channel"]
 
 
+@checked
 def conditional(
     model: nn.Module,
     X: Any,
@@ -80,11 +82,10 @@ def conditional(
     >>> ex.shape, ex.output_names
     ((5, 3, 2), ('1: 0, 1', '1: 2, 3'))
     """
-    found = [conditions] if isinstance(conditions, Mapping) else list(conditions)
+    several = isinstance(conditions, Sequence) and not isinstance(conditions, str)
+    found = [conditions] if isinstance(conditions, Mapping) else list(conditions) if several else []
     if not found or not all(isinstance(one, Mapping) and one for one in found):
         raise ArgumentError("conditions are dicts of parts by place, one a map: give at least one, none of them empty")
-    if axis == 0:
-        raise ArgumentError("axis=0 counts the rows: channels are on a later one")
     opened, query, way, targets = asked(model, target, rules, strict, output, reference)
     explain = Conditional(way, found, start, axis)
     rows, stream = opened.batches(X, batch_size, None, query)
@@ -99,6 +100,7 @@ def conditional(
     return assembled(opened, parts, query)
 
 
+@checked
 def each_channel(model: nn.Module, X: Any, layer: str, *, axis: int | None = None) -> list[dict[str, Part]]:
     """A condition for every channel of a place.
 
@@ -133,7 +135,7 @@ def value_at(way: LayerwiseRelevance, batch: Batch, layer: str, axis: int | None
     if list(places) != [layer]:
         raise ArgumentError(f"{layer!r} is a pattern: name one place")
     value = run.kept[places[layer]]
-    return value, channel_axis(plan, places[layer], value) if axis is None else axis % value.dim()
+    return value, channel_axis(plan, places[layer], value) if axis is None else asked_axis(axis, value)
 
 
 def asked(

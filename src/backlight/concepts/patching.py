@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.arguments import checked
 from backlight.attribution.lrp import Begun
 from backlight.concepts.conditional import asked
 from backlight.engine.plan import Plan
@@ -73,6 +74,7 @@ class Patching:
         size = float(np.sqrt((x @ x) * (y @ y)))
         return float(x @ y) / size if size else float("nan")
 
+    @checked
     def top(self, k: int = 10) -> list[tuple[str, int, float]]:
         """Places and positions whose change is largest, on the mean over the rows."""
         mean = self.values.mean(1)
@@ -96,6 +98,7 @@ class Patching:
         return "\n".join(lines)
 
 
+@checked
 def patching(
     model: nn.Module,
     X: Any,
@@ -150,6 +153,8 @@ def patching(
     if donor.output.shape != began.run.output.shape:
         raise ArgumentError("the two inputs must have the same rows and the same length")
     score = _score_of(began)
+    if not began.places:
+        raise ArgumentError("there is no place to patch: give names of places, see backlight.plan")
     values = METHODS[method](began, donor.kept, score)
     names = tuple(began.places)
     widest = max(value.shape[1] for value in values.values())

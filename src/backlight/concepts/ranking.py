@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backlight.attribution.conditional import channel_axis
+from backlight.arguments import checked
+from backlight.attribution.conditional import asked_axis, channel_axis
 from backlight.concepts.conditional import asked
 from backlight.errors import ArgumentError
 from backlight.explanation.faces import as_table
@@ -44,10 +45,12 @@ class Ranking:
         """Channels, those of the largest mean absolute relevance first."""
         return np.argsort(-np.abs(self.relevance).mean(0), kind="stable")
 
+    @checked
     def top(self, k: int = _SHOWN) -> list[tuple[int, float]]:
         """The first channels of `order`, each with its mean relevance."""
         return [(int(c), float(self.relevance[:, c].mean())) for c in self.order[:k]]
 
+    @checked
     def examples(self, channel: int, k: int = 8, *, by: str = "relevance") -> np.ndarray:
         """The rows in which a channel has most relevance, or the largest value with ``by="activation"``.
 
@@ -57,6 +60,8 @@ class Ranking:
         """
         if by not in ("relevance", "activation"):
             raise ArgumentError(f"by={by!r} is not known: choose 'relevance' or 'activation'")
+        if k < 1:
+            raise ArgumentError(f"k={k}: ask for at least one row")
         if not 0 <= channel < self.relevance.shape[1]:
             raise ArgumentError(f"channel {channel} is out of range: there are {self.relevance.shape[1]}")
         column = (self.relevance if by == "relevance" else self.activation)[:, channel]
@@ -79,6 +84,7 @@ class Ranking:
         return "\n".join(lines)
 
 
+@checked
 def ranking(
     model: nn.Module,
     X: Any,
@@ -135,7 +141,7 @@ def ranking(
         value = began.run.kept[index]
         found, _ = began.run.relevance(began.seeds.gradient, last=True, until=(index,))
         flow = relevance(value, found[index])[0] if index in found else torch.zeros_like(value)
-        along = channel_axis(began.plan, index, value) if axis is None else axis % value.dim()
+        along = channel_axis(began.plan, index, value) if axis is None else asked_axis(axis, value)
         shares.append(flow.movedim(along, 1).flatten(2).sum(2) if flow.dim() > 2 else flow)
         largest.append(value.movedim(along, 1).flatten(2).amax(2) if value.dim() > 2 else value)
         name = began.seeds.names[0]

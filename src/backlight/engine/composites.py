@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from backlight.arguments import checked, shown
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
 from backlight.rules import Rule
@@ -83,6 +84,7 @@ _FUNCTIONS: dict[type, tuple[str, ...]] = {
 }
 
 
+@checked
 @dataclass(frozen=True, slots=True, repr=False)
 class Composite:
     """Rules by place: the first entry that matches and whose rule fits the operator decides.
@@ -118,7 +120,12 @@ class Composite:
     def __post_init__(self) -> None:
         if self.attention not in ("constant", "gradient"):
             raise ArgumentError(f"attention={self.attention!r} is not known: choose 'constant' or 'gradient'")
-        entries = tuple((selector, rule) for selector, rule in self.entries)
+        pairs = self.entries
+        if not isinstance(pairs, list | tuple) or not all(
+            isinstance(one, list | tuple) and len(one) == 2 for one in pairs
+        ):
+            raise ArgumentError(f"a composite is a list of pairs (selector, rule), not {shown(pairs)}")
+        entries = tuple((selector, rule) for selector, rule in pairs)
         for selector, rule in entries:
             if not isinstance(rule, Rule) and not callable(rule):
                 raise ArgumentError(f"{rule!r} is not a rule; an entry of a composite is (selector, rule)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from backlight.arguments import checked
 from backlight.errors import reading
 from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import as_html, as_text
@@ -69,11 +70,13 @@ class Explanation(ExplanationData):
         """Plots with matplotlib: ``ex.plot.waterfall(row)``, ``.bar()``, ``.beeswarm()``, ``.heatmap()``."""
         return Plots(self)
 
+    @checked
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write to ``.parquet`` (tables) or ``.safetensors`` (any shape). Never pickle; see `load`."""
         save(self, Path(path), force=force)
 
     @staticmethod
+    @checked
     def load(path: str | Path) -> Explanation:
         """Read what `save` wrote."""
         with reading(Path(path), "an explanation"):

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError, NameNotFound, listed, require
 from backlight.explanation.ledger import Ledger
 from backlight.hints import FrameLike
@@ -182,6 +183,7 @@ class ExplanationData:
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
+    @checked
     def top(self, k: int = 3) -> list[list[tuple[str, float]]]:
         """The k features of largest absolute relevance, as (name, relevance), for each row."""
         if not self._tabular or self.output.ndim != 1:
@@ -253,3 +255,22 @@ def _frozen(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
+
+
+def chosen_rows(rows: Any, count: int, most: int) -> list[int]:
+    """Which rows to draw: one, several, or the first ones.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if rows is None:
+        return list(range(min(count, most)))
+    chosen = np.atleast_1d(numbers_in(rows, "rows"))
+    if chosen.ndim > 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise ArgumentError(f"rows are whole numbers, not {shown(rows)}")
+    if ((chosen < -count) | (chosen >= count)).any():
+        raise ArgumentError(
+            f"row {int(chosen[(chosen < -count) | (chosen >= count)][0])} is out of range: there are {count}"
+        )
+    return [int(row) for row in chosen]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from backlight.arguments import shown
 from backlight.errors import ArgumentError, require
-from backlight.explanation.data import ExplanationData
+from backlight.explanation.data import ExplanationData, chosen_rows
 from backlight.explanation.display import number
 from backlight.explanation.png import data_uri
 
@@ -192,7 +193,9 @@ def draw(
     plt = require("matplotlib.pyplot", "plot", "ex.plot.image()")
     if ex.data is None and pictures is None:
         raise ArgumentError("the explanation holds no data: give the pictures")
-    chosen = [rows] if isinstance(rows, int) else list(range(min(len(ex), _MOST_ROWS)) if rows is None else rows)
+    chosen = chosen_rows(rows, len(ex), _MOST_ROWS)
+    if compare is not None and not isinstance(compare, Mapping):
+        raise ArgumentError(f"compare= takes a dict of explanations by name, not {shown(compare)}")
     if not chosen:
         raise ArgumentError("there is no row to draw")
     grid = [panels(ex, row, compare=compare or {}, layers=layers, quantile=quantile) for row in chosen]

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from backlight.arguments import checked
+from backlight.errors import ArgumentError
 from backlight.explanation.faces import as_table
 from backlight.hints import FrameLike
 from backlight.tables import frame_like
@@ -44,8 +46,12 @@ class Ledger:
     def __getitem__(self, rows: Any) -> Ledger:
         return self._map(lambda array: array[:, rows])
 
+    @checked
     def target(self, k: int) -> Ledger:
         """The ledger of one of several targets."""
+        count = self.entering.shape[-1] if self.entering.ndim > 2 else 1
+        if not -count <= k < count:
+            raise ArgumentError(f"target {k} is out of range: the ledger is of {count}")
         return self._map(lambda array: array[..., k])
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, require
 from backlight.explanation.data import ExplanationData
 from backlight.explanation.display import cell_text, number
@@ -37,6 +38,7 @@ class Plots:
 
     explanation: ExplanationData
 
+    @checked
     def waterfall(self, row: int = 0, *, k: int = 10, ax: Any = None) -> Any:
         """How one row's base and features add up to its score: the k strongest features, the others together.
 
@@ -79,6 +81,7 @@ class Plots:
         ax.set_title(f"row {label}: {number(float(ex.output[0]))}", loc="left")
         return ax
 
+    @checked
     def bar(self, *, k: int = 15, ax: Any = None) -> Any:
         """Mean relevance of each feature over the rows, with its sign; the k largest. Returns the axes."""
         ex = self._tabular()
@@ -91,6 +94,7 @@ class Plots:
         ax.set_xlabel(f"mean relevance in {ex.target or 'the output'}, {len(ex)} rows")
         return ax
 
+    @checked
     def beeswarm(self, *, k: int = 12, ax: Any = None) -> Any:
         """One dot a row and feature, coloured by the rank of the feature's value (grey where it is no number).
 
@@ -116,6 +120,7 @@ class Plots:
             bar.set_label("value of the feature")
         return ax
 
+    @checked
     def heatmap(self, *, k: int = 20, ax: Any = None) -> Any:
         """Rows by features, on a diverging scale centred at zero; the k strongest features. Returns the axes.
 
@@ -134,6 +139,7 @@ class Plots:
         bar.set_label("relevance" + (" (scale ends at the 99 % quantile)" if cut else ""))
         return ax
 
+    @checked
     def image(
         self,
         rows: int | Sequence[int] | None = None,
@@ -184,6 +190,7 @@ class Plots:
             ax=ax,
         )
 
+    @checked
     def text(
         self, rows: int | Sequence[int] | None = None, *, by: str = "word", limit: float | None = None
     ) -> TextView | MatrixView:

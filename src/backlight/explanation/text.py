@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from backlight.errors import ArgumentError, require
-from backlight.explanation.data import ExplanationData
+from backlight.explanation.data import ExplanationData, chosen_rows
 from backlight.explanation.display import aligned, number
 from backlight.explanation.tokens import Span, has_tokens, spans
 
@@ -171,7 +171,7 @@ def draw_text(
     if not has_tokens(ex):
         raise ArgumentError("this explanation does not say its tokens: explain what a tokenizer returned, or see "
                             "backlight.text.explain")  # fmt: skip
-    chosen = [rows] if isinstance(rows, int) else list(range(min(len(ex), _MOST_ROWS)) if rows is None else rows)
+    chosen = chosen_rows(rows, len(ex), _MOST_ROWS)
     if not chosen:
         raise ArgumentError("there is no text to draw")
     if ex.output.ndim == 2:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, BacklightWarning
 
 __all__ = ["LogProb"]
@@ -22,6 +23,7 @@ FLOW_WARNING = (
 )
 
 
+@checked
 class LogProb(Prior):
     """−fn(x), for a function that gives log p(x), one number a row.
 

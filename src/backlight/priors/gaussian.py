@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
 from backlight.priors.base import Prior, Whitening, array, axes_of, ordinary, rows_of
 
@@ -28,6 +29,7 @@ _RANK = np.finfo(float).eps
 _OFF = 1e-7
 
 
+@checked
 class L2(Prior):
     """λ‖x − center‖², the *squared* norm.
 
@@ -183,6 +185,7 @@ class Gaussian(Prior):
         return {"mean": self.mean.numpy(), "cov": self.cov.numpy()}
 
 
+@checked
 class Near(Prior):
     """Near one input: ½ (x − x0)ᵀ cov⁻¹ (x − x0), without a normaliser.
 

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
 from backlight.priors.base import Prior, Whitening, array, axes_of, rows_of
 from backlight.priors.gaussian import covariance_factor
@@ -167,6 +168,7 @@ class Mixture(Prior):
         return {"weights": self.log_weights.exp().numpy(), "means": self.means.numpy(), "covs": self.covs.numpy()}
 
 
+@checked
 class KernelDensity(Prior):
     """−log of a Gaussian kernel density: a mixture with one component a row, all of covariance bandwidth² I.
 

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
 from backlight.priors.base import Prior, array, ordinary
 
 __all__ = ["L1", "TotalVariation"]
 
 
+@checked
 class L1(Prior):
     """λ Σ_i weight_i |x_i − center_i|.
 
@@ -54,6 +56,7 @@ class L1(Prior):
         return {"lam": self.lam} | {name: value.numpy() for name, value in given.items() if value is not None}
 
 
+@checked
 class TotalVariation(Prior):
     r"""λ Σ √(Δ_h² + Δ_v² + ε²) − ε over pixels and channels: smooth images (Rudin, Osher, Fatemi, 1992).
 

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 from backlight.priors.base import Prior, Whitening, array
 
 __all__ = ["RBM"]
 
 
+@checked
 class RBM(Prior):
     """The free energy of a restricted Boltzmann machine, up to its log partition function.
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, listed
 
 __all__ = ["KINDS", "Encode", "Fill", "Reference", "as_reference", "known_rows", "reference", "spread"]
@@ -103,6 +104,7 @@ def reference(name: str) -> Callable[[R], R]:
     """Register a reference; it is then known by its name and as ``Reference.<name>``."""
 
     def register(cls: R) -> R:
+        checked(cls)
         cls.name = name
         KINDS[name] = cls
         setattr(Reference, name, cls)

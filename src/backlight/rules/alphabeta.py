@@ -52,7 +52,7 @@ class AlphaBeta(LinearRule):
 
     def __post_init__(self) -> None:
         super(AlphaBeta, self).__post_init__()
-        if self.beta < 0 or abs(self.alpha - self.beta - 1) > 1e-12:
+        if self.beta < 0 or not abs(self.alpha - self.beta - 1) <= 1e-12:
             raise ArgumentError(f"alpha − beta must be 1 with beta ≥ 0, not alpha={self.alpha!r}, beta={self.beta!r}")
 
     def emits_direct(self, layer: LinearMap) -> bool:

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 from backlight.rules.maps import LinearMap
 
@@ -156,8 +157,8 @@ class LinearRule(Rule):
     bias: str = field(default="absorb", kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise ArgumentError(f"epsilon must be zero or positive, not {self.epsilon!r}")
+        if not 0 <= self.epsilon < float("inf"):
+            raise ArgumentError(f"epsilon must be zero or positive and finite, not {self.epsilon!r}")
         if self.bias not in self.biases:
             raise ArgumentError(f"bias must be one of {', '.join(self.biases)}, not {self.bias!r}")
 
@@ -266,6 +267,7 @@ def named(name: str, *, audits: bool = True, **options: Any) -> Callable[[C], C]
     """
 
     def register(cls: C) -> C:
+        checked(cls)
         NAMED_RULES.add(name, cls, options)
         if audits:
             AUDITED.append(name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 from backlight.rules.softmin import SoftMinRule, Stable
 
@@ -53,6 +54,7 @@ class GlobalImportance:
     name: str = "gi"
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Hybrid:
     r"""(1 − η) `GlobalImportance` + η `Midpoint`.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 from backlight.rules.base import Rule
 
@@ -26,6 +27,7 @@ class Pass(Rule):
         return frozenset({"activation", "linear"})
 
 
+@checked
 @dataclass(frozen=True, slots=True, repr=False)
 class Proportional(Rule):
     r"""Sums, averages, average pooling: :math:`R_j = a_j w_j / (z + \epsilon\,\mathrm{sign} z)\, R`.
@@ -40,8 +42,8 @@ class Proportional(Rule):
     absolute: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not self.epsilon >= 0:
-            raise ArgumentError(f"epsilon must be zero or positive, not {self.epsilon!r}")
+        if not 0 <= self.epsilon < float("inf"):
+            raise ArgumentError(f"epsilon must be zero or positive and finite, not {self.epsilon!r}")
         if not self.absolute:
             raise ArgumentError("a sum has no weights to scale epsilon with: Proportional has an absolute epsilon")
 
@@ -59,6 +61,7 @@ class WinnerTakesAll(Rule):
         return frozenset({"maximum", "pool"})
 
 
+@checked
 @dataclass(frozen=True, slots=True, repr=False)
 class SoftmaxShare(Rule):
     r"""Max pooling as a soft maximum: :math:`R_j = e^{\beta a_j} / \sum_{j'} e^{\beta a_{j'}} R` over the window.

@@ -24,6 +24,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 
 __all__ = ["SOFTMIN_RULES", "Free", "OneClassDTD", "Pool", "SoftMinRule", "Stable"]
@@ -60,6 +61,7 @@ class SoftMinRule(ABC):
         return True
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Stable(SoftMinRule):
     r"""The default: w_j = p_j / (D_j + τ E_p[D]), t = o / Σ_j w_j D_j.
@@ -91,6 +93,7 @@ class Stable(SoftMinRule):
         return self.tau
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class OneClassDTD(SoftMinRule):
     """The published deep Taylor rule: w_j = p_j / D_j, t = o.
@@ -110,6 +113,7 @@ class OneClassDTD(SoftMinRule):
         return 0.0
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Pool(SoftMinRule):
     """In proportion through the pool: w_j = p_j, t = o / E_p[D]."""
@@ -124,6 +128,7 @@ class Pool(SoftMinRule):
         """Weights are the pool's own."""
 
 
+@checked
 @dataclass(frozen=True, slots=True)
 class Free(SoftMinRule):
     """Only what distances can carry: w_j = p_j, t = 1; the entropic term KL(p‖α) stays in ``base_values``."""

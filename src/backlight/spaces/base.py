@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from backlight.arguments import numbers_in, shown
 from backlight.errors import ArgumentError
 
 __all__ = ["Input", "Space"]
@@ -54,6 +56,19 @@ class Space(ABC):
         return f"spaces.{self.name or type(self).__name__}"
 
 
+def as_shape(given: Any) -> tuple[int, ...]:
+    """A shape of one input, as a number or several.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    sizes = numbers_in(given, "a shape")
+    if sizes.dtype.kind not in "iu" or sizes.ndim > 1 or (sizes < 0).any():
+        raise ArgumentError(f"a shape is a whole number or several, not {shown(given)}")
+    return tuple(int(size) for size in sizes.reshape(-1))
+
+
 class Input(Space):
     """The input itself.
 
@@ -68,7 +83,7 @@ class Input(Space):
 
     def __init__(self, shape: int | tuple[int, ...] | None = None) -> None:
         if shape is not None:
-            self.shape = (shape,) if isinstance(shape, int) else tuple(shape)
+            self.shape = as_shape(shape)
             if math.prod(self.shape) < 1:
                 raise ArgumentError(f"Input(shape={shape!r}) holds no number")
 

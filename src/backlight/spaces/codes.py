@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.arguments import checked, shown, users_code
 from backlight.errors import ArgumentError
 from backlight.priors.base import array, rows_of
-from backlight.spaces.base import Space
+from backlight.spaces.base import Space, as_shape
 
 __all__ = ["PCA", "Affine", "Generator"]
 
@@ -41,7 +42,7 @@ class Affine(Space):
             raise ArgumentError(f"A maps to {len(self.A)} numbers, but c has {len(self.c)}")
         self.code_dim = int(self.A.shape[1])
         given = tuple(np.shape(c)) if c is not None and np.ndim(c) > 1 else (len(self.c),)
-        self.shape = given if shape is None else tuple(shape)
+        self.shape = given if shape is None else as_shape(shape)
 
     def decode(self, z: Tensor) -> Tensor:
         """Az + c, (n, d)."""
@@ -81,6 +82,7 @@ class PCA(Affine):
         return cls(found.components_.T * np.sqrt(found.explained_variance_), found.mean_, shape=shape)
 
 
+@checked
 class Generator(Space):
     """x = decoder(z), for any differentiable function: a VAE's decoder, a GAN's generator, an inverse flow.
 
@@ -109,19 +111,21 @@ class Generator(Space):
     ) -> None:
         if not callable(decoder):
             raise ArgumentError(f"Generator takes a function from codes to inputs, not {type(decoder).__name__}")
-        if not (isinstance(code_dim, int) and code_dim > 0):
+        if code_dim < 1:
             raise ArgumentError(f"code_dim={code_dim!r} must be a positive number")
+        if not isinstance(dtype, torch.dtype):
+            raise ArgumentError(f"dtype must be one of torch's, such as torch.float32, not {shown(dtype)}")
         self.decoder, self.encoder, self.code_dim = decoder, encoder, code_dim
         self.name = f"Generator({code_dim})"
         parameters = list(decoder.parameters()) if isinstance(decoder, nn.Module) else []
         self.dtype = parameters[0].dtype if parameters else dtype
         self.device = parameters[0].device if parameters else torch.device("cpu")
-        with torch.no_grad():
+        with torch.no_grad(), users_code("the decoder fails on two codes of zeros"):
             out = decoder(torch.zeros(2, code_dim, dtype=self.dtype, device=self.device))
         if not isinstance(out, Tensor) or out.shape[:1] != (2,):
             got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
             raise ArgumentError(f"the decoder must give one input for each of 2 codes, (2, {code_dim}), and gave {got}")
-        self.shape = tuple(out.shape[1:]) if shape is None else tuple(shape)
+        self.shape = tuple(out.shape[1:]) if shape is None else as_shape(shape)
 
     def decode(self, z: Tensor) -> Tensor:
         """The decoder's image of the codes, in its own dtype."""

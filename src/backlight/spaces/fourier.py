@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError
 from backlight.priors.base import array
-from backlight.spaces.base import Space
+from backlight.spaces.base import Space, as_shape
 
 __all__ = ["Fourier"]
 
@@ -25,6 +26,7 @@ __all__ = ["Fourier"]
 _START = 0.3
 
 
+@checked
 class Fourier(Space):
     """Images of shape (channels, height, width) by their Fourier coefficients.
 
@@ -54,15 +56,19 @@ class Fourier(Space):
         mean: Any = 0.0,
         spectrum: Any = None,
     ) -> None:
-        if len(shape) != 3 or min(shape) < 1:
+        sizes = as_shape(shape)
+        if len(sizes) != 3 or min(sizes) < 1:
             raise ArgumentError(f"Fourier takes a shape (channels, height, width), not {shape!r}")
-        channels, height, width = (int(size) for size in shape)
+        channels, height, width = sizes
         self.shape = self._size = (channels, height, width)
         half = width // 2 + 1
         self.code_dim = channels * height * half * 2
-        if range is not None and not range[0] < range[1]:
-            raise ArgumentError(f"range={range!r} must be (low, high) with low < high")
-        self.range = range
+        self.range = None
+        if range is not None:
+            ends = numbers_in(range, "range").astype(float)
+            if ends.shape != (2,) or not ends[0] < ends[1]:
+                raise ArgumentError(f"range={shown(range)} must be (low, high) with low < high")
+            self.range = (float(ends[0]), float(ends[1]))
         frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :])
         scale = 1 / np.maximum(frequency, 1 / max(height, width)) ** decay
         if spectrum is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import numpy as np
 import sympy
 from torch import nn
 
-from backlight.arguments import checked, shown
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError, listed
 from backlight.explanation.faces import as_table
 from backlight.hints import DomainLike, RowsLike
@@ -179,7 +180,8 @@ class Derivation:
 
         Inputs on a kink, to rounding, get the formula of a neighbour; 0/0 is 0.
         """
-        X = np.asarray(X, dtype=float).reshape(len(X), -1)
+        X = np.atleast_2d(numbers_in(X, "inputs").astype(float))
+        X = X.reshape(len(X), math.prod(X.shape[1:]))
         missing = {s.name for s in self.parameters} - set(parameters)
         if missing or X.shape[1] != len(self.symbols):
             raise ArgumentError(
@@ -326,6 +328,7 @@ class DerivationPlots:
 
     derivation: Derivation
 
+    @checked
     def phase(
         self, *, low: float = 0.0, high: float = 3.0, resolution: int = 201, axes: Any = None, **parameter: Any
     ) -> Any:
@@ -348,8 +351,13 @@ class DerivationPlots:
             between is where both have the same.
         """
         found = self.derivation
+        if not (math.isfinite(low) and math.isfinite(high) and low < high and 1 < resolution <= 4096):
+            raise ArgumentError(
+                f"a picture goes from low to a higher high in 2 to 4096 points: low={low}, high={high}, "
+                f"resolution={resolution}"
+            )
         names = [symbol.name for symbol in found.symbols]
-        return draw_phase(found.evaluate, names, parameter, low, high, resolution, axes)
+        return draw_phase(found.evaluate, names, parameter, float(low), float(high), resolution, axes)
 
 
 @checked

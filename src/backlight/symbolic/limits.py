@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logsumexp
 
+from backlight.arguments import checked, numbers_in
 from backlight.errors import ArgumentError
 from backlight.explanation.faces import as_words
 
@@ -39,6 +40,7 @@ class PoolingLimit:
         return -1e-12 <= self.gap <= self.bound * (1 + 1e-12) + 1e-12
 
 
+@checked
 def pooling_limit(distances: np.ndarray, gamma: float) -> PoolingLimit:
     r"""Compare softmin_i d_i = −(1/γ) log Σ_i exp(−γ d_i) with the minimum.
 
@@ -59,7 +61,7 @@ def pooling_limit(distances: np.ndarray, gamma: float) -> PoolingLimit:
     >>> bool(found), round(found.gap, 6) == round(found.bound, 6)
     (True, True)
     """
-    d = np.asarray(distances, dtype=float)
+    d = numbers_in(distances, "distances").astype(float)
     if d.ndim != 2 or not d.size or not np.isfinite(d).all() or not gamma > 0:
         raise ArgumentError("give finite distances of shape (n, M), and gamma > 0")
     soft = -logsumexp(-gamma * d, axis=1) / gamma

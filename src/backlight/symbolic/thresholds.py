@@ -6,6 +6,7 @@ from typing import Any
 
 import sympy
 
+from backlight.arguments import shown
 from backlight.errors import ArgumentError
 from backlight.symbolic.derive import Derivation, Region
 
@@ -43,6 +44,8 @@ def always_different_from(first: Derivation, second: Derivation) -> Any:
     -1/2 + sqrt(2)/2
     """
     for found in (first, second):
+        if not isinstance(found, Derivation):
+            raise ArgumentError(f"this is for what backlight.derive gives, not for {shown(found)}")
         biased = any(layer.bias is not None for step in found.network.instructions for layer in step.layers)
         if len(found.symbols) != 2 or len(found.parameters) != 1 or biased or found.assume != first.assume:
             raise ArgumentError(

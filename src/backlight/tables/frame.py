@@ -10,7 +10,8 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 
-from backlight.errors import ColumnsError, DataError, MissingDependency, listed
+from backlight.arguments import shown
+from backlight.errors import ArgumentError, ColumnsError, DataError, MissingDependency, listed
 
 __all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_missing"]
 
@@ -150,6 +151,8 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
 
 
 def _array_of(X: Any) -> np.ndarray:
+    if isinstance(X, list) and X and isinstance(X[0], dict):
+        raise DataError("a list of dictionaries is no table: pandas.DataFrame(rows) makes one of it")
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -278,7 +281,9 @@ def is_missing(value: Any) -> bool:
 def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | None = None) -> Any:
     """Build a data frame of the given kind; for arrays, of the first data frame library that is installed."""
     library: Any = kind
-    if kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
+    if not isinstance(kind, str) or kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
+        if not isinstance(kind, str) or kind not in ("numpy", "torch", "scipy"):
+            raise ArgumentError(f"{shown(kind)} is no kind of data frame: choose 'pandas', 'polars' or 'pyarrow'")
         library = next((name for name in ("pandas", "polars", "pyarrow") if _installed(name)), "")
         if not library:
             raise MissingDependency(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.arguments import users_code
+from backlight.arguments import checked, numbers_in, users_code
 from backlight.errors import ArgumentError
 from backlight.targets.base import Seen, Target, Term, position
 
@@ -155,15 +155,17 @@ def difference(a: Any, b: Any) -> Target:
     return logit(a) - logit(b)
 
 
+@checked
 def direction(vector: Any, layer: str | None = None) -> Target:
     """The product of a vector with the outputs, or with a layer's channels (mean over positions)."""
-    values = torch.as_tensor(np.asarray(vector, dtype=float))
+    values = torch.as_tensor(numbers_in(vector, "a direction").astype(float))
     if values.ndim != 1 or not bool(torch.isfinite(values).all()):
         raise ArgumentError(f"a direction is a vector of finite numbers, not of the shape {tuple(values.shape)}")
     said = "direction" if layer is None else f"direction in {layer}"
     return Target(((1.0, Along(values, layer, said)),))
 
 
+@checked
 def function(fn: Callable[[Tensor], Tensor], layer: str | None = None, name: str | None = None) -> Target:
     """Any differentiable function from the output (or a layer's) to one number a row."""
     if not callable(fn):

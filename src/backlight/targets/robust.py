@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from backlight.arguments import checked, numbers_in, shown
 from backlight.errors import ArgumentError
 from backlight.targets.base import Target
 
 __all__ = ["robust"]
 
 
+@checked
 def robust(
     target: Target, *, jitter: float = 2.0, scale: tuple[float, float] = (0.95, 1.05), rotate: float = 5.0
 ) -> Target:
@@ -33,6 +35,11 @@ def robust(
     rotate : float
         Largest turn, in degrees.
     """
+    if not isinstance(target, Target):
+        raise ArgumentError(f"robust() takes a target such as targets.logit(3), not {shown(target)}")
+    sizes = numbers_in(scale, "scale")
+    if sizes.shape != (2,):
+        raise ArgumentError(f"scale is a pair (low, high), not {shown(scale)}")
     if jitter < 0 or rotate < 0 or not 0 < scale[0] <= scale[1]:
         raise ArgumentError(f"robust(jitter={jitter}, scale={scale}, rotate={rotate}): sizes must not be negative")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from backlight.arguments import checked
 from backlight.errors import ArgumentError
 from backlight.targets.base import Seen, Target, Term
 
@@ -70,6 +71,7 @@ class Energy(Term):
         return seen.layers[self.layer].flatten(1).square().mean(1)
 
 
+@checked
 def neuron(layer: str, unit: Any) -> Target:
     """One unit of a layer: an index, a tuple of indices, or a list of several units.
 
@@ -78,11 +80,13 @@ def neuron(layer: str, unit: Any) -> Target:
     return Target(((1.0, Neuron(layer, unit)),))
 
 
+@checked
 def channel(layer: str, index: Any, *, axis: int = 1) -> Target:
     """The mean of one channel, or of several (a list); ``axis`` is where the channels are: −1 for tokens."""
     return Target(((1.0, Channel(layer, index, axis)),))
 
 
+@checked
 def energy(layer: str) -> Target:
     """The mean square of a layer's output: whatever it sees, more of it."""
     return Target(((1.0, Energy(layer, f"energy of {layer}")),))

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight.arguments import shown, users_code
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation.tokens import annotations_of, readable
 
@@ -65,6 +66,12 @@ class Encoder:
     """
 
     tokenizer: Any
+
+    def __post_init__(self) -> None:
+        if not callable(self.tokenizer) and not hasattr(self.tokenizer, "encode"):
+            raise ArgumentError(f"a tokenizer encodes texts; {shown(self.tokenizer)} does not")
+        if isinstance(self.tokenizer, str | type):
+            raise ArgumentError(f"the tokenizer itself is needed, not {shown(self.tokenizer)}")
 
     def __call__(self, texts: Sequence[Text]) -> Encoded:
         """Texts, or pairs of texts, padded to one length.
@@ -141,7 +148,8 @@ class Encoder:
         """Inputs of one text without padding, its pieces, and which of them are marks."""
         if not callable(self.tokenizer):
             return self._encoded(text)
-        given = self.tokenizer(*((text,) if isinstance(text, str) else text))
+        with users_code("the tokenizer fails on a text"):
+            given = self.tokenizer(*((text,) if isinstance(text, str) else text))
         if not isinstance(given, Mapping) or "input_ids" not in given:
             raise ArgumentError("the tokenizer returned no input_ids: give one as of transformers, or one with encode")
         inputs = {str(name): [int(v) for v in values] for name, values in given.items()}
@@ -155,7 +163,8 @@ class Encoder:
         return inputs, readable(tokens, marks), marks
 
     def _encoded(self, text: Text) -> tuple[dict[str, list[int]], list[str], list[bool]]:
-        found = self.tokenizer.encode(*((text,) if isinstance(text, str) else text))
+        with users_code("the tokenizer fails on a text"):
+            found = self.tokenizer.encode(*((text,) if isinstance(text, str) else text))
         ids = [int(one) for one in getattr(found, "ids", found)]
         inputs = {"input_ids": ids, "attention_mask": [1] * len(ids)}
         if getattr(found, "special_tokens_mask", None) is not None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from backlight.arguments import checked
 from backlight.errors import FileError, MissingFileError, UnsupportedModel, listed, reading, require
 
 __all__ = ["Folder", "load_folder"]
@@ -45,12 +46,13 @@ class Folder:
     longest: int | None
 
 
-def load_folder(path: Path) -> Folder:
+@checked
+def load_folder(path: str | Path) -> Folder:
     """Read a model of `transformers` and its tokenizer from a folder, without code and without a network.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         With ``config.json``, ``model.safetensors`` (or its parts and their index), and the tokenizer's files.
 
     Raises
@@ -65,6 +67,7 @@ def load_folder(path: Path) -> Folder:
     ...
     backlight.errors.MissingFileError: no/such/folder is not there
     """
+    path = Path(path)
     if not path.is_dir():
         raise MissingFileError(f"{path} is not there")
     config = _checked(path)

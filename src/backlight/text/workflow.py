@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from backlight._explain import Explainer
+from backlight.arguments import checked
 from backlight.attribution.said import Said
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
@@ -19,6 +20,7 @@ from backlight.text.encode import Encoded, Encoder, Text
 __all__ = ["explain", "explain_continuation"]
 
 
+@checked
 def explain(
     model: nn.Module,
     tokenizer: Any,
@@ -82,6 +84,7 @@ def explain(
     return _named(ex, encoded, asked, encoder, labels)
 
 
+@checked
 def explain_continuation(
     model: nn.Module,
     tokenizer: Any,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from backlight._evaluate.game import Game
+from backlight.arguments import checked
 from backlight.errors import ArgumentError, listed
 
 __all__ = ["METRICS", "Candidate", "Judge", "Metric", "metric", "read_metrics"]
@@ -159,6 +160,7 @@ def metric(name: str) -> Callable[[M], M]:
     """Register a metric under a name."""
 
     def register(cls: M) -> M:
+        checked(cls)
         cls.name = name
         METRICS[name] = cls
         return cls
