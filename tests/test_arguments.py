@@ -83,7 +83,8 @@ def cases():
 
 
 @pytest.mark.parametrize(("name", "parameter"), [*cases()])
-def test_an_argument_works_or_is_refused_in_a_sentence(name, parameter, tmp_path):
+def test_an_argument_works_or_is_refused_in_a_sentence(name, parameter, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a sink called "zz" is written
     function = getattr(backlight, name)
     for base in given()[name]:
         for kind, value in JUNK.items():
@@ -92,8 +93,6 @@ def test_an_argument_works_or_is_refused_in_a_sentence(name, parameter, tmp_path
             named = {**base, parameter: value}
             if name == "export" and parameter != "path":
                 named["path"] = tmp_path / f"{kind}.sql"
-            if name == "export" and parameter == "path" and isinstance(value, str | bytes):
-                continue  # a name of a file in the folder at hand
             said = outcome(function, named, started=name == "explain_batches" and parameter != "sink")
             assert said is None or len(said) < 500, (kind, said)
 
