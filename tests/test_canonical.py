@@ -50,6 +50,7 @@ def generator(seed=1):
 
 # -- every rewrite, every kind of network ------------------------------------------------------------------------------
 
+
 @QUIET
 @pytest.mark.parametrize("name", MAKERS)
 def test_every_rewrite_keeps_the_function_moves_what_theory_says_and_is_undone(name):

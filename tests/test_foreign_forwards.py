@@ -298,3 +298,38 @@ def test_numbers_on_which_a_later_batch_fails_are_one_sentence():
         with pytest.raises(DataError, match=r"^Free cannot run on these inputs: _LinAlgError") as seen:
             backlight.explain(net, -x, 0)
     assert "\n" not in str(seen.value)
+
+
+def singular_values(h):
+    return torch.linalg.svdvals(h.reshape(-1, 2, 4)).repeat(1, 4)
+
+
+def singular_vectors(h):
+    return torch.linalg.svd(h.reshape(-1, 2, 4), full_matrices=False)[2].flatten(1)
+
+
+def pseudo_inverse(h):
+    return torch.linalg.pinv(h.reshape(-1, 2, 4)).flatten(1)
+
+
+def signed(z, a, layer):
+    """The size of what a unit could be at most, with the sign of what it is."""
+    size = (layer.weight.square().sum(1) * a.square().sum(1, keepdim=True) + layer.bias.square()).sqrt()
+    return torch.where(z >= 0, size, -size)
+
+
+@pytest.mark.filterwarnings("ignore::backlight.errors.BacklightWarning")
+@pytest.mark.parametrize("epsilon", [1e-2, 1e-6, 0.0])
+@pytest.mark.parametrize("middle", [singular_values, singular_vectors, pseudo_inverse])
+def test_what_epsilon_moves_behind_a_decomposition_is_its_stabiliser_alone(middle, epsilon):
+    """By hand: z / (z + ε ‖(w a, b)‖ sign z) of what comes to a unit goes on, and the decomposition has its gradient."""
+    net, x = free(lambda s, x: s.b(middle(s.a(x))))
+    h = net.a(x).detach().requires_grad_()
+    g = middle(h)
+    y = net.b(g)
+    going = (y / (y + epsilon * signed(y, g, net.b)))[:, :1].detach()
+    (c,) = torch.autograd.grad((going * g * net.b.weight[0]).sum(), h)
+    c = c * h / (h + epsilon * signed(h, x, net.a))
+    expected = x * (c @ net.a.weight)
+    ex = backlight.explain(net, x, 0, rules=backlight.rules.Epsilon(epsilon))
+    np.testing.assert_allclose(ex.values, expected.detach(), rtol=1e-9, atol=1e-12)
