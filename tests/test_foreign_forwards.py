@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import copy
+import dataclasses
 import importlib
 import random
 import warnings
@@ -333,3 +334,138 @@ def test_what_epsilon_moves_behind_a_decomposition_is_its_stabiliser_alone(middl
     expected = x * (c @ net.a.weight)
     ex = backlight.explain(net, x, 0, rules=backlight.rules.Epsilon(epsilon))
     np.testing.assert_allclose(ex.values, expected.detach(), rtol=1e-9, atol=1e-12)
+
+
+class Held(nn.Linear):
+    """A number and a list in slots, one of them private."""
+
+    __slots__ = ("__times", "seen")
+
+    def __init__(self):
+        super().__init__(3, 2)
+        self.__times, self.seen = 3.0, []
+
+    def change(self, times):
+        self.__times = times
+
+    def forward(self, x):
+        self.seen.append(len(x))
+        return super().forward(x) * self.__times
+
+
+def test_what_a_module_holds_in_slots_is_read_watched_and_left_alone():
+    net, x = Held().double(), torch.randn(4, 3, dtype=torch.float64)
+    for times in (3.0, -5.0):
+        net.change(times)
+        ex = backlight.explain(net, x, 0, rules=backlight.rules.Zero())
+        np.testing.assert_allclose(ex.values, x * net.weight[0].detach() * times, rtol=1e-12)
+    assert net.seen == []
+
+
+class Attribute(nn.Module):
+    """Weights that are no parameters."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.w = torch.randn(3, 2, dtype=dtype)
+
+    def forward(self, x):
+        return x @ self.w
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_without_parameters_has_the_precision_that_it_runs_in(dtype, method):
+    net, x = Attribute(dtype), np.random.default_rng(0).normal(size=(4, 3))
+    ex = backlight.explain(net, x, 0, method=method)
+    digits = 1e-12 if dtype is torch.float64 else 1e-4
+    np.testing.assert_allclose(ex.output, x @ net.w.double()[:, 0].numpy(), rtol=digits, atol=digits)
+
+
+class EightBits(nn.Module):
+    """Weights that are kept in eight bits, and computed with in more."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(3, 2).to(torch.float8_e4m3fn), requires_grad=False)
+
+    def forward(self, x):
+        return x @ self.w.to(x.dtype)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_in_eight_bits_are_computed_with_in_more(method):
+    net, x = EightBits(), torch.randn(4, 3)
+    np.testing.assert_allclose(backlight.explain(net, x, 0, method=method).output, net(x)[:, 0], rtol=1e-5)
+    np.testing.assert_allclose(
+        backlight.explain(net, x, 0, rules=backlight.rules.Zero()).values, x * net.w.float()[:, 0], rtol=1e-5
+    )
+
+
+def quantised(kind):
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    if kind == "as it runs":
+        return torch.ao.quantization.quantize_dynamic(net, {nn.Linear})
+    net = torch.ao.quantization.QuantWrapper(net)
+    net.qconfig = torch.ao.quantization.get_default_qconfig()
+    torch.ao.quantization.prepare(net, inplace=True)(torch.randn(8, 3))
+    return torch.ao.quantization.convert(net)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ["as it runs", "beforehand"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_quantised_network_is_said_to_be_one(kind, method):
+    with pytest.raises(UnsupportedModel, match="is quantised: its weights are packed"):
+        backlight.explain(quantised(kind), torch.randn(4, 3), 0, method=method)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors:UserWarning")
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: torch.randn(4, 3).to_sparse(), r"X is a sparse tensor.*X\.to_dense\(\)"),
+        (lambda: torch.randn(4, 3).to_sparse_csr(), r"X is a sparse tensor.*X\.to_dense\(\)"),
+        (lambda: torch.nested.nested_tensor([torch.randn(2, 3), torch.randn(3, 3)]), "X is a nested tensor"),
+        (lambda: torch.quantize_per_tensor(torch.randn(4, 3), 0.1, 0, torch.qint8), r"X\.dequantize\(\)"),
+    ],
+)
+def test_tensors_whose_numbers_have_no_place_are_refused(make, said):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        X = make()
+    with pytest.raises(DataError, match=said):
+        backlight.explain(nn.Linear(3, 2), X, 0)
+
+
+@torch.library.custom_op("backlight_tests::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+
+def test_a_users_own_operator_without_a_gradient_is_named():
+    net, x = free(lambda s, x: s.b(twice(s.a(x))))
+    with (
+        pytest.warns(BacklightWarning, match="no rule is known"),
+        pytest.raises(UnsupportedModel, match=r"'backlight_tests\.twice'.*has no gradient"),
+    ):
+        backlight.explain(net, x, 0)
+
+
+@dataclasses.dataclass
+class Answer:
+    logits: torch.Tensor
+    beside: torch.Tensor
+
+
+def test_a_dataclass_is_an_output_as_a_dictionary_is():
+    net, x = free(lambda s, x: Answer(s.b(s.a(x)), s.a(x)))
+    expected = net.b(net.a(x)).detach()[:, 1]
+    np.testing.assert_allclose(backlight.explain(net, x, 1, output="logits").output, expected)
+    ex = backlight.explain(net, x, lambda out: out.logits[:, 1] + out.beside[:, 0])
+    np.testing.assert_allclose(ex.output, expected + net.a(x).detach()[:, 0])

@@ -32,6 +32,8 @@ class Home:
     model: nn.Module
     dtype: torch.dtype
     device: torch.device
+    # no tensor of the model says in which precision it computes
+    free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Batch:
 
 
 def home(model: nn.Module, device: Any = None) -> Home:
-    """Dtype and device of the first parameter with a fraction; double precision for a model without any.
+    """Dtype and device of the first parameter that is computed with; double precision for a model without any.
 
     Raises
     ------
@@ -88,12 +90,13 @@ def home(model: nn.Module, device: Any = None) -> Home:
         )
     where, dtype = torch.device("cpu"), torch.get_default_dtype()
     for tensor in itertools.chain(model.parameters(), model.buffers()):
-        if tensor.is_floating_point():
-            where, dtype = tensor.device, tensor.dtype
+        # in eight bits numbers are kept, and computed with in others
+        if tensor.is_floating_point() and tensor.dtype.itemsize > 1:
+            where, dtype, free = tensor.device, tensor.dtype, False
             break
     else:
-        dtype = torch.float64
-    return Home(model, dtype, where if device is None else _device(device))
+        dtype, free = torch.float64, True
+    return Home(model, dtype, where if device is None else _device(device), free)
 
 
 def _device(device: Any) -> torch.device:
@@ -113,7 +116,25 @@ def batches(X: Any, where: Home, batch_size: int | str) -> tuple[int | None, Ite
     A tuple is several inputs, a dict inputs by name; a stream's batches may be tuples (inputs, labels, …), of which the
     inputs are the first.
     """
-    return in_batches(X, lambda item: _read(_batch(item, where), where), batch_size)
+
+    def read(item: Any) -> Batch:
+        here = replace(where, dtype=_precision(item, where)) if where.free else where
+        return _read(_batch(item, here), here)
+
+    return in_batches(X, read, batch_size)
+
+
+def _precision(item: Any, where: Home) -> torch.dtype:
+    """In which precision a model runs whose parameters do not say it: tensors that are none may take one alone."""
+
+    def found() -> torch.dtype:
+        for dtype in (torch.float64, torch.float32):
+            if _runs(_batch(item, replace(where, dtype=dtype)).take(0, 2), where, ()):
+                return dtype
+        return torch.float64
+
+    precision: torch.dtype = Network.of(where.model).derived("precision", found)
+    return precision
 
 
 def _read(batch: Batch, where: Home) -> Batch:
@@ -203,6 +224,15 @@ def _tensor(value: Any, where: Home, name: str) -> Any:
         value = torch.as_tensor(as_frame(value).matrix())
     if value.is_meta:
         raise DataError(f"{name} is on the device 'meta' and holds no values")
+    if value.layout is not torch.strided or value.is_nested or value.is_quantized:
+        kind, way = (
+            ("a nested", "nested.to_padded_tensor, and a mask")
+            if value.is_nested
+            else ("a quantised", "X.dequantize()")
+            if value.is_quantized
+            else ("a sparse", "X.to_dense()")
+        )
+        raise DataError(f"{name} is {kind} tensor, whose numbers have no place of their own: give {way}")
     value = value.detach().to(where.device)
     if value.is_inference():
         # tensors of inference mode cannot take part in a way back

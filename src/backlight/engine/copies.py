@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import copyreg
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backlight.errors import BacklightError, DataError, UnsupportedModel
 
-__all__ = ["Inputs", "called", "light_copy", "own_inputs", "run_once", "tensors_of", "undisturbed"]
+__all__ = ["Inputs", "called", "in_slots", "light_copy", "own_inputs", "run_once", "tensors_of", "undisturbed"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -73,6 +74,12 @@ def called(module: nn.Module, args: Any, kwargs: Any) -> Any:
             f"{type(module).__name__} cannot run on these inputs: {type(error).__name__}"
             + (f": {said}" if said else "")
         ) from error
+
+
+def in_slots(value: Any) -> dict[str, Any]:
+    """What an object keeps in the slots of its class, by name."""
+    names: list[str] = copyreg._slotnames(type(value))  # type: ignore[attr-defined]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def own_inputs(inputs: Inputs) -> Inputs:
@@ -161,6 +168,8 @@ def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
         made = object.__new__(original.__class__)
         copies[id(original)] = made
         state = dict(original.__dict__)
+        for name, value in in_slots(original).items():
+            object.__setattr__(made, name, value)
         for hooks in [
             name for name in state if name.endswith("_hooks") or "_hooks_with" in name or "_hooks_always" in name
         ]:
@@ -183,6 +192,8 @@ def light_copy(model: nn.Module, buffers: str = "shared") -> nn.Module:
             for name, value in held.__dict__.items():
                 if name not in _TREE and "_hooks" not in name:
                     held.__dict__[name] = _apart(value, tensor, known)
+            for name, value in in_slots(held).items():
+                object.__setattr__(held, name, _apart(value, tensor, known))
     return result
 
 

@@ -70,6 +70,8 @@ def _never_negative(value: Any) -> bool:
         return isinstance(value, int | float) and value >= 0
     if value.layout is not torch.strided or value.is_complex():
         return False  # neither has a comparison; nothing is proved of them
+    if value.dtype.is_floating_point and value.dtype.itemsize == 1:
+        value = value.float()  # eight bits have no minimum
     return bool(value.numel() and value.amin() >= 0)
 
 

@@ -73,6 +73,15 @@ class Network:
                         f"{type(model).__name__} is compiled by TorchScript, whose operators cannot be followed: give "
                         "the module that it was made from"
                     )
+                if any(
+                    isinstance(value, torch.ScriptObject)
+                    for module in model.modules()
+                    for value in vars(module).values()
+                ):
+                    raise UnsupportedModel(
+                        f"{type(model).__name__} is quantised: its weights are packed, and whole numbers have no "
+                        "gradient; explain the network that it was made from"
+                    )
                 _KNOWN[model] = cls(model)
             return _KNOWN[model]
 

@@ -73,6 +73,7 @@ pytree.register_pytree_node(
     lambda fields: (list(fields.values()), list(fields)),
     lambda values, names: _Fields(zip(names, values, strict=True)),
     serialized_type_name="backlight.engine.outputs._Fields",
+    flatten_with_keys_fn=lambda fields: ([(pytree.MappingKey(k), v) for k, v in fields.items()], list(fields)),
 )
 
 

@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 # what torch says where an operator cannot go back, by errors of several kinds
-_NO_GRADIENT = re.compile(r"not (implemented|differentiable|supported)")
+_NO_GRADIENT = re.compile(r"not (implemented|differentiable|supported)|no autograd formula")
 
 
 class Parts(dict[int, Message]):

@@ -26,6 +26,8 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
+from backlight.engine.copies import in_slots
+
 __all__ = ["Checksums", "Structure", "checksum"]
 
 _PLAIN = frozenset(
@@ -173,8 +175,7 @@ class _Look:
             return _Is(value)
         # an object of the user's: a configuration, for instance
         inside = getattr(value, "__dict__", None)
-        slots = [name for cls in kind.__mro__ for name in vars(cls).get("__slots__", ())]
-        held = tuple((name, self.of(getattr(value, name, None))) for name in slots if name[:2] != "__")
+        held = tuple((name, self.of(item)) for name, item in in_slots(value).items())
         return (_Is(value), _Is(kind), self.of(dict(inside)) if inside else None, held)
 
     @staticmethod
@@ -185,7 +186,8 @@ class _Look:
 
     def _module(self, module: nn.Module) -> Any:
         kind = type(module)
-        state = tuple((name, self.of(value)) for name, value in list(module.__dict__.items()) if name not in _ASIDE)
+        named = [*module.__dict__.items(), *in_slots(module).items()]
+        state = tuple((name, self.of(value)) for name, value in named if name not in _ASIDE)
         code = () if _of_torch(kind) else tuple(self.of(value) for value in _read_by_forward(kind))
         return (_Is(module), _Is(kind), state, code)
 

@@ -41,7 +41,9 @@ B = TypeVar("B", bound=Rows)
 
 def is_stream(X: Any) -> bool:
     """Whether X yields batches, as a DataLoader or a generator does, rather than being one."""
-    if isinstance(X, tuple | dict | Mapping | np.ndarray) or hasattr(X, "shape"):
+    if isinstance(X, tuple | dict | Mapping | np.ndarray) or hasattr(type(X), "shape"):
+        return False  # by its class: a nested tensor has no shape to be asked for
+    if hasattr(X, "shape"):
         return False
     if type(X).__name__ == "DataLoader" or hasattr(X, "__next__"):
         return True
