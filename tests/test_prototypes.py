@@ -949,15 +949,6 @@ def test_wrong_arguments_are_named(net, digits):
         priors.Gaussian(np.zeros(2), [[1, 2], [2, 1]])
 
 
-def test_text_before_a_linear_model_is_refused_by_name():
-    from sklearn.preprocessing import OneHotEncoder
-
-    frame = pd.DataFrame({"job": ["a", "b", "c", "a"]})
-    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(frame, [0, 1, 0, 1])
-    with pytest.raises(ArgumentError, match="holds text"):
-        backlight.prototype(model, data=frame)
-
-
 def test_decoders_of_mnist_give_digits_that_an_independent_network_reads():
     from safetensors.torch import load_file
 

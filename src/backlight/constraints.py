@@ -32,11 +32,17 @@ class Constraint:
     numbers: tuple[float, ...] = ()
     low: float = -math.inf
     high: float = math.inf
+    word: str | None = None
 
 
 @checked
-def fix(*columns: Column, value: float | None = None) -> Constraint:
-    """Columns keep a value: by default that of the prior's centre, for `priors.Near` the row itself."""
+def fix(*columns: Column, value: float | str | None = None) -> Constraint:
+    """Columns keep a value: by default that of the prior's centre, for `priors.Near` the row itself.
+
+    A column of categories keeps its category, or the one that ``value`` names.
+    """
+    if isinstance(value, str):
+        return Constraint("fix", _named(columns), word=value)
     if value is not None and not math.isfinite(value):
         raise ArgumentError(f"fix(…, value={value}): a column keeps a finite number")
     return Constraint("fix", _named(columns), () if value is None else (float(value),))
@@ -219,6 +225,8 @@ class Region:
 
 def _fixed(rule: Constraint, name: str, center: float | None, low: float, high: float) -> float:
     """The value that a column keeps."""
+    if rule.word is not None:
+        raise ArgumentError(f"fix({name!r}, value={rule.word!r}): {name!r} is no column of categories")
     if not rule.numbers and center is None:
         raise ArgumentError(f"fix({name!r}) needs a value=: the prior has no centre to take it from")
     value: Any = rule.numbers[0] if rule.numbers else center

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from backlight._prototype.categories import Categories
 from backlight._prototype.maximise import Progress, maximise
 from backlight._prototype.problem import Certificate, Found, Problem
 from backlight._prototype.setup import Setup
@@ -61,7 +62,7 @@ class PrototypeData:
     def made(cls, setup: Setup, progress: bool | Progress | None = None) -> Self:
         """Solve what was asked."""
         solved = maximise(setup, progress)
-        return cls.of(solved.problems, solved.found, setup, kind=solved.kind, shape=solved.shape)
+        return cls.of(solved.problems, solved.found, solved.setup, kind=solved.kind, shape=solved.shape)
 
     @classmethod
     def of(
@@ -97,6 +98,8 @@ class PrototypeData:
             "model": one.subject.kind, "prior": repr(one.prior), "space": repr(one.space), "seed": setup.seed,
             "strength": setup.strength, "fingerprint": one.subject.fingerprint(), "versions": versions(),
         }  # fmt: skip
+        if one.subject.categories is not None and one.subject.groups:
+            provenance["columns"] = one.subject.categories.told()
         names = tuple(one.subject.outputs[k] if k >= 0 else "" for k in decided)
         return cls(
             x.numpy(), codes, f.numpy(), omega.numpy(), value.numpy(), tuple(r.status for r in found),
@@ -137,11 +140,16 @@ class PrototypeData:
         )  # fmt: skip
 
     def to_frame(self) -> FrameLike:
-        """The prototypes as a table of the kind that ``data`` had: one row a target, the columns by name."""
-        columns: dict[str, Any] = {"target": np.array(self.names, dtype=object)}
-        flat = self.x.reshape(len(self), -1)
-        columns |= {name: flat[:, i].astype(float) for i, name in enumerate(self.feature_names)}
+        """The prototypes as a table of the kind that ``data`` had: one row a target, in the table's own columns."""
+        columns: dict[str, Any] = {"target": np.array(self.names, dtype=object), **self.columns()}
         return frame_like(columns, "pandas" if self.kind in ("numpy", "torch", "scipy") else self.kind)
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """What each column of the table is at each prototype: a number, or a category where the table has such."""
+        flat = self.x.reshape(len(self), -1)
+        if "columns" in self.provenance:
+            return Categories.table(flat, self.provenance["columns"])
+        return {name: flat[:, i].astype(float) for i, name in enumerate(self.feature_names)}
 
     @checked
     def moved(self, k: int = 10) -> list[list[tuple[str, float, float]]]:

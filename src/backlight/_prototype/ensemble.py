@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight._prototype.categories import Categories
 from backlight._prototype.subject import LAYERS, Subject
 from backlight.classical import NeuralizedModel
 from backlight.classical.families.trees import Single
@@ -22,7 +23,7 @@ from backlight.classical.frontend.transformers import Lookup, Original
 from backlight.classical.layers.composition import Member
 from backlight.classical.layers.tree_table import TreeTable
 from backlight.classical.layers.trees import Trees
-from backlight.errors import ArgumentError, DataError, UnsupportedModel
+from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.targets import Seen
 
 __all__ = ["EnsembleSubject", "ensemble_of"]
@@ -77,27 +78,22 @@ class EnsembleSubject(Subject):
     ----------
     network : NeuralizedModel
     trees : TreesOf
-    groups : list of lists of columns
-        Exactly one of each is 1.
+    categories : Categories
     levels : dict of column of the table to numbers
         Columns of numbers that are encoded as categories, and their categories.
     """
+
+    categories: Categories
 
     def __init__(self, network: NeuralizedModel, trees: TreesOf, original: Any) -> None:
         self.network, self.trees, self._original = network, trees, original
         self.kind, score = network.kind, network.score
         self.outputs = score.outputs.names or (score.name,)
         self.classifies = len(score.outputs.names) > 1
-        codes, front = network.front.vocabulary.codes, network.front
-        self.known = {j: {v: c for v, c in codes[j].items() if v is not None and v == v} for j in sorted(codes)}
-        names: list[str] = []
-        self.places: list[list[int]] = []
-        for j, name in enumerate(front.names):
-            told = [f"{name}={level}" for level in self.known[j]] if j in self.known else [name]
-            self.places.append(list(range(len(names), len(names) + len(told))))
-            names += told
-        self.groups = [self.places[j] for j in self.known]
-        self.names, self.shape = tuple(names), (len(names),)
+        front = network.front
+        self.categories = of = Categories(network)
+        self.known, self.places, self.groups, self.names = of.known, of.places, of.groups, of.names
+        self.shape = (len(of.names),)
         self.levels: dict[int, np.ndarray] = {}
         for j, kind in enumerate(_columns_seen(trees, len(front.names))):
             if isinstance(kind, np.ndarray) and j not in self.known:
@@ -113,21 +109,10 @@ class EnsembleSubject(Subject):
         """What the user gave."""
         return self._original
 
-    def coded(self, x: Tensor) -> Tensor:
-        """Inputs (n, d) as the network's columns."""
-        columns = []
-        for j, places in enumerate(self.places):
-            if j in self.known:
-                codes = torch.tensor(list(self.known[j].values()), dtype=x.dtype)
-                columns.append(codes[x[:, places].argmax(1)])
-            else:
-                columns.append(x[:, places[0]])
-        return torch.stack(columns, 1)
-
     def elements(self, x: np.ndarray) -> np.ndarray:
         """What the splits look at, as they compare it, (n, E)."""
         with torch.no_grad():
-            e = self.trees.elements(self.coded(torch.as_tensor(x)))
+            e = self.trees.elements(self.categories.coded(torch.as_tensor(x)))
         with np.errstate(over="ignore"):
             return self.trees.table.rounded(e.numpy())
 
@@ -164,22 +149,7 @@ class EnsembleSubject(Subject):
 
     def encode(self, X: Any) -> Tensor:
         """See `Subject.encode`; each category becomes a column of 0 and 1."""
-        assert self.shape is not None
-        width = self.shape[0]
-        if isinstance(X, Tensor | np.ndarray) and X.ndim == 2 and X.shape[1] == width and X.dtype != object:
-            return torch.as_tensor(np.asarray(X, dtype=float))
-        raw = self.network.encode(X).double()
-        out = torch.zeros(len(raw), width, dtype=torch.float64)
-        for j, places in enumerate(self.places):
-            if j not in self.known:
-                out[:, places[0]] = raw[:, j]
-                continue
-            hit = raw[:, j, None] == torch.tensor(list(self.known[j].values()), dtype=raw.dtype)
-            if not bool(hit.any(1).all()):
-                row, name = int(torch.nonzero(~hit.any(1))[0]), self.network.feature_names[j]
-                raise DataError(f"row {row} has no category in column {name!r} that the model has seen: leave it out")
-            out[:, places] = hit.double()
-        return out
+        return self.categories.encode(X)
 
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""

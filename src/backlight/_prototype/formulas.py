@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight._prototype.categories import Expanded
 from backlight._prototype.formula import Formula, Linear, LogSoftmax, MinLinear, Network, Pool, Quadratic
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject
 from backlight.canonical.consumers import PLAIN_MOVES
@@ -77,8 +78,8 @@ def checked(formula: Formula, subject: Subject, objective: Objective, x: Tensor)
 
 def _of_layers(subject: NetworkSubject, objective: Objective, networks: bool) -> Formula | None:
     front = subject.network.front
-    d = len(front.names)
-    start = _elements(front.elements, np.eye(d), np.zeros(d))
+    d = len(subject.names or ())
+    start = _elements(subject.elements, np.eye(d), np.zeros(d))
     if start is None or objective.layers:
         return None
     D, e0 = start
@@ -139,6 +140,12 @@ def _lines(layer: Layer) -> tuple[np.ndarray, np.ndarray] | None:
 
 def _elements(module: nn.Module, M: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Elements as an affine function of the columns, e = Mx + v."""
+    if isinstance(module, Expanded):
+        return _expanded(module, M, v)
+    if not M.any() and not isinstance(module, nn.Sequential):  # of columns that stay as they are
+        with torch.no_grad():
+            e = module(torch.as_tensor(v)[None])[0].double().numpy()
+        return np.zeros((len(e), M.shape[1])), e
     if isinstance(module, nn.Sequential):
         for child in module:
             found = _elements(child, M, v)
@@ -160,6 +167,21 @@ def _elements(module: nn.Module, M: np.ndarray, v: np.ndarray) -> tuple[np.ndarr
             return None
         return np.concatenate([p[0] for p in parts if p]), np.concatenate([p[1] for p in parts if p])
     return None
+
+
+def _expanded(module: Expanded, M: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """The same of numbers, and of categories what each makes."""
+    at, of = (list(one) for one in zip(*module.numbers, strict=True)) if module.numbers else ([], [])
+    N, n = np.zeros((len(module.base), M.shape[1])), module.base.numpy().copy()
+    N[at], n[at] = M[of], v[of]
+    found = _elements(module.inner, N, n)
+    if found is None:
+        return None
+    D, e = found[0].copy(), found[1].copy()
+    for places, elements, made in module.parts:
+        mine = elements.numpy()
+        D[mine], e[mine] = made.numpy().T @ M[places], made.numpy().T @ v[places]
+    return D, e
 
 
 def _peeled(layer: Layer) -> tuple[Layer, float, float]:

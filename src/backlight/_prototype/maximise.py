@@ -46,12 +46,16 @@ _STATUSES: dict[type[NoPrototype], str] = {Unbounded: "unbounded", NotFound: "no
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """What was solved and what was found, one of each for a target; the kind of the data; the shape of an input."""
+    """What was solved and what was found, one of each for a target; the kind of the data; the shape of an input.
+
+    ``setup`` is what was asked, with a prior that knows the model's columns.
+    """
 
     problems: list[Problem]
     found: list[Found]
     kind: str
     shape: tuple[int, ...]
+    setup: Setup
 
 
 def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
@@ -65,7 +69,9 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
     if setup.apart is not None:
         ordinary(setup.apart, "apart", "answers that are apart by nothing are one answer")
     subject = subject_of(model)
-    _refuse_text(subject)
+    if isinstance(prior, Prior):
+        prior = prior.located(subject.encode, subject.groups)
+        setup = replace(setup, prior=prior)
     rows = None if data is None else subject.encode(data)
     space_ = Input() if space is None else space
     if not isinstance(space_, Space):
@@ -84,7 +90,10 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         if data is not None and len(shape) == 1:
             names = _names(data, names)
     whole = [*constraints, *(onehot(*group) for group in subject.groups)]
-    region = compiled(bounds, whole, names, center_of_prior(prior_), None if flat is None else flat.numpy())
+    center = center_of_prior(prior_)
+    if subject.categories is not None:
+        whole = subject.categories.rules(whole, bounds, center)
+    region = compiled(bounds, whole, names, center, None if flat is None else flat.numpy())
     objectives = [one for wanted in _targets(target, subject) for one in wanted.expand(subject.outputs)]
     _logits(subject, objectives, example)
     if math.isinf(strength) and region.free:
@@ -102,7 +111,7 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         problems, found = several(
             problems, found, lambda one: _solve([one], options, exact)[0], setup.count, setup.apart
         )
-    return Solution(problems, found, _kind(data), shape)
+    return Solution(problems, found, _kind(data), shape, setup)
 
 
 def _read(problem: Problem, example: Tensor, exact: str) -> Problem:
@@ -292,17 +301,6 @@ def _check(strength: float, exact: str, restarts: int) -> None:
         raise ArgumentError(f"exact={exact!r} must be 'prefer', 'require' or 'never'")
     if not (isinstance(restarts, int) and restarts > 0):
         raise ArgumentError(f"restarts={restarts!r} must be a positive number")
-
-
-def _refuse_text(subject: Subject) -> None:
-    if isinstance(subject, NetworkSubject):
-        front = subject.network.front
-        texts = [front.names[j] for j in sorted(front.vocabulary.codes) if j in front.used]
-        if texts:
-            raise ArgumentError(
-                f"column {texts[0]!r} holds text, which cannot be moved step by step: encode it before the model "
-                "(columns of 0 and 1) and give constraints=[onehot(...)]"
-            )
 
 
 def _misfit(rows: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -130,7 +130,9 @@ class Prototypes(PrototypeData):
             raise ArgumentError(f"method={method!r} explains classes; these targets are {listed(self.names)}")
         several = len(problems[0].subject.outputs) > 1
         target = np.array(wanted, dtype=int) if several else None
-        return explain(setup.model, self.x, target, method=method, **options)
+        of = problems[0].subject.categories
+        rows = self.x if of is None or not of.groups else of.frame(self.x)
+        return explain(setup.model, rows, target, method=method, **options)
 
     def path(self, strengths: Sequence[float] = (0.1, 0.3, 1.0, 3.0, 10.0)) -> StrengthPath:
         """The same prototypes at other strengths of the prior, each started from its neighbour too."""

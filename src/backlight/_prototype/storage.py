@@ -54,7 +54,7 @@ def save(p: PrototypeData, path: Path, *, force: bool) -> None:
     head["space"] = _space(setup.space, arrays)
     head["target"] = _target(setup.target)
     head["bounds"] = _bounds(setup.bounds, arrays)
-    head["constraints"] = [[c.kind, list(c.columns), list(c.numbers), c.low, c.high] for c in setup.constraints]
+    head["constraints"] = [[c.kind, list(c.columns), list(c.numbers), c.low, c.high, c.word] for c in setup.constraints]
     if isinstance(setup.init, str):
         head["init"] = setup.init
     else:
@@ -133,8 +133,8 @@ def replayed(p: PrototypeData, model: Any, options: dict[str, Any]) -> Setup:
             raise ArgumentError("these data are not the ones that the prototypes were made with")
     call["bounds"] = _built_bounds(saved["bounds"], arrays)
     call["constraints"] = tuple(
-        Constraint(kind, tuple(columns), tuple(numbers), float(low), float(high))
-        for kind, columns, numbers, low, high in saved["constraints"]
+        Constraint(kind, tuple(columns), tuple(numbers), float(low), float(high), *word)
+        for kind, columns, numbers, low, high, *word in saved["constraints"]
     )
     call["init"] = arrays["init"] if saved["init"] is None else saved["init"]
     return Setup(model, **(call | options))

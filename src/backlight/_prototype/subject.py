@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from backlight._prototype.categories import Categories, Expanded
 from backlight.attribution.inputs import home
 from backlight.classical import NeuralizedModel
-from backlight.classical.layers import Layer
+from backlight.classical.layers import EncodedRows, Layer
 from backlight.engine.capture import light_copy
 from backlight.errors import ArgumentError, ColumnsError, DataError, UnsupportedModel, listed
 from backlight.models import open_model
@@ -45,6 +46,8 @@ class Subject(ABC):
         Whether the largest output is a decision.
     groups : sequence of lists of columns
         One-hot columns that stand for the categories of a column.
+    categories : Categories, optional
+        What these are, of a model of tables.
     dtype : torch.dtype
         What the model takes.
     """
@@ -55,6 +58,7 @@ class Subject(ABC):
     outputs: tuple[str, ...] = ()
     classifies: bool = False
     groups: Sequence[list[int]] = ()
+    categories: Categories | None = None
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
 
@@ -235,12 +239,23 @@ class ModuleSubject(Subject):
 
 
 class NetworkSubject(Subject):
-    """A neuralized model; inputs are the table's columns as numbers."""
+    """A neuralized model; inputs are the table's columns as numbers, and of categories as groups of 0 and 1.
+
+    Attributes
+    ----------
+    elements : torch.nn.Module
+        From inputs to the elements of the front end.
+    """
 
     def __init__(self, opened: NetworkModel, original: Any) -> None:
         self.opened, self._original = opened, original
         self.network = network = opened.network
+        front = network.front
         self.kind, self.names = opened.kind, network.feature_names
+        self.elements: nn.Module = front.elements
+        if any(j in front.used for j in front.vocabulary.codes):
+            self.categories = of = Categories(network)
+            self.elements, self.names, self.groups = Expanded(of), of.names, of.groups
         self.shape = (len(self.names),)
         score = network.score
         self.outputs = score.outputs.names or (score.name,)
@@ -255,7 +270,7 @@ class NetworkSubject(Subject):
         """See `Subject.see`."""
         if layers:
             raise ArgumentError(f"a {self.kind} has no layers by name: targets are its outputs {self.outputs}")
-        units = self.opened.score(x)
+        units = self._units(x)
         directions = self.network.score.outputs.directions
         if directions is None:
             return Seen(units)
@@ -284,15 +299,25 @@ class NetworkSubject(Subject):
 
     def probabilities_of(self, x: Tensor) -> np.ndarray | None:
         """The library's own probabilities of rows, to compare with; None where the model has none."""
-        return self.network.original("predict_proba", as_frame(x.detach().numpy(), list(self.names or ())))
+        rows = x.detach().numpy()
+        if self.categories is not None:
+            return self.network.original("predict_proba", self.categories.frame(rows))
+        return self.network.original("predict_proba", as_frame(rows, list(self.names or ())))
 
     def decide(self, x: Tensor) -> Tensor:
         """The predicted output."""
-        return self.network.score.outputs.choose(self.opened.score(x))
+        return self.network.score.outputs.choose(self._units(x))
+
+    def _units(self, x: Tensor) -> Tensor:
+        if self.categories is None:
+            return self.opened.score(x)
+        e = self.elements(x)
+        units: Tensor = self.network.layer(EncodedRows(x, e, self.network.front.pullback.embed(e)))
+        return units
 
     def encode(self, X: Any) -> Tensor:
         """See `Subject.encode`; categories become codes."""
-        return self.network.encode(X).double()
+        return self.network.encode(X).double() if self.categories is None else self.categories.encode(X)
 
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""

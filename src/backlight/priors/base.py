@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from backlight.errors import ArgumentError, DataError
-from backlight.tables import as_frame
+from backlight.tables import as_frame, frame_like
 
-__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "ordinary", "rows_of"]
+__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "holds_text", "one_row", "ordinary", "rows_of", "table_of"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +109,10 @@ class Prior(ABC):
         """Samples (n, d), where the prior can be drawn from."""
         return None
 
+    def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
+        """The prior among a model's inputs: ``encode`` makes them of rows, of each of ``groups`` one column is 1."""
+        return self
+
     def parameters(self) -> dict[str, Any]:
         """What was learnt, for the file of a result."""
         return {}
@@ -153,6 +157,10 @@ class Sum(Prior):
             raise ArgumentError(f"priors for {sorted(sizes)} numbers cannot be added: {self.name}")
         self.dimension = next(iter(sizes), None)
         self.shape = next((p.shape for _, p in flat if p.shape is not None), None)
+
+    def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
+        """See `Prior.located`."""
+        return Sum([(weight, prior.located(encode, groups)) for weight, prior in self.parts])
 
     def energy(self, x: Tensor) -> Tensor:
         """See `Prior.energy`."""
@@ -214,6 +222,40 @@ def array(value: Any, what: str, ndim: int | None = None) -> Tensor:
     if not bool(torch.isfinite(found).all()):
         raise DataError(f"{what} holds NaN or infinite numbers: replace or drop them first")
     return found
+
+
+def table_of(row: Any) -> Any:
+    """A row as a table of one, where it names its columns: a mapping, or a series of a data frame."""
+    if isinstance(row, Mapping):
+        return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
+    if hasattr(row, "to_frame") and np.ndim(row) == 1:
+        return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
+    if isinstance(row, list | tuple | np.ndarray) and np.ndim(row) == 1 and holds_text(row):
+        return np.array(row, dtype=object)[None]
+    return row
+
+
+def holds_text(X: Any) -> bool:
+    """Whether rows hold categories or words, which only a model can make numbers of."""
+    if X is None or isinstance(X, Tensor):
+        return False
+    if isinstance(X, np.ndarray | list | tuple):
+        given = np.asarray(X, dtype=object).ravel()
+        return any(isinstance(value, str) for value in given.tolist())
+    columns = as_frame(X).columns
+    return any(isinstance(value, str) for column in columns if column.dtype == object for value in column[:64])
+
+
+def one_row(rows: Tensor) -> Tensor:
+    """The only row of an encoded table.
+
+    Raises
+    ------
+    ArgumentError
+    """
+    if len(rows) != 1:
+        raise ArgumentError(f"the centre is one row of a table, not {len(rows)}: give X.iloc[[i]], a mapping or a list")
+    return rows[0].double()
 
 
 def rows_of(X: Any, what: str = "data") -> Tensor:

@@ -11,6 +11,7 @@ whatever the rank of Σ, and without its inverse. λ‖x − m‖² is the Gauss
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, axes_of, ordinary, rows_of
+from backlight.priors.base import Prior, Whitening, array, axes_of, holds_text, one_row, ordinary, rows_of, table_of
 
 __all__ = ["L2", "Gaussian", "Near", "covariance_factor"]
 
@@ -195,12 +196,18 @@ class Near(Prior):
     Parameters
     ----------
     x0 : array of an input's shape, or one row of a table
+        A row with categories is read by the model that it is given to: each category is a column of 0 and 1.
     cov : array of shape (d, d) or (d,), optional
         By default that of ``data``, else the identity.
     data : table, optional
     """
 
     def __init__(self, x0: Any, cov: Any = None, *, data: Any = None) -> None:
+        x0 = table_of(x0)
+        self.given = None
+        if holds_text(x0) or holds_text(data):
+            self.given, self.name = (x0, cov, data), "Near"
+            return
         if isinstance(x0, np.ndarray | Tensor | list | tuple) or np.ndim(x0) == 1:
             point = array(x0, "x0").flatten()
         else:
@@ -213,12 +220,23 @@ class Near(Prior):
         self.x0, self.dimension, self.name = point, len(point), "Near"
         self.shape = axes_of(data)
 
+    def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
+        """See `Prior.located`."""
+        if self.given is None:
+            return self
+        x0, cov, data = self.given
+        return Near(one_row(encode(x0)), cov, data=None if data is None else encode(data))
+
     def energy(self, x: Tensor) -> Tensor:
         """Half the squared distance, (n,)."""
+        if self.given is not None:
+            raise ArgumentError("priors.Near of a row with categories is read by a model: give it to prototype()")
         return self.inner.energy(x) - self.inner.constant
 
-    def whitening(self) -> Whitening:
+    def whitening(self) -> Whitening | None:
         """The coordinates x = x0 + Lz."""
+        if self.given is not None:
+            return None
         return Whitening(self.x0, self.inner.factor)
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:

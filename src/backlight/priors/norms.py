@@ -6,14 +6,16 @@ They are of degree one: on a linear f they have the solution zero or none at all
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, array, ordinary
+from backlight.priors.base import Prior, array, holds_text, one_row, ordinary, rows_of, table_of
 
 __all__ = ["L1", "TotalVariation"]
 
@@ -25,15 +27,20 @@ class L1(Prior):
     Parameters
     ----------
     lam : float > 0
-    center : array, optional
-        By default zero.
+    center : array or one row of a table, optional
+        By default zero. A row with categories is read by the model that it is given to.
     weights : array, optional
         One number ≥ 0 a column, by default 1: one over the column's median absolute deviation, for instance, counts
-        columns in their own units.
+        columns in their own units. The weight of a column of categories is what another category counts.
     """
 
     def __init__(self, lam: float, center: Any = None, *, weights: Any = None) -> None:
         self.lam = ordinary(lam, "lam")
+        self.given, center = None, table_of(center)
+        if holds_text(center):
+            self.given, center = center, None
+        elif center is not None and not isinstance(center, np.ndarray | Tensor | list | tuple):
+            center = rows_of(center, "center") if np.ndim(center) > 1 else center
         self.center = None if center is None else array(center, "center").flatten()
         self.weights = None if weights is None else array(weights, "weights").flatten()
         if self.weights is not None and bool((self.weights < 0).any()):
@@ -44,8 +51,28 @@ class L1(Prior):
         self.dimension = next(iter(sizes), None)
         self.name = f"L1({self.lam:g})"
 
+    def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
+        """See `Prior.located`: of two columns that change with a category each counts half of its column's weight."""
+        if self.given is None:
+            return self
+        center = one_row(encode(self.given))
+        inside = {i: group for group in groups for i in group}
+        d, weights = len(center), self.weights
+        if weights is None or len(weights) != d:
+            firsts = [i for i in range(d) if i not in inside or i == inside[i][0]]  # one for each column of the table
+            if weights is not None and len(weights) != len(firsts):
+                raise ArgumentError(
+                    f"L1(weights=…) has {len(weights)} numbers, but the table has {len(firsts)} columns"
+                )
+            told = np.ones(len(firsts)) if weights is None else weights.numpy()
+            column = np.cumsum(np.isin(np.arange(d), firsts)) - 1
+            weights = told[column] * np.where(np.isin(np.arange(d), list(inside)), 0.5, 1.0)
+        return L1(self.lam, center, weights=weights)
+
     def energy(self, x: Tensor) -> Tensor:
         """λ Σ_i weight_i |x_i − center_i|, (n,)."""
+        if self.given is not None:
+            raise ArgumentError("priors.L1 around a row with categories is read by a model: give it to prototype()")
         flat = x.flatten(1)
         size = (flat if self.center is None else flat - self.center.to(flat)).abs()
         return self.lam * (size if self.weights is None else size * self.weights.to(flat)).sum(1)

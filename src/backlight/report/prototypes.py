@@ -45,7 +45,6 @@ def write_prototype_numbers(p: Prototypes, path: Path, *, force: bool = False) -
         return
     if path.suffix not in (".csv", ".parquet"):
         raise FileError(f"cannot write {path.name!r}: the name must end in .csv, .parquet, .safetensors or .png")
-    flat = p.x.reshape(len(p), -1).astype(float)
     columns: dict[str, Any] = {
         "target": list(p.names),
         "status": list(p.status),
@@ -54,7 +53,7 @@ def write_prototype_numbers(p: Prototypes, path: Path, *, force: bool = False) -
         "omega": p.omega,
     }
     columns |= {"value": p.value, "certificate": [str(c) for c in p.certificate]}
-    columns |= {name: flat[:, i] for i, name in enumerate(p.feature_names)}
+    columns |= {name: list(column) for name, column in p.columns().items()}
     write_table(columns, path, force=force)
 
 
