@@ -507,8 +507,8 @@ def test_recurrent_layers_are_what_their_gradient_says_in_every_output(kind, opt
         np.testing.assert_allclose(ex.values, expected, rtol=1e-9, atol=1e-12)
 
 
-# torch says that a recurrent layer keeps its weights in a list as well
-@pytest.mark.filterwarnings("ignore::UserWarning")
+# torch warns of its own list of weights, and of its own trees
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(("kind", "options"), RECURRENT)
 def test_relevance_passes_the_steps_that_torch_would_write_out(kind, options):
     net = Layers(kind, **options).double().eval()

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import dump_svmlight_file
 
 from backlight.errors import BacklightError, ColumnsError, FileError
 from backlight.tables.columns import understand
@@ -65,6 +66,13 @@ def stream(path):
         writer.write_table(table)
 
 
+def relation(data):
+    return put(
+        "% of Weka\n@RELATION 'the plant'\n@attribute temp numeric\n@ATTRIBUTE 'press' REAL\n"
+        "@attribute site {north, south, 'Müllerstraße'}\n\n@data\n" + data
+    )
+
+
 RECORDS = BASE.to_dict("records")
 ROWS = [list(BASE.columns), *BASE.values.tolist()]
 FILES = {
@@ -99,6 +107,27 @@ FILES = {
     "xz": ("t.csv.xz", put(lzma.compress(TEXT.encode()))),
     "zstd": ("t.csv.zst", put(pa.Codec("zstd").compress(TEXT.encode(), asbytes=True))),
     "zip": ("t.zip", zipped),
+    "arff": ("t.arff", relation(BASE.to_csv(index=False, header=False, quotechar="'", quoting=2))),
+    "arff, sparse": (
+        "t.arff",
+        relation("".join(f"{{0 {t}, 1 {p}" + f", 2 '{s}'" * (s != "north") + "}\n" for t, p, s in BASE.to_numpy())),
+    ),
+    "numpy, columns": ("t.npz", lambda path: np.savez(path, temp=TEMP, press=PRESS, site=np.array(SITE))),
+    "numpy, records": (
+        "t.npy",
+        lambda path: np.save(
+            path,
+            BASE.astype({"site": "U20"})
+            .to_records(index=False)
+            .astype([("temp", "f8"), ("press", "f8"), ("site", "U20")]),
+        ),
+    ),
+    "numpy, X and y": (
+        "t.npz",
+        lambda path: np.savez(
+            path, X=np.c_[TEMP, PRESS], site=np.array(SITE), feature_names=["temp", "press"], more=np.zeros((3, 1))
+        ),
+    ),
     "json by pandas, records": ("t.json", put(BASE.to_json(orient="records"))),
     "json by pandas, columns": ("t.json", put(BASE.to_json(orient="columns"))),
     "json by pandas, index": ("t.json", put(BASE.to_json(orient="index"))),
@@ -150,6 +179,9 @@ def test_every_registered_ending_has_its_example():
         ".tab",
         ".dat",
         ".psv",
+        ".svm",
+        ".libsvm",
+        ".svmlight",
         ".data",
         ".asc",
         ".parq",
@@ -332,6 +364,64 @@ def test_sheets_are_chosen(tmp_path):
     assert read_files([path], sheet="3").column("a")[4] == 8
     with pytest.raises(ColumnsError, match="no sheet 'x': its sheets are empty, first, second"):
         read_files([path], sheet="x")
+
+
+def test_a_cover_before_the_table_is_not_the_table(tmp_path):
+    path = tmp_path / "t.xlsx"
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame({"read me": ["ask Anna"]}).to_excel(book, sheet_name="cover", index=False)
+        BASE.to_excel(book, sheet_name="data", index=False)
+
+    frame = read_files([path])
+
+    assert frame.names == ("temp", "press", "site")
+    assert "The sheet 'data' is read, not cover" in frame.notes[0]
+
+
+GROUPS = [["Plant 7", *[""] * 4], ["", "Sensor 1", "", "Sensor 2", ""], ["time", "temp", "press", "temp", "press"]]
+AGAIN = [["x", "x", "y", "y", "z"], ["mean", "std", "mean", "std", "n"]]
+
+
+@pytest.mark.parametrize(
+    ("above", "names"),
+    [
+        (GROUPS, ("time", "Sensor 1 temp", "Sensor 1 press", "Sensor 2 temp", "Sensor 2 press")),
+        (GROUPS[1:], ("time", "Sensor 1 temp", "Sensor 1 press", "Sensor 2 temp", "Sensor 2 press")),
+        (AGAIN, ("x mean", "x std", "y mean", "y std", "z n")),
+    ],
+)
+@pytest.mark.parametrize("ending", ["xlsx", "csv"])
+def test_names_in_two_lines_are_put_together(above, names, ending, tmp_path):
+    rows = [*above, *[[i, *rng.normal(size=4).round(3)] for i in range(N)]]
+    write = workbook(rows) if ending == "xlsx" else put("\n".join(",".join(map(str, row)) for row in rows))
+    write(tmp_path / f"t.{ending}")
+
+    frame = read_files([tmp_path / f"t.{ending}"])
+
+    assert frame.names == names
+    assert frame.column(names[0]).tolist() == list(range(N))
+    assert any("are column names together" in note for note in frame.notes)
+
+
+@pytest.mark.parametrize("name", ["t.svm", "t.txt", "t"])
+def test_sparse_rows_are_what_scikit_learn_wrote(name, tmp_path):
+    dense = np.where(rng.random((N, 6)) < 0.4, rng.normal(size=(N, 6)).round(6), 0.0)
+    dense[:, 4] = 0.0
+    labels = np.arange(N) % 3
+    dump_svmlight_file(dense, labels, str(tmp_path / name), zero_based=False)
+
+    frame = read_files([tmp_path / name])
+
+    assert frame.names == ("label", "feature_1", "feature_2", "feature_3", "feature_4", "feature_6")
+    assert frame.column("label").tolist() == labels.tolist()
+    np.testing.assert_allclose(frame.column("feature_6"), dense[:, 5])
+
+
+def test_arrays_of_objects_and_of_pictures_are_refused_and_none_is_unpickled(tmp_path):
+    for name, array, said in (("o", np.array([{}, {}]), "objects"), ("p", np.zeros((2, 3, 3)), "3 axes")):
+        np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
+        with pytest.raises(FileError, match=said):
+            read_files([tmp_path / f"{name}.npy"])
 
 
 @pytest.mark.parametrize("ending", ["ods", "xlsx", "xls"])

@@ -47,8 +47,8 @@ app = typer.Typer(
 Data = Annotated[
     list[str],
     typer.Argument(
-        help="CSV, spreadsheets, JSON, Parquet or Arrow, also packed; patterns such as 'logs/*.parquet'; - for "
-        "standard input."
+        help="CSV, spreadsheets, JSON, Parquet, Arrow, ARFF, NumPy or LIBSVM, also packed; patterns such as "
+        "'logs/*.parquet'; - for standard input."
     ),
 ]
 Model = Annotated[

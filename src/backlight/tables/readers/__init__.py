@@ -8,9 +8,9 @@ Libraries that only one kind needs are imported when it is met. To add a kind: a
 its name in the imports below.
 """
 
-from backlight.tables.readers import arrow, delimited, parquet, records, spreadsheet
+from backlight.tables.readers import arrays, arrow, attributes, delimited, parquet, records, sparse_text, spreadsheet
 from backlight.tables.readers.registry import Options, Table, endings, read_table, reader
 
 __all__ = ["Options", "Table", "endings", "read_table", "reader"]
 
-_KINDS = (arrow, delimited, parquet, records, spreadsheet)
+_KINDS = (arrays, arrow, attributes, delimited, parquet, records, sparse_text, spreadsheet)

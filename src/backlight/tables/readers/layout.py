@@ -60,6 +60,9 @@ def find_layout(rows: Sequence[Row], lines: Sequence[int]) -> Layout:
     if odd and not _counts_up(odd):
         notes.append(f"{_lines([first], lines)} is taken as column names, although some are numbers: {listed(odd, 3)}.")
     start = first + 1
+    if joined := _second_line(rows, first, names):
+        notes.append(f"Lines {lines[first]} and {lines[start]} are column names together, such as {joined[-1]!r}.")
+        names, start = joined, start + 1
     if _is_units(rows, start):
         said = ", ".join(cell.strip() for cell in rows[start] if cell.strip())
         notes.append(f"Line {lines[start]} is taken as units, not as values: {said[:80]}")
@@ -172,6 +175,26 @@ def _fitted(rows: Sequence[Row], first: int, width: int) -> tuple[str, ...]:
     ):
         names = ["", *names]
     return tuple([*names, *[""] * (width - len(names))][: max(width, len(names))])
+
+
+def _second_line(rows: Sequence[Row], first: int, names: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Names of two lines, where the upper names groups, once in merged cells or again for each of its columns."""
+    start = first + 1
+    if len(rows) < start + 3 or len(rows[start]) < len(names) or _is_units(rows, start):
+        return None
+    lower = [cell.strip() for cell in rows[start][: len(names)]]
+    measured = [j for j in _measured(rows, start + 1) if j < len(names)]
+    words = [j for j in measured if lower[j] and not _is_value(lower[j]) and lower[j] not in MISSING_IN_NUMBERS]
+    if not measured or len(words) < 0.8 * len(measured):
+        return None
+    upper, held = [], ""
+    for name, below in zip(names, lower, strict=True):
+        held = name or (held if below else "")
+        upper.append(held)
+    if len(set(filter(None, names))) == len(names) or not any(upper.count(name) > 1 for name in upper if name):
+        return None
+    joined = [" ".join(dict.fromkeys(filter(None, pair))) for pair in zip(upper, lower, strict=True)]
+    return tuple(joined) if len(set(joined)) == len(joined) else None
 
 
 def _is_units(rows: Sequence[Row], i: int) -> bool:

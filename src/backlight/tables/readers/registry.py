@@ -36,6 +36,7 @@ class _Kind:
     title: str
     endings: tuple[str, ...]
     starts: tuple[bytes, ...]
+    looks: Callable[[bytes], bool]
     read: Callable[[Source, Options], Table]
 
 
@@ -54,12 +55,16 @@ _REFUSED = {
 
 
 def reader(
-    title: str, *, endings: Sequence[str], starts: Sequence[bytes] = ()
+    title: str,
+    *,
+    endings: Sequence[str],
+    starts: Sequence[bytes] = (),
+    looks: Callable[[bytes], bool] = lambda head: False,
 ) -> Callable[[Callable[[Source, Options], Table]], Callable[[Source, Options], Table]]:
-    """Register a reader: what its files are called, how their names end, and what their first bytes are."""
+    """Register a reader: what its files are called, how their names end, and how they begin or look."""
 
     def register(read: Callable[[Source, Options], Table]) -> Callable[[Source, Options], Table]:
-        _KINDS[title] = _Kind(title, tuple(endings), tuple(starts), read)
+        _KINDS[title] = _Kind(title, tuple(endings), tuple(starts), looks, read)
         return read
 
     return register
@@ -96,12 +101,16 @@ def read_table(path: Path, options: Options) -> Table:
 
 def _kind_of(source: Source) -> _Kind:
     head = source.head
-    for kind in _KINDS.values():
-        if any(head.startswith(start) for start in kind.starts):
-            return kind
+    begun = [kind for kind in _KINDS.values() if any(head.startswith(start) for start in kind.starts)]
+    if begun:
+        # a zip of arrays begins as a spreadsheet does, which is the more common of the two
+        return next((kind for kind in begun if source.ending in kind.endings), begun[-1])
     for start, said in _REFUSED.items():
         if head.startswith(start):
             raise FileError(f"{source.name} {said}")
+    looked = next((kind for kind in _KINDS.values() if kind.looks(head)), None)
+    if looked is not None:
+        return looked
     named = {ending: kind for kind in _KINDS.values() for ending in kind.endings}.get(source.ending)
     if named is not None:
         return named

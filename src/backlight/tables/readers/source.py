@@ -138,7 +138,8 @@ def _packing(place: Path, called: str, name: str) -> tuple[str, str]:
         return packing, packed.stem if packing and packed.suffix else called
     with zipfile.ZipFile(place) as archive:
         members = [m.filename for m in archive.infolist() if not m.is_dir()]
-    if any(member.startswith(_DOCUMENTS) for member in members):
+    arrays = PurePath(called).suffix.lower() == ".npz" and all(member.endswith(".npy") for member in members)
+    if arrays or any(member.startswith(_DOCUMENTS) for member in members):
         return "", called
     members = [m for m in members if not m.startswith("__MACOSX/") and not PurePath(m).name.startswith(".")]
     if len(members) != 1:

@@ -13,13 +13,15 @@ from backlight.tables.readers.typed import columns_of
 __all__ = ["read_spreadsheet"]
 
 _LOOKED_AT = 300
+# as many rows as these are a table, where an earlier sheet has fewer
+_TABLE = 12
 
 
 @reader(
     "a spreadsheet", endings=(".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"), starts=(b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 )
 def read_spreadsheet(source: Source, options: Options) -> Table:
-    """Read one sheet: the one that is asked for, otherwise the first that holds anything."""
+    """Read one sheet: the one that is asked for, otherwise the first that holds a table, or anything."""
     fastexcel = require("fastexcel", "cli", "reading spreadsheets")
     if source.packing:
         with source.open() as stream:
@@ -50,8 +52,10 @@ def _sheet(book: Any, file: str, asked: str | None) -> tuple[str, list[str]]:
         raise ColumnsError(f"{file} has no sheet {asked!r}: its sheets are {listed(sheets)}")
     if len(sheets) == 1:
         return sheets[0], []
-    filled = [s for s in sheets if book.load_sheet(s, header_row=None, n_rows=5).to_arrow().num_rows]
-    if not filled:
+    sizes = {s: book.load_sheet(s, header_row=None, n_rows=_TABLE).to_arrow().num_rows for s in sheets}
+    if not any(sizes.values()):
         raise FileError(f"{file}: all sheets are empty")
-    others = listed((s for s in sheets if s != filled[0]), 5)
-    return filled[0], [f"The sheet {filled[0]!r} is read, not {others}: choose with --sheet."]
+    # a cover or a legend often comes before the table
+    chosen = next((s for s in sheets if sizes[s] == _TABLE), next(s for s in sheets if sizes[s]))
+    others = listed((s for s in sheets if s != chosen), 5)
+    return chosen, [f"The sheet {chosen!r} is read, not {others}: choose with --sheet."]
