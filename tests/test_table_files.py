@@ -5,6 +5,7 @@ import datetime as dt
 import gzip
 import json
 import lzma
+import os
 import random
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.datasets import dump_svmlight_file
 
+from backlight.batches.delimited import csv_types, open_csv
 from backlight.errors import BacklightError, ColumnsError, FileError
 from backlight.tables.columns import understand
 from backlight.tables.files import read_files
@@ -526,3 +528,56 @@ def test_a_line_with_too_few_cells_is_mended_beside_columns_that_are_read_again(
     assert (np.asarray(a, float) == np.arange(18500)).all()
     assert str(b[18001]) == "x1"
     assert np.flatnonzero(np.isnan(np.asarray(c, float))).tolist() == [8000]
+
+
+@pytest.mark.parametrize("place", ["first cell", "last cell", "packed", "last line"])
+def test_a_quotation_mark_that_is_not_closed_takes_no_rows_with_it(place, tmp_path):
+    rows = [f"{k}.5,{k * k % 7},text {k}" for k in range(60)]
+    rows[59 if place == "last line" else 30] = '"7.5,1,text' if place == "first cell" else '7.5,1,"text'
+    data = "\n".join(["a,b,c", *rows, *([] if place == "last line" else ["1.5,2,text"])]).encode() + b"\n"
+    path = tmp_path / ("x.csv.gz" if place == "packed" else "x.csv")
+    path.write_bytes(gzip.compress(data) if place == "packed" else data)
+    if place == "last line":
+        # nothing follows that could be lost
+        assert len(read_files([path])) == 60
+        return
+    with pytest.raises(FileError, match="a quotation mark is not closed"):
+        read_files([path])
+    with pytest.raises(FileError):
+        list(open_csv([path], csv_types(path), ["a", "b", "c"]))
+
+
+def test_cells_of_several_lines_at_the_end_of_a_file_are_read(tmp_path):
+    path = tmp_path / "x.csv"
+    for end in ("", "\n", "\r\n\r\n"):
+        path.write_text("a,b\n" + "\n".join(f'{k}.5,"line\n{k}"' for k in range(40)) + end, newline="")
+        frame = read_files([path])
+        assert len(frame) == 40
+        assert frame.columns[1][-1] == "line\n39"
+        assert sum(len(batch) for batch in open_csv([path], csv_types(path), ["a", "b"])) == 40
+
+
+def test_long_words_are_read_in_no_time_that_grows_with_their_square(tmp_path, monkeypatch):
+    import clevercsv
+
+    seen = []
+    sniff = clevercsv.Sniffer.sniff
+    monkeypatch.setattr(clevercsv.Sniffer, "sniff", lambda self, text, **o: seen.append(text) or sniff(self, text, **o))
+    path = tmp_path / "x.csv"
+    path.write_text("a;" + "x" * 100_000 + "\n" + "\n".join(f"{k},5;{k * k % 7}" for k in range(40)))
+    frame = read_files([path])
+    assert [len(name) for name in frame.names] == [1, 100_000]
+    assert len(seen[0]) < 2_000
+
+
+def test_a_column_of_intervals_leaves_the_others_alone(tmp_path):
+    cells = pa.array([(1, 2, 3)] * 12, pa.month_day_nano_interval())
+    pyarrow.feather.write_feather(pa.table({"a": np.arange(12.0), "c": cells}), tmp_path / "x.feather")
+    assert read_files([tmp_path / "x.feather"]).select(["a"]).matrix()[:, 0].tolist() == list(range(12))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_a_pipe_is_said_to_be_none_that_is_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(FileError, match="give - to read from standard input"):
+        read_files([tmp_path / "x.csv"])

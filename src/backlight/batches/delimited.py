@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from backlight.errors import reading, require
+from backlight.errors import FileError, reading, require
 
 __all__ = ["csv_types", "open_csv"]
 
@@ -46,4 +46,20 @@ def open_csv(paths: Sequence[Path], types: Any, columns: Sequence[str]) -> Itera
     """
     for path in paths:
         with reading(path, "comma-separated values"), _opened(path, types, columns) as stream:
-            yield from stream
+            batch = None
+            for batch in stream:
+                yield batch
+            _require_closed(path, batch)
+
+
+def _require_closed(path: Path, batch: Any) -> None:
+    """Refuse a file whose last cell has a quotation mark that is not closed, and so has swallowed what follows."""
+    last = batch.columns[-1][-1].as_py() if batch is not None and batch.num_rows and batch.columns else None
+    if not isinstance(last, str) or "\n" not in last.strip():
+        return
+    end = b""
+    with require("pyarrow", "scale", "reading CSV in batches").input_stream(str(path)) as stream:
+        while part := stream.read(1 << 20):
+            end = (end + part)[-64:]
+    if not end.rstrip().endswith(b'"'):
+        raise FileError(f"{path}: a quotation mark is not closed, so that all that follows it is one cell")

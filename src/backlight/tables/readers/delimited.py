@@ -33,6 +33,7 @@ _DELIMITERS = [",", ";", "\t", "|", " "]
 _EXACT = 2.0**53
 # More lines than this with another number of cells: the file is not the table that it was taken for.
 _MOST_RAGGED = 0.02
+_OPEN = "{}: a quotation mark is not closed, so that all that follows it is one cell: see {!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def read_delimited(source: Source, options: Options) -> Table:
 def _sniffed(sample: str, ending: str) -> tuple[str, str]:
     """Delimiter and quote, by CleverCSV; a text without the delimiter in its first lines is one column."""
     clevercsv = require("clevercsv", "cli", "reading CSV")
+    sample = re.sub(r"(\w{200})\w+", r"\1", sample)  # long words say nothing, and the search is quadratic in them
     few = sample if len(sample) < _SNIFFED else sample[: sample.rfind("\n", 0, _SNIFFED) + 1] or sample[:_SNIFFED]
     if ending in (".tsv", ".tab") and "\t" in few:
         return "\t", '"'
@@ -143,6 +145,8 @@ def _columns(
     line = max((sum(len(cell) + 1 for cell in row) for row in sample), default=0)
     block = min(max(_BLOCK, _ROWS * line), _LARGEST_BLOCK)
     first = _Pass(source, dialect, numbers, None, block)
+    if "\n" in first.end.strip() and not _ends_quoted(source, dialect):
+        raise FileError(_OPEN.format(source.name, first.end.partition("\n")[0][:40]))
     again = [j for j, column in enumerate(first.columns) if column is None]
     columns = list(first.columns)
     if again:
@@ -170,9 +174,12 @@ class _Pass:
         grown: dict[int, Growing | None] = {j: Growing(np.float64 if numbers[j] else object) for j in keep}
         texts = {j: Interned() for j in keep}
         size, done = source.size, 0
+        self.end = ""
         with source.open() as stream:
             for batch in self._batches(stream, [str(j) for j in keep]):
                 done += batch.num_rows
+                if only is None and batch.num_rows:
+                    self.end = batch.column(self.width - 1)[-1].as_py() or ""
                 rows = done * max(1, size // block) if done == batch.num_rows else 0
                 for place, j in enumerate(keep):
                     held = grown[j]
@@ -234,6 +241,8 @@ class _Pass:
         short: list[int] = []
         long: list[int] = []
         for number, text in self.odd:
+            if "\n" in text.rstrip() and _is_open(text, self.dialect):
+                raise FileError(_OPEN.format(name, text.partition("\n")[0][:40]))
             cells = next(csv.reader([text], delimiter="\t" if self.dialect.spaced else self.dialect.delimiter), [])
             if text.lstrip().startswith("#") or (len(cells) == 1 and self.width > 2):
                 dropped += 1
@@ -249,6 +258,28 @@ class _Pass:
         for j, column in enumerate(self.columns):
             if column is not None and kept:
                 self.columns[j] = _inserted(column, [p for p, _ in kept], [cells[j] for _, cells in kept])
+
+
+def _is_open(text: str, dialect: _Dialect) -> bool:
+    """Whether a quotation mark is not closed at the end of a row."""
+    delimiter = "\t" if dialect.spaced else dialect.delimiter
+    found = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quotechar=dialect.quote, strict=True)
+    try:
+        list(found)
+    except csv.Error as error:
+        # a cell without an end, or a longer one than csv takes
+        return "unexpected end" in str(error) or "limit" in str(error)
+    return False
+
+
+def _ends_quoted(source: Source, dialect: _Dialect) -> bool:
+    """Whether the last thing in a file is a quotation mark."""
+    end = b""
+    with source.open() as stream:
+        text = decoded(stream, dialect.encoding, old_mac=dialect.old_mac)
+        while part := text.read(_BLOCK):
+            end = (end + part)[-64:]
+    return end.rstrip().endswith(dialect.quote.encode())
 
 
 def _ragged_notes(dropped: int, short: list[int], long: list[int], width: int) -> tuple[str, ...]:

@@ -101,6 +101,8 @@ def open_source(path: Path) -> Iterator[Source]:
     """Look into a file: how it is packed and how its content begins."""
     name = "standard input" if path == STANDARD_INPUT else str(path)
     place = located(path)
+    if place.exists() and not place.is_file():
+        raise FileError(f"{name} is no file that can be read more than once: give - to read from standard input")
     if not place.is_file():
         raise MissingFileError(f"{name}: no such file")
     if place.stat().st_size == 0:

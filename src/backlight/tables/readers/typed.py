@@ -105,7 +105,7 @@ def _column(cells: Any, pyarrow: Any) -> np.ndarray:
         return np.full(len(cells), np.nan)
     if types.is_dictionary(kind) or _is_text(kind, types):
         return Interned()(cells)
-    if types.is_temporal(kind):
+    if types.is_temporal(kind) and not types.is_interval(kind):
         return _times(cells, kind, pyarrow)
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind):
         return _numbers(cells, kind, pyarrow)
