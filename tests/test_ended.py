@@ -179,3 +179,36 @@ backlight.export(OneClassSVM().fit(X), "o.sql")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=tmp_path, text=True)
     assert done.returncode == -signal.SIGTERM, done.stderr
     assert not Path(tmp_path, "o.sql").exists()
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "./rows.csv", "link.csv", "hard.csv"])
+@pytest.mark.parametrize("data", ["rows.csv", "rows.*"])
+def test_an_output_does_not_replace_what_is_read(folder, ended, name, data):
+    (folder / "link.csv").symlink_to("rows.csv")
+    (folder / "hard.csv").hardlink_to("rows.csv")
+    before = (folder / "rows.csv").read_bytes()
+    code, said, _ = ended(0, "anomalies", data, "--out", name, "--force", "--no-check", "-q")
+    assert (code, said) == (2, f"backlight: {Path(name)} is one of the files that are read: choose another name")
+    assert (folder / "rows.csv").read_bytes() == before
+
+
+def test_a_closed_terminal_is_no_error(folder):
+    script = "import sys; sys.stdout = sys.stderr = None; from backlight.cli import main; main()"
+    command = [sys.executable, "-c", script, "explain", "model.skops", "rows.csv", "--out", "o.parquet"]
+    assert subprocess.run(command, capture_output=True, cwd=folder).returncode == 0
+    assert (folder / "o.parquet").exists()
+
+
+def test_a_full_disk_leaves_no_half_manifest(folder, ended, monkeypatch):
+    write, count = Path.write_text, iter(range(2))
+
+    def full(self, text, **options):
+        if next(count, 1):
+            write(self, text[:5])
+            raise OSError(28, "No space left on device")
+        return write(self, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, said, _ = ended(0, "anomalies", "rows.csv", "--out", "scores", "--no-check", "-q")
+    assert (code, said) == (2, "backlight: scores cannot be written: No space left on device")
+    assert sorted(path.name for path in (folder / "scores").iterdir()) == ["_backlight.json", "part-00000.parquet"]

@@ -120,8 +120,12 @@ class Shards:
 
     def _write_manifest(self, content: dict[str, Any]) -> None:
         hidden = self.folder / f".{_MANIFEST}"
-        hidden.write_text(json.dumps(content, indent=1))
-        _settled(hidden, self.folder / _MANIFEST)
+        try:
+            hidden.write_text(json.dumps(content, indent=1))
+            _settled(hidden, self.folder / _MANIFEST)
+        finally:
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)  # of a disk that is full
 
     def _whole(self) -> Iterator[tuple[int, str]]:
         """Rows and input digest of the shards that are there, up to the first that is not."""

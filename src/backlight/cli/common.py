@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import signal
 import sys
 import threading
@@ -90,6 +91,7 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         named = [path for name in ("out", "report") if (path := options.get(name)) is not None]
         with outputs(*named) as written:
             try:
+                _require_apart(named, [value for value in options.values() if value not in named])
                 command(*arguments, **options)
             except BacklightError as error:
                 said, code = str(error), 2
@@ -104,6 +106,22 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         raise typer.Exit(code)
 
     return run
+
+
+def _require_apart(outputs: list[Path], given: list[Any]) -> None:
+    """Refuse an output that is one of the files that are read, which --force would replace by what was made of it."""
+    texts = [str(text) for value in given for text in (value if isinstance(value, list | tuple) else [value])]
+    read = [found for text in texts for found in (text, *glob.glob(text))]
+    for output in outputs:
+        if any(_same_file(output, path) for path in read):
+            raise ArgumentError(f"{output} is one of the files that are read: choose another name")
+
+
+def _same_file(output: Path, path: str) -> bool:
+    try:
+        return output.is_file() and output.samefile(path)
+    except (OSError, ValueError):
+        return False
 
 
 class Terminated(SystemExit):

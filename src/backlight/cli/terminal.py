@@ -7,6 +7,7 @@ a letter that its encoding has not is spelled in ASCII.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import sys
 import unicodedata
@@ -61,6 +62,9 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
 
 def readable_streams() -> None:
     """Let standard output and error spell what their encoding has not."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the program ends
     codecs.register_error("backlight.spelled", _spelled)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
