@@ -230,7 +230,7 @@ def table_of(row: Any) -> Any:
         return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
     if hasattr(row, "to_frame") and np.ndim(row) == 1:
         return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
-    if isinstance(row, list | tuple | np.ndarray) and np.ndim(row) == 1 and holds_text(row):
+    if isinstance(row, list | tuple | np.ndarray) and holds_text(row) and np.asarray(row, dtype=object).ndim == 1:
         return np.array(row, dtype=object)[None]
     return row
 
