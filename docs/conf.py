@@ -57,6 +57,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "show_memory": False,
     "plot_gallery": True,
+    "capture_repr": ("_repr_html_",),
     "min_reported_time": 1000,
     "download_all_examples": False,
 }
@@ -68,6 +69,7 @@ napoleon_use_ivar = True
 
 html_theme = "furo"
 html_static_path = ["_static"]
+html_css_files = ["wide.css"]
 html_title = "backlight"
 html_copy_source = False
 pygments_dark_style = "github-dark"

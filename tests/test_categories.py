@@ -109,6 +109,28 @@ def test_near_counts_in_the_datas_own_covariance_and_takes_a_row_in_any_form():
     assert LINEAR.predict(found[0][TABLE.columns])[0] == 1
 
 
+@pytest.mark.parametrize("make", [priors.Near, lambda row: priors.L1(1.0, center=row)])
+def test_a_row_with_columns_in_another_order_is_the_same_row(make):
+    numbers = TABLE[NUMBERS]
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(numbers, LABELS)
+    row = numbers[model.predict(numbers) == 0].iloc[[0]]
+    asked = {"data": numbers, "bounds": "data", "strength": INF, "constraints": [constraints.decision()]}
+    known = backlight.prototype(model, 1, prior=make(row.to_numpy()[0]), **asked).x
+    for other in (row, row[NUMBERS[::-1]], row[NUMBERS[::-1]].iloc[0], row[NUMBERS[::-1]].iloc[0].to_dict()):
+        np.testing.assert_allclose(backlight.prototype(model, 1, prior=make(other), **asked).x, known)
+    turned_round = numbers[NUMBERS[::-1]]
+    near = backlight.prototype(model, 1, prior=priors.Near(row, data=turned_round), **asked).x
+    np.testing.assert_allclose(near, backlight.prototype(model, 1, prior=priors.Near(row, data=numbers), **asked).x)
+    for prior in (
+        priors.Near(row[NUMBERS[::-1]], np.ones(2)),
+        priors.L1(1.0, center=row[NUMBERS[::-1]], weights=[1, 2]),
+    ):
+        with pytest.raises(BacklightError, match="another order than the model"):
+            backlight.prototype(model, 1, prior=prior, **asked)
+    with pytest.raises(BacklightError, match="missing: hour"):
+        backlight.prototype(model, 1, prior=make(row.rename(columns={"hour": "time"})), **asked)
+
+
 def test_columns_of_words_are_kept_by_name():
     row = SAFE[(SAFE.country == "fr") & (SAFE.channel == "app")].iloc[[0]]
     prior, turn = priors.L1(1.0, center=row, weights=[1e-2, 1e-3, 1, 1e-3]), constraints.decision()

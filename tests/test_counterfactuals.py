@@ -162,7 +162,7 @@ def test_apart_is_a_positive_distance():
     X, y = load_iris(return_X_y=True)
     model = LogisticRegression(max_iter=500).fit(X, y)
     for apart in (0, -1.0, INF, "far"):
-        with pytest.raises(ArgumentError, match="apart="):
+        with pytest.raises(ArgumentError, match="apart"):
             backlight.prototype(model, data=X, count=2, apart=apart)
 
 

@@ -201,3 +201,47 @@ def test_names_cannot_write_into_the_report(folder, tmp_path):
     page = (tmp_path / "p.html").read_text()
     for bad in ("<script>", "<b>a</b>", "<i>t", "<u>"):
         assert bad not in page
+
+
+def test_a_table_with_categories_gets_an_answer_in_its_own_columns(run, folder):
+    from sklearn.compose import make_column_transformer
+    from sklearn.preprocessing import OneHotEncoder
+
+    rng = np.random.default_rng(0)
+    orders = pd.DataFrame({"amount": rng.gamma(2, 100, 200).round(2), "country": rng.choice(["de", "fr", "us"], 200)})
+    refused = np.where(orders.amount + 150 * (orders.country == "us") > 300, "refused", "paid")
+    columns = make_column_transformer((StandardScaler(), ["amount"]), (OneHotEncoder(), ["country"]))
+    model = make_pipeline(columns, LogisticRegression()).fit(orders, refused)
+    skops.io.dump(model, folder / "shop.skops")
+    orders.to_csv(folder / "orders.csv", index=False)
+    row = int(np.flatnonzero(model.predict(orders) == "refused")[0])
+    asked = ["shop.skops", "orders.csv", "--near", row + 1, "--target", "paid"]
+    code, _, err = run(*asked, "--out", "answer.csv", "--report", "answer.html")
+    assert code == 0, err
+    assert model.predict(pd.read_csv(folder / "answer.csv")[["amount", "country"]])[0] == "paid"
+    code, _, err = run(*asked, "--fix", "country", "--out", "kept.csv")
+    assert code == 0, err
+    assert pd.read_csv(folder / "kept.csv").country[0] == orders.country[row]
+    code, _, err = run("shop.skops", "orders.csv", "--prior", "mixture")
+    assert code == 2
+    assert "the table holds categories" in err
+    code, out, err = run("shop.skops", "orders.csv")
+    assert code == 0, err
+    assert "exact" in out
+
+
+@pytest.mark.parametrize("command", ["prototype", "explain"])
+def test_a_model_without_a_network_is_named_by_its_class(folder, monkeypatch, capsys, command):
+    from sklearn.ensemble import AdaBoostRegressor
+
+    X = load_wine(as_frame=True).data.iloc[:40, :3]
+    X.to_csv(folder / "X.csv", index=False)
+    skops.io.dump(AdaBoostRegressor(n_estimators=3, random_state=0).fit(X, X.alcohol), folder / "none.skops")
+    asked = ["backlight", command, folder / "none.skops", folder / "X.csv", "--trust", "sklearn.tree._tree.Tree"]
+    monkeypatch.setattr(sys, "argv", [*map(str, asked)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code not in (0, None)
+    said = capsys.readouterr().err
+    assert said.startswith("backlight: AdaBoostRegressor")
+    assert len(said.strip().splitlines()) == 1

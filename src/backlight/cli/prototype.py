@@ -33,7 +33,7 @@ from backlight.cli.common import (
     width,
 )
 from backlight.cli.terminal import console, one_title
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError
 
 if TYPE_CHECKING:
     from backlight._prototype import Prototypes
@@ -184,10 +184,7 @@ def _of_table(
     if known is not None and set(known) <= set(keep):
         keep = [str(name) for name in known]  # labels and names beside the columns do no harm
     rows = frame.select(keep)
-    numbers = rows.matrix()
-    if numbers.dtype == object:
-        texts = [name for name, column in zip(rows.names, rows.columns, strict=True) if column.dtype == object]
-        raise DataError(f"column {texts[0]!r} is not of numbers: encode it before the model, and give --onehot")
+    table = _native(rows)
     chosen: Any
     if near is not None:
         if near > len(rows):
@@ -196,14 +193,14 @@ def _of_table(
             raise ArgumentError("--near measures changes by the covariance of the data: leave --prior out")
         if not target:
             raise ArgumentError("--near needs the decision to reach: give --target")
-        chosen, strength = priors.Near(numbers[near - 1], data=numbers), math.inf
+        chosen, strength = priors.Near(_native(rows.take(slice(near - 1, near))), data=table), math.inf
         constraints = [*constraints, rules.decision()]
     else:
-        chosen = _prior(prior, numbers, seed)
+        chosen = _prior(prior, rows.matrix(), seed)
     wanted: Any = None if not target else [read_target(text) for text in target]
     with progress_bar(quiet) as progress:
         return look(
-            seen, wanted, prior=chosen, data=_native(rows), strength=strength, bounds=bounds, constraints=constraints,
+            seen, wanted, prior=chosen, data=table, strength=strength, bounds=bounds, constraints=constraints,
             restarts=restarts, steps=steps, seed=seed, progress=lambda done, total: progress("climbing", done, total),
         )  # fmt: skip
 
@@ -218,11 +215,14 @@ def _prior(name: str, rows: Any, seed: int) -> Any:
     from backlight import priors
 
     makers: dict[str, Any] = {
-        "gaussian": lambda: priors.Gaussian.fit(rows), "mixture": lambda: priors.Mixture.fit(rows, seed=seed),
-        "none": lambda: "none",
+        # the Gaussian of a table with categories is fitted once these are numbers
+        "gaussian": lambda: None if rows.dtype == object else priors.Gaussian.fit(rows),
+        "mixture": lambda: priors.Mixture.fit(rows, seed=seed), "none": lambda: "none",
     }  # fmt: skip
     if name not in makers:
         raise ArgumentError(f"--prior {name!r} must be {', '.join(makers)}")
+    if name == "mixture" and rows.dtype == object:
+        raise ArgumentError("--prior mixture is of numbers, and the table holds categories: leave --prior out")
     return makers[name]()
 
 

@@ -19,7 +19,19 @@ from torch import Tensor
 from backlight.errors import ArgumentError, DataError
 from backlight.tables import as_frame, frame_like
 
-__all__ = ["Prior", "Sum", "Whitening", "array", "axes_of", "holds_text", "one_row", "ordinary", "rows_of", "table_of"]
+__all__ = [
+    "Prior",
+    "Sum",
+    "Whitening",
+    "array",
+    "axes_of",
+    "holds_text",
+    "names_columns",
+    "one_row",
+    "ordinary",
+    "rows_of",
+    "table_of",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,11 +240,16 @@ def table_of(row: Any) -> Any:
     """A row as a table of one, where it names its columns: a mapping, or a series of a data frame."""
     if isinstance(row, Mapping):
         return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
-    if hasattr(row, "to_frame") and np.ndim(row) == 1:
+    if hasattr(row, "to_frame") and np.ndim(row) == 1 and all(isinstance(name, str) for name in row.index):
         return frame_like({name: np.array([value]) for name, value in row.items()}, "numpy")
     if isinstance(row, list | tuple | np.ndarray) and holds_text(row) and np.asarray(row, dtype=object).ndim == 1:
         return np.array(row, dtype=object)[None]
     return row
+
+
+def names_columns(X: Any) -> bool:
+    """Whether rows come as a table, whose columns a model may know by name."""
+    return X is not None and not isinstance(X, Tensor | np.ndarray | list | tuple) and np.ndim(X) != 1
 
 
 def holds_text(X: Any) -> bool:
@@ -255,7 +272,7 @@ def one_row(rows: Tensor) -> Tensor:
     """
     if len(rows) != 1:
         raise ArgumentError(f"the centre is one row of a table, not {len(rows)}: give X.iloc[[i]], a mapping or a list")
-    return rows[0].double()
+    return rows[0].double().flatten()
 
 
 def rows_of(X: Any, what: str = "data") -> Tensor:

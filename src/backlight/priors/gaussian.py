@@ -20,7 +20,18 @@ from torch import Tensor
 
 from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, axes_of, holds_text, one_row, ordinary, rows_of, table_of
+from backlight.priors.base import (
+    Prior,
+    Whitening,
+    array,
+    axes_of,
+    holds_text,
+    names_columns,
+    one_row,
+    ordinary,
+    rows_of,
+    table_of,
+)
 
 __all__ = ["L2", "Gaussian", "Near", "covariance_factor"]
 
@@ -204,9 +215,11 @@ class Near(Prior):
 
     def __init__(self, x0: Any, cov: Any = None, *, data: Any = None) -> None:
         x0 = table_of(x0)
-        self.given = None
-        if holds_text(x0) or holds_text(data):
-            self.given, self.name = (x0, cov, data), "Near"
+        self.given, self.name = None, "Near"
+        if names_columns(x0) or names_columns(data):  # a model may have the columns in another order
+            self.given = (x0, cov, data)
+        self.pending = holds_text(x0) or holds_text(data)
+        if self.pending:
             return
         if isinstance(x0, np.ndarray | Tensor | list | tuple) or np.ndim(x0) == 1:
             point = array(x0, "x0").flatten()
@@ -217,7 +230,7 @@ class Near(Prior):
         if cov is None:
             cov = np.ones(len(point)) if data is None else Gaussian.fit(data).cov
         self.inner = Gaussian(point, cov)
-        self.x0, self.dimension, self.name = point, len(point), "Near"
+        self.x0, self.dimension = point, len(point)
         self.shape = axes_of(data)
 
     def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
@@ -225,17 +238,24 @@ class Near(Prior):
         if self.given is None:
             return self
         x0, cov, data = self.given
-        return Near(one_row(encode(x0)), cov, data=None if data is None else encode(data))
+        point = one_row(encode(x0)) if names_columns(x0) or self.pending else self.x0
+        found = Near(point, cov, data=encode(data) if names_columns(data) else data)
+        if cov is not None and not self.pending and not torch.equal(point, self.x0):
+            raise ArgumentError(
+                "Near(row, cov): the row has the columns in another order than the model, and so may cov"
+            )
+        found.shape = self.shape
+        return found
 
     def energy(self, x: Tensor) -> Tensor:
         """Half the squared distance, (n,)."""
-        if self.given is not None:
+        if self.pending:
             raise ArgumentError("priors.Near of a row with categories is read by a model: give it to prototype()")
         return self.inner.energy(x) - self.inner.constant
 
     def whitening(self) -> Whitening | None:
         """The coordinates x = x0 + Lz."""
-        if self.given is not None:
+        if self.pending:
             return None
         return Whitening(self.x0, self.inner.factor)
 

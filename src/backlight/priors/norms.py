@@ -15,7 +15,7 @@ from torch import Tensor
 
 from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, array, holds_text, one_row, ordinary, rows_of, table_of
+from backlight.priors.base import Prior, array, holds_text, names_columns, one_row, ordinary, rows_of, table_of
 
 __all__ = ["L1", "TotalVariation"]
 
@@ -30,18 +30,20 @@ class L1(Prior):
     center : array or one row of a table, optional
         By default zero. A row with categories is read by the model that it is given to.
     weights : array, optional
-        One number ≥ 0 a column, by default 1: one over the column's median absolute deviation, for instance, counts
-        columns in their own units. The weight of a column of categories is what another category counts.
+        One number ≥ 0 a column in the order of the model's, by default 1: one over the column's median absolute
+        deviation, for instance, counts columns in their own units. That of a column of categories is what another
+        category counts.
     """
 
     def __init__(self, lam: float, center: Any = None, *, weights: Any = None) -> None:
         self.lam = ordinary(lam, "lam")
-        self.given, center = None, table_of(center)
-        if holds_text(center):
-            self.given, center = center, None
-        elif center is not None and not isinstance(center, np.ndarray | Tensor | list | tuple):
-            center = rows_of(center, "center") if np.ndim(center) > 1 else center
-        self.center = None if center is None else array(center, "center").flatten()
+        center = table_of(center)
+        self.pending = holds_text(center)
+        # a model may have the columns in another order
+        self.given = center if names_columns(center) or self.pending else None
+        if names_columns(center) and not self.pending:
+            center = rows_of(center, "center")
+        self.center = None if center is None or self.pending else array(center, "center").flatten()
         self.weights = None if weights is None else array(weights, "weights").flatten()
         if self.weights is not None and bool((self.weights < 0).any()):
             raise ArgumentError("L1(weights=…) holds a negative number: weights are numbers ≥ 0, one a column")
@@ -56,6 +58,10 @@ class L1(Prior):
         if self.given is None:
             return self
         center = one_row(encode(self.given))
+        if self.weights is not None and self.center is not None and not torch.equal(center, self.center):
+            raise ArgumentError(
+                "L1(center=row, weights=…): the row has the columns in another order than the model, and so may weights"
+            )
         inside = {i: group for group in groups for i in group}
         d, weights = len(center), self.weights
         if weights is None or len(weights) != d:
@@ -71,7 +77,7 @@ class L1(Prior):
 
     def energy(self, x: Tensor) -> Tensor:
         """λ Σ_i weight_i |x_i − center_i|, (n,)."""
-        if self.given is not None:
+        if self.pending:
             raise ArgumentError("priors.L1 around a row with categories is read by a model: give it to prototype()")
         flat = x.flatten(1)
         size = (flat if self.center is None else flat - self.center.to(flat)).abs()

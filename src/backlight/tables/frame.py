@@ -282,7 +282,7 @@ def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | N
     """Build a data frame of the given kind; for arrays, of the first data frame library that is installed."""
     library: Any = kind
     if not isinstance(kind, str) or kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
-        if not isinstance(kind, str) or kind not in ("numpy", "torch", "scipy"):
+        if not isinstance(kind, str) or kind not in ("numpy", "torch", "scipy", "file"):
             raise ArgumentError(f"{shown(kind)} is no kind of data frame: choose 'pandas', 'polars' or 'pyarrow'")
         library = next((name for name in ("pandas", "polars", "pyarrow") if _installed(name)), "")
         if not library:
