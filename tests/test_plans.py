@@ -46,6 +46,28 @@ def test_automatic_rules_say_why():
     assert "the network has no convolutions" in str(backlight.plan(nn.Linear(3, 2), torch.zeros(1, 3)))
 
 
+class Patches(nn.Module):
+    """A convolution makes tokens of a picture, as in vision transformers; they attend to each other."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch, self.value, self.head = nn.Conv2d(1, 4, 2, 2), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = (x @ x.transpose(1, 2)).softmax(-1) @ self.value(x)
+        return self.head(x.mean(1))
+
+
+def test_a_network_that_attends_divides_by_nothing_in_its_dense_layers():
+    plan = backlight.plan(seeded(Patches()), image(2, 1, 4))
+    rules = {row["site"]: row["rule"] for row in plan.rows()}
+
+    assert rules["patch"] == "Gamma()"
+    assert rules["value"] == rules["head"] == "Zero()"
+    assert "as the network attends" in str(plan)
+
+
 def test_gamma_falls_with_the_resolution_as_in_the_vgg_recipe():
     stages = []
     for _ in range(5):

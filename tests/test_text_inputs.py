@@ -10,6 +10,7 @@ from torch import nn
 import backlight
 from backlight._evaluate.scored import scored
 from backlight.attribution.tokens import last_tokens
+from backlight.errors import DataError
 from backlight.explanation.tokens import spans
 from tests.conftest import same
 
@@ -266,3 +267,39 @@ def test_a_loss_is_no_answer():
     assert same(ex.output, net.head(x)[:, 1].detach().numpy())
     with pytest.raises(backlight.BacklightError, match=r"shape \(\) for 4 rows: it must have one entry a row"):
         backlight.explain(Learning(True).double(), {"x": x, "y": y})
+
+
+def test_numbers_in_lists_stay_whole_as_a_tokenizer_gives_them():
+    net, ids = Language().double().eval(), torch.tensor([[1, 2, 3], [4, 5, 0]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    listed = backlight.explain(net, {"input_ids": ids.tolist(), "attention_mask": mask.tolist()})
+
+    assert same(listed.values, backlight.explain(net, {"input_ids": ids, "attention_mask": mask}).values)
+    with pytest.raises(DataError, match="padding=True"):
+        backlight.explain(net, {"input_ids": [[1, 2], [3]], "attention_mask": [[1, 1], [1]]})
+
+
+class Shifted(nn.Module):
+    """The table is asked for the labels one place later, behind a start token, as decoders are taught."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(7, 3)
+
+    def forward(self, labels):
+        moved = labels.new_zeros(labels.shape)
+        moved[..., 1:] = labels[..., :-1].clone()
+        moved[..., 0] = 6
+        return self.table(moved.masked_fill(moved == 5, 0)).sum(1)
+
+
+def test_numbers_that_are_written_into_others_take_their_relevance_with_them():
+    net, labels = Shifted().double().eval(), torch.tensor([[1, 2, 3], [4, 5, 0]])
+    ex = backlight.explain(net, labels, 1)
+    table = net.table.weight.detach()[:, 1]
+
+    # the last number moves out, the start token is a constant, and the masked number is what the mask says
+    assert same(ex.values[:, 0], table[labels[:, 0]])
+    assert float(ex.values[0, 1]) == pytest.approx(float(table[2]))
+    assert (ex.values[:, 2] == 0).all()
+    assert same(ex.output - ex.values.sum(1), ex.residual + ex.base_values)

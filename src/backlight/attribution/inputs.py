@@ -210,15 +210,23 @@ def _array(X: Sequence[Any]) -> np.ndarray:
     try:
         return np.asarray(X)
     except ValueError as error:
-        raise DataError(f"the rows of X have different shapes ({error}): give rows of one shape") from error
+        raise DataError(
+            f"the rows of X have different shapes ({error}): give rows of one shape, texts with padding=True"
+        ) from error
 
 
 def _tensor(value: Any, where: Home, name: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, list) and value and isinstance(value[0], list | int):
+        # as a tokenizer gives them without return_tensors: whole numbers stay what they are
+        value = _array(value)
     if isinstance(value, np.ndarray):
         if value.dtype == object or value.dtype.kind in "US":
-            raise DataError(f"{name} holds {value.dtype} values: a network needs numbers")
+            texts = (
+                ": strings go to backlight.text.explain(model, tokenizer, texts)" if value.dtype.kind in "US" else ""
+            )
+            raise DataError(f"{name} holds {value.dtype} values: a network needs numbers{texts}")
         value = torch.as_tensor(np.ascontiguousarray(value))
     elif not isinstance(value, Tensor):
         value = torch.as_tensor(as_frame(value).matrix())

@@ -246,6 +246,8 @@ def _unknown(thing: Any) -> str:
         return f"{thing!r:.60} is the name of a file, not a model: load the model first"
     if isinstance(thing, type):
         return f"{thing.__name__} is a class, not a fitted model: make one and call its fit(X) first"
+    if hasattr(thing, "tokenizer") and hasattr(thing, "model"):
+        return f"a {type(thing).__name__} holds a model: backlight.text.explain takes its .model, .tokenizer and texts"
     owner = getattr(thing, "__self__", None)
     if owner is not None and callable(thing):
         method = getattr(thing, "__name__", "it")

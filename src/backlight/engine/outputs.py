@@ -17,7 +17,7 @@ from backlight.errors import ArgumentError, UnsupportedModel, listed
 __all__ = ["OUTPUT_NAMES", "Layout", "Outputs", "choose", "named_leaves"]
 
 # of several named outputs, the one that is explained: the first of these that is there
-OUTPUT_NAMES = ("logits", "out", "output", "prediction")
+OUTPUT_NAMES = ("logits", "out", "output", "prediction", "sentence_embedding")
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,12 +155,18 @@ PRESETS = _Presets(
 
 def automatic(places: list[Place]) -> tuple[Composite, str]:
     """The composite for a network by what it holds, and why."""
-    if any(convolution(place) for place in places):
+    convolves, attends = any(map(convolution, places)), any(map(_of_attention, places))
+    if convolves and attends:
+        # in dense layers nothing is divided by, as in any network that attends
+        return _preset([(convolution, Gamma(0.25)), (_layer, Zero())], "auto"), (
+            "γ = 0.25 in convolutions, LRP-0 in dense layers, attention weights as constants, as the network attends"
+        )
+    if convolves:
         chosen = [(convolution, Gamma(0.25)), (dense, Epsilon())]
         return _preset(chosen, "auto"), (
             "γ = 0.25 in convolutions, ε in dense layers, since the network has convolutions"
         )
-    if any(_of_attention(place) for place in places):
+    if attends:
         # nothing is divided by, so that an ε would only lose relevance
         return _preset([(_layer, Zero())], "auto"), "LRP-0 with attention weights as constants, as the network attends"
     return _preset([(_layer, Epsilon())], "auto"), "ε, since the network has no convolutions"

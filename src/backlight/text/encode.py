@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from backlight.arguments import shown, users_code
 from backlight.errors import ArgumentError, DataError
 from backlight.explanation.tokens import annotations_of, readable
+from backlight.text.given import conversation
 
 __all__ = ["Encoded", "Encoder"]
 
-Text = str | tuple[str, str]
+Text = str | tuple[str, str] | list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,30 @@ class Encoded:
 
     inputs: dict[str, Tensor]
     annotations: dict[str, np.ndarray]
+
+    def followed(self, added: Sequence[int], pieces: Sequence[str]) -> Encoded:
+        """One text with tokens behind it."""
+        ids = self.inputs["input_ids"]
+        whole = torch.cat([ids, torch.tensor([list(added)], dtype=ids.dtype)], 1)
+        return Encoded(
+            {"input_ids": whole, "attention_mask": torch.ones_like(whole)}, self._noted(pieces, [False] * len(added))
+        )
+
+    def decoding(self, ids: Sequence[int], pieces: Sequence[str]) -> Encoded:
+        """Texts that an encoder reads, and what the decoder beside it has said so far, the first of it a mark."""
+        rows = len(self.inputs["input_ids"])
+        said = {"decoder_input_ids": torch.tensor([list(ids)] * rows)}
+        return Encoded({**self.inputs, **said}, self._noted(pieces, [True] + [False] * (len(ids) - 1)))
+
+    def _noted(self, pieces: Sequence[str], marks: Sequence[bool]) -> dict[str, np.ndarray]:
+        """Annotations of the tokens and of others behind them, which are no words of the text."""
+        more, rows = len(pieces), len(self.annotations["token"])
+        notes = {name: np.pad(value, ((0, 0), (0, more))) for name, value in self.annotations.items()}
+        behind = np.tile(np.array(list(pieces), dtype=str), (rows, 1))
+        notes["token"] = np.concatenate([self.annotations["token"], behind], 1)
+        notes["special"][:, -more:] = marks
+        notes["word"][:, -more:] = [-1 if mark else 0 for mark in marks]
+        return notes
 
     def for_model(self, model: nn.Module) -> dict[str, Tensor]:
         """The inputs that a model's forward takes.
@@ -85,7 +110,8 @@ class Encoder:
         if not texts:
             raise DataError("there are no texts to explain: give at least one")
         for k, text in enumerate(texts):
-            if not isinstance(text, str) and not (isinstance(text, tuple) and len(text) == 2):
+            known = isinstance(text, str) or (isinstance(text, tuple) and len(text) == 2) or conversation(text)
+            if not known:
                 raise DataError(f"text {k} is {type(text).__name__}, not a string or a pair of strings")
         rows = [self._row(text) for text in texts]
         length = max(len(row["input_ids"]) for row, _, _ in rows)
@@ -146,10 +172,14 @@ class Encoder:
 
     def _row(self, text: Text) -> tuple[dict[str, list[int]], list[str], list[bool]]:
         """Inputs of one text without padding, its pieces, and which of them are marks."""
-        if not callable(self.tokenizer):
+        if not callable(self.tokenizer) and not isinstance(text, list):
             return self._encoded(text)
         with users_code("the tokenizer fails on a text"):
-            given = self.tokenizer(*((text,) if isinstance(text, str) else text))
+            if isinstance(text, list):
+                text = self._written(text)
+                given = self.tokenizer(text, add_special_tokens=False)
+            else:
+                given = self.tokenizer(*((text,) if isinstance(text, str) else text))
         if not isinstance(given, Mapping) or "input_ids" not in given:
             raise ArgumentError("the tokenizer returned no input_ids: give one as of transformers, or one with encode")
         inputs = {str(name): [int(v) for v in values] for name, values in given.items()}
@@ -161,6 +191,12 @@ class Encoder:
         tokens = [str(token) for token in self.tokenizer.convert_ids_to_tokens(inputs["input_ids"])]
         marks = [bool(mark) for mark in marks]
         return inputs, readable(tokens, marks), marks
+
+    def _written(self, messages: list[dict[str, Any]]) -> str:
+        """Messages by the chat template, up to where the model answers."""
+        if not hasattr(self.tokenizer, "apply_chat_template"):
+            raise DataError("messages need a tokenizer with a chat template: give strings")
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _encoded(self, text: Text) -> tuple[dict[str, list[int]], list[str], list[bool]]:
         with users_code("the tokenizer fails on a text"):

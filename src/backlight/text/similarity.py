@@ -28,6 +28,7 @@ from backlight.explanation import Explanation
 from backlight.explanation.text import MatrixView
 from backlight.explanation.tokens import spans
 from backlight.text.encode import Encoder
+from backlight.text.given import taken
 
 __all__ = ["Similarity", "similarity"]
 
@@ -162,6 +163,7 @@ def similarity(
     ------
     ArgumentError, DataError
     """
+    model = taken(model, tokenizer)
     encoded = Encoder(tokenizer)([first, second])
     mask = encoded.inputs["attention_mask"]
     given = encoded.for_model(model)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from backlight._explain import Explainer
 from backlight.arguments import checked
 from backlight.attribution.said import Said
+from backlight.engine.copies import running
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
 from backlight.text.encode import Encoded, Encoder, Text
+from backlight.text.given import added_tokens, conversation, decoder_start, taken
 
 __all__ = ["explain", "explain_continuation"]
 
@@ -39,7 +41,8 @@ def explain(
         Classifier, language model, embedder: as it is.
     tokenizer : callable, or object with ``encode``
         See `Encoder`.
-    texts : str, or sequence of str or of pairs of str
+    texts : str, or sequence of str, of pairs of str, or of lists of messages
+        Messages, each with a role and a content, are written by the tokenizer's chat template.
     target : optional
         A label of a classifier, by its name or number; a token of a language model, by its string or number; what
         `said` and `contrast` return; anything that `backlight.explain` takes; a list of these. By default what the
@@ -72,14 +75,16 @@ def explain(
     >>> ex.annotations["token"].tolist()
     [['a', 'b', 'b', 'a']]
     """
-    encoder = Encoder(tokenizer)
-    labels = _labels(model)
+    model, encoder, labels = taken(model, tokenizer), Encoder(tokenizer), _labels(model)
     asked = (
         [_target(one, encoder, labels) for one in target]
         if isinstance(target, list)
         else _target(target, encoder, labels)
     )
-    encoded = encoder([texts] if isinstance(texts, str | tuple) else list(texts))
+    given: Any = [texts] if isinstance(texts, str | tuple) or conversation(texts) else list(texts)
+    encoded = encoder(given)
+    if (start := decoder_start(model)) is not None:
+        encoded = encoded.decoding([start], [encoder.piece(start)])
     ex = Explainer(model, asked, **options)(encoded.for_model(model), batch_size, progress)
     return _named(ex, encoded, asked, encoder, labels)
 
@@ -88,8 +93,8 @@ def explain(
 def explain_continuation(
     model: nn.Module,
     tokenizer: Any,
-    text: str,
-    continuation: str | Sequence[int] | None = None,
+    text: Text,
+    continuation: Any = None,
     *,
     tokens: int = 8,
     against: int | str | None = None,
@@ -102,8 +107,9 @@ def explain_continuation(
     model : torch.nn.Module
         A language model: scores over the vocabulary at each token.
     tokenizer : callable, or object with ``encode``
-    text : str
-    continuation : str or sequence of int, optional
+    text : str or list of messages
+        What an encoder reads, where the model has an encoder and a decoder.
+    continuation : str, sequence of int, or what the model's ``generate`` returned, optional
         The tokens to explain; by default those that the model finds most likely, one after the other.
     tokens : int
         How many of these.
@@ -118,40 +124,43 @@ def explain_continuation(
         One row; ``values`` of shape (1, tokens, added tokens), a target for each added token. ``ex.plot.text()`` is the
         matrix of added tokens by words.
     """
-    encoder = Encoder(tokenizer)
-    start = encoder([text])
-    ids = start.inputs["input_ids"]
-    end = getattr(tokenizer, "eos_token_id", None)
+    model, encoder = taken(model, tokenizer), Encoder(tokenizer)
+    source = encoder([text])
+    ids, first = source.inputs["input_ids"], decoder_start(model)
+    before = ids[0].tolist() if first is None else [first]
     if continuation is None:
-        added = _greedy(model, ids, tokens, end)
+        end = getattr(tokenizer, "eos_token_id", None)
+        added = _greedy(model, source.for_model(model) if first is not None else {}, before, tokens, end)
     elif isinstance(continuation, str):
         added = encoder._plain(continuation)
     else:
-        added = [int(one) for one in continuation]
+        added = added_tokens(continuation, before)
     if not added:
         raise ArgumentError("there is no token to explain: the continuation is empty")
     pieces = [encoder.piece(one) for one in added]
-    whole = torch.cat([ids, torch.tensor([added], dtype=ids.dtype)], 1)
     asked = [
-        Said(token, against, ids.shape[1] - 1 + k, name=f"{k}: {piece}").read(encoder.number)
+        Said(token, against, len(before) - 1 + k, name=f"{k}: {piece}").read(encoder.number)
         for k, (token, piece) in enumerate(zip(added, pieces, strict=True))
     ]
-    more = len(added)
-    notes = {name: np.pad(value, ((0, 0), (0, more))) for name, value in start.annotations.items()}
-    notes["token"] = np.concatenate([start.annotations["token"], np.array([pieces], dtype=str)], 1)
-    encoded = Encoded({"input_ids": whole, "attention_mask": torch.ones_like(whole)}, notes)
+    if first is None:
+        encoded = source.followed(added, pieces)
+    else:
+        encoded = source.decoding([first, *added], [encoder.piece(first), *pieces])
     ex = Explainer(model, list(asked), **options)(encoded.for_model(model))
-    return replace(ex, annotations=notes, feature_names=(), dims=("row", "token", "target"))
+    return replace(ex, annotations=encoded.annotations, feature_names=(), dims=("row", "token", "target"))
 
 
-def _greedy(model: nn.Module, ids: Tensor, count: int, end: int | None) -> list[int]:
-    """The most likely tokens, one after the other; the model stays as it is."""
+def _greedy(model: nn.Module, source: dict[str, Tensor], before: list[int], count: int, end: int | None) -> list[int]:
+    """The most likely tokens, one after the other; the model stays as it is. ``source`` is what an encoder reads."""
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    given = {name: value.to(device) for name, value in source.items()}
     added: list[int] = []
     with torch.no_grad():
         for _ in range(count):
-            whole = torch.cat([ids, torch.tensor([added], dtype=ids.dtype)], 1).to(device)
-            out = model(whole)
+            whole = torch.tensor([[*before, *added]], device=device)
+            asked = Encoded({"input_ids": whole, "attention_mask": torch.ones_like(whole)}, {})
+            with running(model):
+                out = model(**(given | {"decoder_input_ids": whole} if given else asked.for_model(model)))
             scores = out if isinstance(out, Tensor) else out["logits"] if isinstance(out, Mapping) else out[0]
             if not isinstance(scores, Tensor) or scores.dim() != 3:
                 raise ArgumentError("the model gives no scores over the vocabulary at each token: it cannot continue")

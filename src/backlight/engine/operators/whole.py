@@ -71,11 +71,31 @@ class _WholeStep(Step):
             for index in self.carriers
         }
         held = held | leaves
+        # what the numbers are put beside, a start token's place for instance, has fractions then too
+        at = LOOKUPS.get(self.node.op)
+        args = [
+            given.to(arriving.dtype) if k != at and isinstance(given, Tensor) and given.dtype == y.dtype else given
+            for k, given in enumerate(fill(self.node.args, held))
+        ]
         with torch.enable_grad():
             assert self.node.target is not None
-            moved = self.node.target(*fill(self.node.args, held), **fill(self.node.kwargs, held))
+            moved = self.node.target(*args, **fill(self.node.kwargs, held))
         columns = [torch.autograd.grad(moved, list(leaves.values()), each, retain_graph=True) for each in arriving]
-        return [Message(direct=torch.stack(column)) for column in zip(*columns, strict=True)]
+        sent = [Message(direct=torch.stack(column)) for column in zip(*columns, strict=True)]
+        self._booked(y, message, sent, held, book)
+        return sent
+
+    def _booked(
+        self, y: Tensor, message: Message, sent: list[Message], held: dict[int, Any], book: LedgerRecorder
+    ) -> None:
+        """What came to constants that stand among the numbers, such as a start token, is a constant's."""
+        entering, leaving = book.total(y, message, self.rows), torch.zeros(())
+        for index, part in zip(self.carriers, sent, strict=True):
+            leaving = leaving + book.total(held[index], part, self.rows)
+        kept = entering - leaving
+        size = float(relevance(y, message).abs().sum()) * 8 * torch.finfo(kept.dtype).eps
+        if bool((kept.abs() > size).any()):
+            book.enter(self, entering, leaving, kept, by_row=True)
 
 
 def _summed(arriving: Tensor, shape: torch.Size) -> Tensor:
