@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from backlight._explain import Explainer
-from backlight.arguments import checked
+from backlight.arguments import checked, users_code
 from backlight.attribution.said import Said
-from backlight.engine.copies import running
 from backlight.errors import ArgumentError
 from backlight.explanation import Explanation
 from backlight.text.encode import Encoded, Encoder, Text
@@ -159,7 +158,7 @@ def _greedy(model: nn.Module, source: dict[str, Tensor], before: list[int], coun
         for _ in range(count):
             whole = torch.tensor([[*before, *added]], device=device)
             asked = Encoded({"input_ids": whole, "attention_mask": torch.ones_like(whole)}, {})
-            with running(model):
+            with users_code(f"{type(model).__name__} cannot run on these tokens"):
                 out = model(**(given | {"decoder_input_ids": whole} if given else asked.for_model(model)))
             scores = out if isinstance(out, Tensor) else out["logits"] if isinstance(out, Mapping) else out[0]
             if not isinstance(scores, Tensor) or scores.dim() != 3:
