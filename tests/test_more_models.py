@@ -4,19 +4,23 @@ import warnings
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.cluster import DBSCAN, HDBSCAN
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.decomposition import PCA, FactorAnalysis
-from sklearn.ensemble import AdaBoostRegressor
+from sklearn.ensemble import AdaBoostRegressor, RandomForestRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.isotonic import IsotonicRegression
 from sklearn.kernel_approximation import Nystroem
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression, MultiTaskLasso, Ridge, RidgeClassifier
-from sklearn.multioutput import ClassifierChain, RegressorChain
+from sklearn.linear_model import LogisticRegression, MultiTaskLasso, Ridge, RidgeClassifier, SGDOneClassSVM
+from sklearn.multioutput import ClassifierChain, MultiOutputRegressor, RegressorChain
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, LocalOutlierFactor
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.semi_supervised import LabelSpreading
+from sklearn.svm import OneClassSVM
 
 import backlight
 
@@ -126,3 +130,62 @@ def test_what_has_no_exact_form_is_refused_in_a_sentence(model):
     with pytest.raises(backlight.errors.BacklightError, match=type(model).__name__) as raised:
         backlight.explain(model, X[:2])
     assert len(str(raised.value)) <= 200
+
+
+# -- what is explained by default --------------------------------------------------------------------------------------
+
+
+ONE_CLASS = {
+    "radial": OneClassSVM(nu=0.2),
+    "linear": OneClassSVM(kernel="linear", nu=0.2),
+    "polynomial": OneClassSVM(kernel="poly", degree=2, nu=0.2),
+    "sigmoid": OneClassSVM(kernel="sigmoid", gamma=0.05, nu=0.3),
+    "gradient descent": SGDOneClassSVM(random_state=0),
+    "Nystroem": make_pipeline(Nystroem(n_components=20, random_state=0), SGDOneClassSVM(random_state=0)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_CLASS)
+def test_more_is_less_normal_for_every_one_class_machine(name):
+    rows = np.random.default_rng(1).normal(size=(60, 4))
+    model = clone(ONE_CLASS[name]).fit(rows)
+    ex = backlight.explain(model, rows[:20])
+    decision = model.decision_function(rows[:20])
+
+    assert ex.target == "outlierness"
+    np.testing.assert_array_equal(np.argsort(ex.output), np.argsort(-decision))
+    if name != "radial":
+        np.testing.assert_allclose(ex.output, -decision, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(
+            backlight.explain(model, rows[:20], score="decision_function").output, decision, rtol=1e-9, atol=1e-11
+        )
+
+
+SEVERAL = {
+    "linear": Ridge(),
+    "members": MultiOutputRegressor(Ridge()),
+    "chain": RegressorChain(Ridge()),
+    "forest": RandomForestRegressor(3, max_depth=3, random_state=0),
+    "kernel": KernelRidge(kernel="rbf"),
+    "perceptron": MLPRegressor(hidden_layer_sizes=(4,), max_iter=20, random_state=0),
+    "least squares": PLSRegression(2),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_several_numbers_of_a_regression_do_not_compete(name):
+    """Which of two predicted temperatures is the higher one says nothing about either: all are explained."""
+    draw = np.random.default_rng(2)
+    rows = draw.normal(size=(40, 3))
+    model = clone(SEVERAL[name]).fit(rows, rows @ draw.normal(size=(3, 2)) + [100.0, 0.0])
+
+    ex = backlight.explain(model, rows[:7])
+
+    assert ex.values.shape == (7, 3, 2)
+    np.testing.assert_allclose(ex.output, model.predict(rows[:7]), rtol=1e-8)
+    np.testing.assert_array_equal(ex.values, backlight.explain(model, rows[:7], target="all").values)
+    np.testing.assert_array_equal(ex.values[..., 1], backlight.explain(model, rows[:7], target=1).values)
+    explainer = backlight.Explainer(model)
+    assert explainer.targets.several
+    assert backlight.Explainer(Ridge().fit(rows, rows[:, 0])).targets.several is False

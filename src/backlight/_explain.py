@@ -90,6 +90,7 @@ class Explainer:
 
     def _opened(self, columns: Sequence[str] | None) -> tuple[Model, Query]:
         model = open_model(self._given, score=self._score, columns=columns)
+        self._targets = model.asked(self._targets)
         return model, model.prepare(self._asked)
 
     @property

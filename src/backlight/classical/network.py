@@ -374,7 +374,7 @@ class NeuralizedModel(nn.Module):
         layers : sequence of str
             Inner layers of `backlight.classical.layers.inside.places`, whose relevance is wanted too.
         """
-        asked = read_targets(target)
+        asked = self.score.outputs.asked(read_targets(target))
         wanted = self.score.outputs.targets(asked)
         with torch.no_grad():
             coded = self.encode(X)

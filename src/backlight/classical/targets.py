@@ -43,11 +43,14 @@ class Outputs:
         By default each output is one unit. A binary classifier has one unit f and the outputs −f and f.
     choose : function of units (n, U) to indices (n,)
         The predicted output.
+    compete : bool
+        Whether one of them is predicted. Several numbers of a regression do not: by default all are explained.
     """
 
     names: tuple[str, ...] = ()
     directions: np.ndarray | None = None
     choose: Callable[[Tensor], Tensor] = field(default=largest)
+    compete: bool = True
 
     @staticmethod
     def binary(names: Iterable[Any]) -> Outputs:
@@ -60,6 +63,11 @@ class Outputs:
         return Outputs(tuple(str(n) for n in names))
 
     @staticmethod
+    def quantities(n: int, name: str = "output") -> Outputs:
+        """Numbers that do not compete, one unit each; one of them needs no name."""
+        return Outputs() if n == 1 else Outputs(tuple(f"{name} {k}" for k in range(n)), compete=False)
+
+    @staticmethod
     def classes(names: Iterable[Any]) -> Outputs:
         """`binary` for two classes, `each` for more."""
         given = list(names)
@@ -70,6 +78,12 @@ class Outputs:
         if units.shape[1] == 1:
             return units.squeeze(1)
         return units if self.directions is None else units @ torch.as_tensor(self.directions).to(units).T
+
+    def asked(self, targets: Targets) -> Targets:
+        """What is explained where no target is named: the predicted output, or all that do not compete."""
+        if self.compete or not (len(targets.items) == 1 and targets.items[0].predicted):
+            return targets
+        return Targets((), True)
 
     def targets(self, targets: Targets) -> tuple[Requested, ...]:
         """What is asked for of these outputs, one by one.

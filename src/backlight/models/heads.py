@@ -13,6 +13,7 @@ from backlight.attribution.inputs import Batch, batches, home
 from backlight.attribution.requested import Targets
 from backlight.classical.heads import FeatureHead
 from backlight.classical.layers import EncodedRows
+from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution
 from backlight.models.protocol import Query, refuse_output, refuse_rows
@@ -42,6 +43,11 @@ class HeadModel:
     def fingerprint(self) -> str:
         """See `Model.fingerprint`."""
         return TorchModel(self.head).fingerprint()
+
+    def asked(self, targets: Targets) -> Targets:
+        """See `Model.asked`."""
+        outputs: Outputs = self.head.score.outputs
+        return outputs.asked(targets)
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""

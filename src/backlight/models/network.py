@@ -101,6 +101,10 @@ class NetworkModel:
         """See `Model.fingerprint`."""
         return self.network.fingerprint()
 
+    def asked(self, targets: Targets) -> Targets:
+        """See `Model.asked`."""
+        return self.network.score.outputs.asked(targets)
+
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
         refuse_output(query, self.kind)

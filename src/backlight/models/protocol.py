@@ -78,6 +78,9 @@ class Model(Protocol):
     def fingerprint(self) -> str:
         """SHA-256 over what was learnt."""
 
+    def asked(self, targets: Targets) -> Targets:
+        """What is explained, where a model has more to say than one output and no target is named."""
+
     def prepare(self, query: Query) -> Query:
         """Check a query and work out what is the same for all rows: rules, references.
 

@@ -155,7 +155,7 @@ def multi_output(estimator: Any) -> ModelSpec:
     def predict(model: Any, z: Any) -> np.ndarray:
         return column(np.stack([one.predict(z) for one in model.estimators_], 1))
 
-    outputs = Outputs.each([f"output {k}" for k in range(n)]) if n > 1 else Outputs()
+    outputs = Outputs.quantities(n)
     score = plain("predict", lambda inputs: Stack(makes(inputs)), predict, outputs)
     return ModelSpec(f"{n} regressions, one an output", {"predict": score})
 

@@ -180,7 +180,7 @@ def side_by_side(makes: Sequence[Callable[[Inputs], Layer]]) -> Callable[[Inputs
 
 def numbered(n: int) -> Outputs:
     """The outputs of a regression."""
-    return Outputs() if n == 1 else Outputs.each([f"output {k}" for k in range(n)])
+    return Outputs.quantities(n)
 
 
 @neuralize.register("backlight.classical.frontend.pipeline.Collapsed")
@@ -201,8 +201,9 @@ def nystroem(estimator: Collapsed) -> ModelSpec:
     beta = weight @ N
     classes = getattr(model, "classes_", None)
 
-    def make(inputs: Inputs) -> Layer:
-        parts: list[Layer] = [expansion(kernel, anchors, b, c, inputs) for b, c in zip(beta, bias, strict=True)]
+    def make(inputs: Inputs, sign: int = 1) -> Layer:
+        both = zip(sign * beta, sign * bias, strict=True)
+        parts: list[Layer] = [expansion(kernel, anchors, b, c, inputs) for b, c in both]
         return parts[0] if len(parts) == 1 else Stack(parts)
 
     kind = f"Nyström map ({len(anchors)} rows) and {type(model).__name__}"
@@ -218,8 +219,15 @@ def nystroem(estimator: Collapsed) -> ModelSpec:
             scores.update(log_odds(make, len(classes), outputs))
         return ModelSpec(kind, scores)
     if hasattr(model, "offset_"):
-        score = plain("decision_function", make, lambda both, z: np.asarray(both.call("decision_function", z)))
-        return ModelSpec(kind, {"decision_function": score})
+
+        def inside(both: Any, z: Any) -> np.ndarray:
+            return np.asarray(both.call("decision_function", z))
+
+        scores = {
+            "outlierness": plain("outlierness", lambda inputs: make(inputs, -1), lambda both, z: -inside(both, z)),
+            "decision_function": plain("decision_function", make, inside),
+        }
+        return ModelSpec(kind, scores, 0.0)
     bias = np.broadcast_to(bias, len(beta))
     level = side_by_side([_levelled(kernel, anchors, one, float(b)) for one, b in zip(beta, bias, strict=True)])
     score = plain("predict", level, lambda both, z: column(both.call("predict", z)), numbered(len(beta)))

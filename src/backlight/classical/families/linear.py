@@ -57,9 +57,7 @@ def _affine_layer(estimator: Any) -> Callable[[Inputs], Layer]:
 def linear_regressor(estimator: Any) -> ModelSpec:
     """Neuralize a linear regression: score "predict"."""
     weight, _ = affine(estimator)
-    outputs = Outputs.each([f"output {k}" for k in range(len(weight))]) if np.ndim(estimator.coef_) > 1 else Outputs()
-    if len(weight) == 1:
-        outputs = Outputs()
+    outputs = Outputs.quantities(len(weight))
     score = plain("predict", _affine_layer(estimator), predicted, outputs)
     return ModelSpec(f"{type(estimator).__name__} ({weight.shape[1]} weights)", {"predict": score})
 
@@ -70,18 +68,27 @@ def partial_least_squares(estimator: Any) -> ModelSpec:
     weight = np.atleast_2d(np.asarray(estimator.coef_, dtype=float))
     mean = np.asarray(estimator._x_mean, dtype=float)  # private: what predict takes off first
     bias = np.ravel(estimator.intercept_) - weight @ mean
-    outputs = Outputs.each([f"output {k}" for k in range(len(weight))]) if len(weight) > 1 else Outputs()
+    outputs = Outputs.quantities(len(weight))
     score = plain("predict", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), predicted, outputs)
     return ModelSpec(f"partial least squares ({estimator.n_components} components)", {"predict": score})
 
 
 @neuralize.register("sklearn.linear_model.SGDOneClassSVM")
 def linear_one_class(estimator: Any) -> ModelSpec:
-    """Neuralize `SGDOneClassSVM`: a linear function and an offset."""
+    """Neuralize `SGDOneClassSVM`: a linear function and an offset, outlierness is minus its decision function."""
     weight = np.atleast_2d(dense(estimator.coef_))
     bias = -np.ravel(np.asarray(estimator.offset_, dtype=float))
-    score = plain("decision_function", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), _decision)
-    return ModelSpec("linear one-class SVM", {"decision_function": score})
+    scores = {
+        "outlierness": plain(
+            "outlierness",
+            lambda inputs: Affine(tensor(-weight), tensor(-bias), inputs.pullback),
+            lambda model, z: -_decision(model, z),
+        ),
+        "decision_function": plain(
+            "decision_function", lambda inputs: Affine(tensor(weight), tensor(bias), inputs.pullback), _decision
+        ),
+    }
+    return ModelSpec("linear one-class SVM", scores, 0.0)
 
 
 @neuralize.register(*(f"sklearn.linear_model.{name}" for name in LOG_LINKED))
@@ -109,7 +116,7 @@ def linear_classifier(estimator: Any) -> ModelSpec:
     outputs = Outputs.classes(estimator.classes_)
     n, units = len(estimator.classes_), len(affine(estimator)[0])
     if n == 2 and units > 1:  # several labels at once, each of them there or not
-        outputs = Outputs.each([f"label {k}" for k in range(units)])
+        outputs = Outputs.quantities(units, "label")
     scores = {"decision_function": plain("decision_function", make, _decision, outputs)}
     kind = f"{type(estimator).__name__} ({n} classes)"
     joint = type(estimator).__name__ in ("LogisticRegression", "LogisticRegressionCV", "LinearDiscriminantAnalysis")

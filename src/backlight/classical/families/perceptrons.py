@@ -43,7 +43,7 @@ def perceptron(estimator: Any) -> ModelSpec:
         raise UnsupportedOption(f"{type(estimator).__name__} ends in {finish!r}, which is not supported")
     names = None if classes is None else [str(c) for c in classes]
     if names is None:
-        outputs = Outputs() if last == 1 else Outputs.each([f"output {k}" for k in range(last)])
+        outputs = Outputs.quantities(last)
         score = plain("predict", lambda inputs: _deep(estimator, inputs), predicted, outputs)
         scores = {"predict": score}
         if last == estimator.n_features_in_ and last > 1:

@@ -39,7 +39,7 @@ def skorch_net(net: Any) -> ModelSpec:
         found = model.forward(np.asarray(z, dtype=np.float32), training=False)
         return column(np.asarray(found.detach().cpu()).reshape(len(found), -1))
 
-    outputs = Outputs.each([f"output {k}" for k in range(units)]) if units > 1 else Outputs()
+    outputs = Outputs.quantities(units)
     if classes is not None and len(classes) == (units if units > 1 else 2):
         outputs = Outputs.each(classes) if units > 1 else Outputs.binary(classes)
     name = "predict" if classes is None else "logit"

@@ -127,7 +127,7 @@ def chain(estimator: Any) -> ModelSpec:
             rows = np.c_[rows, answer[:, 1] if answer.ndim == 2 else answer]
         return np.stack([out[k] for k in np.argsort(model.order_)], 1)
 
-    outputs = Outputs.each([f"output {k}" for k in range(len(links))])
+    outputs = Outputs.quantities(len(links))
     name = "predict" if not classifies else "probability" if "probability" in names else "log_odds"
     return ModelSpec(f"chain of {len(links)} models", {name: plain(name, make, reference, outputs)})
 

@@ -103,15 +103,19 @@ def svm_products(
 
 @neuralize.register("sklearn.svm.OneClassSVM")
 def one_class_svm(estimator: Any) -> ModelSpec:
-    """Neuralize a fitted `sklearn.svm.OneClassSVM`; without a radial kernel, its decision function only."""
+    """Neuralize a fitted `sklearn.svm.OneClassSVM`; without a radial kernel, its decision function and minus it."""
     vectors, dual = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
     total, rho = float(dual.sum()), float(np.ravel(estimator.offset_)[0])
     signed = svm_products(estimator, vectors, dual[None], np.array([-rho]))
     if signed is not None:
-        score = plain("decision_function", signed, lambda model, z: np.asarray(model.decision_function(z)))
-        return ModelSpec(
-            f"one-class SVM ({estimator.kernel} kernel, {len(vectors)} support vectors)", {"decision_function": score}
-        )
+        outside = svm_products(estimator, vectors, -dual[None], np.array([rho])) or signed
+        scores = {
+            "outlierness": plain("outlierness", outside, lambda model, z: -np.asarray(model.decision_function(z))),
+            "decision_function": plain(
+                "decision_function", signed, lambda model, z: np.asarray(model.decision_function(z))
+            ),
+        }
+        return ModelSpec(f"one-class SVM ({estimator.kernel} kernel, {len(vectors)} support vectors)", scores, 0.0)
     kernel = svm_kernel(estimator)
     log_weights = np.log(dual / total)
 

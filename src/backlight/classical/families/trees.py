@@ -130,8 +130,7 @@ def forest(estimator: Any) -> ModelSpec:
     if classifies:
         score = plain("probability", make, _probabilities, Outputs.each(classes_of(estimator)))
     else:
-        n = estimator.n_outputs_
-        outputs = Outputs.each([f"output {k}" for k in range(n)]) if n > 1 else Outputs()
+        outputs = Outputs.quantities(estimator.n_outputs_)
         score = plain("predict", make, predicted, outputs)
     return ModelSpec(kind, {score.name: score}, takes_missing=takes_missing(estimator))
 
