@@ -14,7 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import backlight
-from backlight.arguments import checked, shown
+from backlight.arguments import _ELSEWHERE, checked, shown
+from backlight.errors import UnknownArgument
 
 # what nobody means, of every type that is at hand
 JUNK = {
@@ -112,3 +113,37 @@ def test_what_is_checked_and_how_it_is_said():
         function(1, score=np.ones(3))
     assert "\n" not in shown({"a": "b\n" * 100})
     assert list(inspect.signature(function).parameters) == ["X", "strict", "seed", "score"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("background", "reference"), ("baselines", "reference"), ("class_idx", "target"), ("composite", "rules"),
+        ("model_output", "score"), ("columns", "feature_names"), ("layer", "layers"), ("traget", "target"),
+    ],
+)  # fmt: skip
+def test_names_of_other_libraries_and_slips_are_answered_with_ours(theirs, ours):
+    linear = LogisticRegression().fit(np.eye(4), [0, 1, 0, 1])
+    for call in (
+        lambda: backlight.explain(linear, np.eye(4), **{theirs: None}),
+        lambda: backlight.Explainer(linear, **{theirs: None}),
+    ):
+        with pytest.raises(UnknownArgument, match=f"has no argument '{theirs}': here it is {ours}=") as caught:
+            call()
+        assert isinstance(caught.value, TypeError)
+
+
+def test_an_argument_that_nobody_knows_is_answered_with_all_that_there_are():
+    with pytest.raises(UnknownArgument, match=r"^explain has no argument 'zzz': it takes model, X, target, .*seed"):
+        backlight.explain(None, None, zzz=1)
+
+
+def test_every_name_that_is_offered_is_an_argument_of_some_public_function():
+    known = set()
+    for name in given():
+        function = getattr(backlight, name)
+        known |= set(inspect.signature(function.__init__ if inspect.isclass(function) else function).parameters)
+    offered = {ours for several in _ELSEWHERE.values() for ours in several}
+
+    assert offered <= known
+    assert not set(_ELSEWHERE) & offered

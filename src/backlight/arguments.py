@@ -6,20 +6,21 @@ never reaches the arithmetic.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 import math
 import numbers
 import os
 import reprlib
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, is_dataclass
 from typing import Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
-from backlight.errors import ArgumentError, BacklightError
+from backlight.errors import ArgumentError, BacklightError, UnknownArgument
 
 __all__ = ["checked", "numbers_in", "shown", "users_code"]
 
@@ -184,6 +185,30 @@ def _annotated(annotation: Any) -> Kind | None:
     return Kind(said, lambda value: any(kind.holds(value) for kind in kinds))
 
 
+# what other libraries call what is meant here, the likelier first
+_ELSEWHERE = {
+    "background": ("reference",), "background_data": ("reference",), "baseline": ("reference",),
+    "baselines": ("reference",), "masker": ("reference", "model"), "reference_inputs": ("reference",),
+    "class_idx": ("target",), "class_index": ("target",), "class_": ("target",), "label": ("target",),
+    "target_class": ("target",), "output_index": ("target",), "y": ("target",), "desired_class": ("target",),
+    "model_output": ("score",), "link": ("score",), "function": ("score",),
+    "composite": ("rules",), "rule": ("rules",), "canonizers": ("canonical",), "canonizer": ("canonical",),
+    "algorithm": ("method",), "attributor": ("method",), "attribution": ("method",),
+    "columns": ("feature_names",), "names": ("feature_names",), "layer": ("layers",), "layer_names": ("layers",),
+    "data": ("X", "source"), "inputs": ("X",), "samples": ("X",), "input": ("X",), "x": ("X",),
+    "estimator": ("model",), "net": ("model",), "network": ("model",), "clf": ("model",),
+    "total_CFs": ("count",), "permitted_range": ("bounds",), "features_to_vary": ("constraints",),
+    "random_state": ("seed",), "verbose": ("progress",), "metric": ("metrics",),
+}  # fmt: skip
+
+
+def _unknown(called: str, name: str, known: Sequence[str]) -> UnknownArgument:
+    meant = [ours for ours in _ELSEWHERE.get(name, ()) if ours in known]
+    meant = meant or difflib.get_close_matches(name, known, 1, 0.75)
+    hint = f"here it is {meant[0]}=" if meant else f"it takes {', '.join(known)}"
+    return UnknownArgument(f"{called} has no argument {name!r}: {hint}")
+
+
 @overload
 def checked(function: C) -> C: ...
 @overload
@@ -205,6 +230,8 @@ def checked(function: Any) -> Any:
         return function
     parameters = inspect.signature(function).parameters
     places = [name for name, one in parameters.items() if one.kind <= one.POSITIONAL_OR_KEYWORD]
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    called = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
     kinds: dict[str, tuple[Kind, Any]] = {}
     for name, one in parameters.items():
         kind = None if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) else _KINDS.get(name)
@@ -214,6 +241,9 @@ def checked(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        for name in kwargs:
+            if name not in parameters and not takes_any:
+                raise _unknown(called, name, [one for one in parameters if one != "self"])
         for name, value in (*zip(places, args, strict=False), *kwargs.items()):
             if name not in kinds:
                 continue

@@ -19,6 +19,7 @@
     │  ├─ Infeasible                             it is proved that no input satisfies the constraints
     │  └─ NotFound                               a search for such an input ended with nothing
     ├─ ArgumentError        (ValueError)         an argument of a public function
+    │  └─ UnknownArgument   (TypeError)          it takes none of that name
     ├─ NameNotFound         (KeyError)           a feature or output of an explanation
     └─ MissingDependency    (ImportError)        an extra is not installed
 
@@ -54,6 +55,7 @@ __all__ = [
     "NotFittedModel",
     "NotFound",
     "Unbounded",
+    "UnknownArgument",
     "UnsupportedModel",
     "UnsupportedOperator",
     "UnsupportedOption",
@@ -127,6 +129,10 @@ class NotFound(NoPrototype):
 
 class ArgumentError(BacklightError, ValueError):
     """An argument of a public function has a value that it cannot have."""
+
+
+class UnknownArgument(ArgumentError, TypeError):  # noqa: N818
+    """A public function has no argument of this name."""
 
 
 class NameNotFound(BacklightError, KeyError):  # noqa: N818
