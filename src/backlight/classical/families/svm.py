@@ -101,21 +101,31 @@ def svm_products(
     return products(estimator.kernel, gamma, estimator.coef0, estimator.degree, anchors, beta, intercept)
 
 
+def _without_a_distance(
+    estimator: Any, inside: Callable[[Inputs], Layer], outside: Callable[[Inputs], Layer]
+) -> ModelSpec:
+    """Of a kernel of products: the decision function, and as outlierness minus it."""
+
+    def decision(model: Any, z: Any) -> np.ndarray:
+        return np.asarray(model.decision_function(z))
+
+    scores = {
+        "outlierness": plain("outlierness", outside, lambda model, z: -decision(model, z)),
+        "decision_function": plain("decision_function", inside, decision),
+    }
+    kind = f"one-class SVM ({estimator.kernel} kernel, {len(estimator.support_)} support vectors)"
+    return ModelSpec(kind, scores, 0.0)
+
+
 @neuralize.register("sklearn.svm.OneClassSVM")
 def one_class_svm(estimator: Any) -> ModelSpec:
     """Neuralize a fitted `sklearn.svm.OneClassSVM`; without a radial kernel, its decision function and minus it."""
     vectors, dual = svm_anchors(estimator), dense(estimator.dual_coef_)[0]
     total, rho = float(dual.sum()), float(np.ravel(estimator.offset_)[0])
-    signed = svm_products(estimator, vectors, dual[None], np.array([-rho]))
-    if signed is not None:
-        outside = svm_products(estimator, vectors, -dual[None], np.array([rho])) or signed
-        scores = {
-            "outlierness": plain("outlierness", outside, lambda model, z: -np.asarray(model.decision_function(z))),
-            "decision_function": plain(
-                "decision_function", signed, lambda model, z: np.asarray(model.decision_function(z))
-            ),
-        }
-        return ModelSpec(f"one-class SVM ({estimator.kernel} kernel, {len(vectors)} support vectors)", scores, 0.0)
+    inside = svm_products(estimator, vectors, dual[None], np.array([-rho]))
+    outside = svm_products(estimator, vectors, -dual[None], np.array([rho]))
+    if inside is not None and outside is not None:
+        return _without_a_distance(estimator, inside, outside)
     kernel = svm_kernel(estimator)
     log_weights = np.log(dual / total)
 
