@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.testing import assert_allclose
@@ -343,3 +344,18 @@ def test_an_exact_answer_that_is_far_off_stays_exact():
     assert p.flags == (("off_prior",),)
     assert not p.fine(0)
     assert_allclose(p.x[0], mu + A @ A.T @ w, atol=1e-10)
+
+
+@pytest.mark.parametrize("fit", [priors.Gaussian.fit, priors.Mixture.fit, priors.KernelDensity.fit])
+def test_a_prior_of_the_same_columns_in_another_order_is_refused(fit):
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame(rng.normal(size=(60, 3)) * [1, 10, 100], columns=["a", "b", "c"])
+    model = LogisticRegression(max_iter=2000).fit(X, (X["a"] > 0).astype(int))
+    bounds = (X.to_numpy().min(0), X.to_numpy().max(0))
+    assert backlight.prototype(model, prior=fit(X), bounds=bounds).x.shape == (2, 3)
+    for other, said in ((X[["c", "a", "b"]], "another order"), (X.rename(columns={"c": "d"}), "other columns")):
+        for prior in (fit(other), priors.L2(1.0) + fit(other)):
+            with pytest.raises(backlight.errors.DataError, match=said):
+                backlight.prototype(model, prior=prior, bounds=bounds)
+    # rows without names are taken by position
+    assert backlight.prototype(model, prior=fit(X.to_numpy()), bounds=bounds).x.shape == (2, 3)

@@ -89,6 +89,8 @@ def maximise(setup: Setup, progress: bool | Progress | None = None) -> Solution:
         subject.prepare(example)
         if data is not None and len(shape) == 1:
             names = _names(data, names)
+    if prior_ is not None and not (prior_.on_code and space_.has_code):
+        prior_.check_columns(names)
     whole = [*constraints, *(onehot(*group) for group in subject.groups)]
     center = center_of_prior(prior_)
     if subject.categories is not None:

@@ -6,17 +6,18 @@ r"""The protocol of a prior.
 
 from __future__ import annotations
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.errors import ArgumentError, DataError
+from backlight.errors import ArgumentError, DataError, listed
 from backlight.tables import as_frame, frame_like
 
 __all__ = [
@@ -26,12 +27,16 @@ __all__ = [
     "array",
     "axes_of",
     "holds_text",
+    "knowing_columns",
     "names_columns",
     "one_row",
     "ordinary",
     "rows_of",
     "table_of",
 ]
+
+
+Fit = TypeVar("Fit", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,10 +103,13 @@ class Prior(ABC):
         How many numbers an input has, where the prior knows.
     shape : tuple of int, optional
         The axes of an input, where the prior was made from inputs of several.
+    columns : tuple of str, optional
+        Of the table that it was fitted on.
     """
 
     name: str = ""
     on_code: bool = False
+    columns: tuple[str, ...] | None = None
     dimension: int | None = None
     shape: tuple[int, ...] | None = None
 
@@ -128,6 +136,17 @@ class Prior(ABC):
     def parameters(self) -> dict[str, Any]:
         """What was learnt, for the file of a result."""
         return {}
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Refuse a prior of the same columns in another order, or of others, than those of an input."""
+        known = self.columns
+        if known is None or known == tuple(names) or not set(known) & set(names):
+            return
+        order = "the same columns in another order" if set(known) == set(names) else "other columns"
+        raise DataError(
+            f"{self.name} was fitted on {order} ({listed(known, 6)}) than the model's ({listed(names, 6)}): fit it on "
+            "the table that the model takes"
+        )
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Refuse inputs of another size than the prior's."""
@@ -169,6 +188,11 @@ class Sum(Prior):
             raise ArgumentError(f"priors for {sorted(sizes)} numbers cannot be added: {self.name}")
         self.dimension = next(iter(sizes), None)
         self.shape = next((p.shape for _, p in flat if p.shape is not None), None)
+
+    def check_columns(self, names: Sequence[str]) -> None:
+        """See `Prior.check_columns`."""
+        for _, prior in self.parts:
+            prior.check_columns(names)
 
     def located(self, encode: Callable[[Any], Tensor], groups: Sequence[Sequence[int]]) -> Prior:
         """See `Prior.located`."""
@@ -245,6 +269,19 @@ def table_of(row: Any) -> Any:
     if isinstance(row, list | tuple | np.ndarray) and holds_text(row) and np.asarray(row, dtype=object).ndim == 1:
         return np.array(row, dtype=object)[None]
     return row
+
+
+def knowing_columns(fit: Fit) -> Fit:
+    """A prior's ``fit(cls, X, …)`` that keeps the names of the columns of a table, for `Prior.check_columns`."""
+
+    @functools.wraps(fit)
+    def fitted(cls: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        prior = fit(cls, X, *args, **kwargs)
+        frame = as_frame(X) if names_columns(X) else None
+        prior.columns = frame.names if frame is not None and frame.named else None
+        return prior
+
+    return fitted  # type: ignore[return-value]
 
 
 def names_columns(X: Any) -> bool:

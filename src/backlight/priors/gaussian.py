@@ -26,6 +26,7 @@ from backlight.priors.base import (
     array,
     axes_of,
     holds_text,
+    knowing_columns,
     names_columns,
     one_row,
     ordinary,
@@ -127,6 +128,7 @@ class Gaussian(Prior):
         self.constant = 0.5 * (self.rank * math.log(2 * math.pi) + log_det)
 
     @classmethod
+    @knowing_columns
     def fit(cls, X: Any, shrinkage: float | str = "auto") -> Gaussian:
         """The Gaussian of data.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from backlight.arguments import checked
 from backlight.errors import ArgumentError, DataError
-from backlight.priors.base import Prior, Whitening, array, axes_of, rows_of
+from backlight.priors.base import Prior, Whitening, array, axes_of, knowing_columns, rows_of
 from backlight.priors.gaussian import covariance_factor
 
 __all__ = ["KernelDensity", "Mixture"]
@@ -66,6 +66,7 @@ class Mixture(Prior):
         self.inverse = 1 / self.chol if covs.ndim == 2 else torch.linalg.solve_triangular(self.chol, eye, upper=False)
 
     @classmethod
+    @knowing_columns
     def fit(
         cls,
         X: Any,
@@ -203,6 +204,7 @@ class KernelDensity(Prior):
         self._center = self.rows.mean(0)
 
     @classmethod
+    @knowing_columns
     def fit(cls, X: Any, bandwidth: float | str = "scott", *, seed: int = 0) -> KernelDensity:
         """The kernel density of data.
 
