@@ -124,7 +124,7 @@ def test_a_table_of_normal_rows_is_the_reference(run, sheet, tmp_path):
     code, out, _ = run("anomalies", "new.csv", "--normal", "old.csv")
 
     assert code == 0
-    assert "1 rows above the threshold (exceeded by about 1 % of normal rows" in out
+    assert "1 row above the threshold (exceeded by about 1 % of normal rows" in out
     assert "Learnt from 120 normal rows" in out
 
 

@@ -78,7 +78,8 @@ def prepare(
     """
     source = frame if normal is None else normal
     if len(source) < MIN_ROWS:
-        raise DataError(f"{len(source)} rows are too few to learn what is normal: give at least {MIN_ROWS}")
+        few = f"{len(source)} row{' is' if len(source) == 1 else 's are'} too few to learn what is normal"
+        raise DataError(f"{few}: give at least {MIN_ROWS}")
     columns = understand(source, overrides)
     if normal is not None:
         columns = [_reconsidered(column, frame, overrides or {}) for column in columns]

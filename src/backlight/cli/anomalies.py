@@ -275,7 +275,8 @@ def _print(found: Findings, source: str, out: Path | None, report: Path | None) 
     terminal.print(one_title(source, f"  {study.summary.rows:,} rows  ·  {found.detector.kind}"))
     for line in _column_lines(found):
         terminal.print(f"  {line}")
-    terminal.print(f"  {study.summary.above:,} rows above the threshold ({study.threshold.note})")
+    above = study.summary.above
+    terminal.print(f"  {above:,} row{'' if above == 1 else 's'} above the threshold ({study.threshold.note})")
     for note in found.notes:
         terminal.print(f"  {note}")
     terminal.print()

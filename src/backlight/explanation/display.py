@@ -51,7 +51,7 @@ def aligned(values: Iterable[float], digits: int = 3, *, signed: bool = False, s
 
 def as_text(ex: ExplanationData, texts: list[str] | None = None) -> str:
     """At most a dozen lines; ``texts`` are those of rows that are texts."""
-    what = f"{len(ex)} rows × {' × '.join(str(s) for s in ex.values.shape[1:])}"
+    what = f"{len(ex)} row{'' if len(ex) == 1 else 's'} × {' × '.join(str(s) for s in ex.values.shape[1:])}"
     lines = [f"Explanation of {ex.target or 'the output'} by {ex.method}: {what}"]
     if texts is not None:
         lines += texts
