@@ -144,7 +144,10 @@ BAD = {
         "'Amount' is named twice",
     ),
     "detector": (["anomalies", "orders.csv", "--detector", "forest"], "choose from ensemble, kde, ocsvm, lof"),
-    "output exists": (["anomalies", "orders.csv", "--out", "orders.csv"], "orders.csv exists already"),
+    "output exists": (
+        ["anomalies", "orders.csv", "--out", "orders.csv"],
+        "orders.csv is one of the files that are read: choose another name",
+    ),
     "output place": (["anomalies", "orders.csv", "--out", "no/o.csv"], "is not a directory: make it first"),
     "output ending": (["anomalies", "orders.csv", "--report", "r.pdf"], "must end in .html"),
     "normal differs": (

@@ -43,6 +43,10 @@ def ended(folder, monkeypatch, capsys):
     rename = Path.replace
 
     def run(number, *arguments, asked=signal.SIGTERM):
+        # whoever runs the tests may ignore a signal, as under nohup
+        theirs = signal.getsignal(asked)
+        if theirs is signal.SIG_IGN:
+            signal.signal(asked, signal.SIG_DFL)
         count, handling = iter(range(1, 100)), signal.getsignal(asked)
 
         def replace(self, target):
@@ -60,6 +64,7 @@ def ended(folder, monkeypatch, capsys):
         except SystemExit as end:
             code = end.code or 0
         assert signal.getsignal(asked) is handling
+        signal.signal(asked, theirs)
         said = capsys.readouterr().err.splitlines()
         return code, said[-1] if said else "", sorted(path.name for path in folder.iterdir())
 

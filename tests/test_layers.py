@@ -455,7 +455,7 @@ def test_a_sigmoid_kernel_is_a_perceptron(rng):
     """Its hidden units are the support vectors; LRP-0 by hand."""
     X, _ = table(rng)
     model = svm.OneClassSVM(kernel="sigmoid", gamma=0.05, coef0=0.1, nu=0.3).fit(X)
-    ex = backlight.explain(model, X, rules=Zero())
+    ex = backlight.explain(model, X, rules=Zero(), score="decision_function")
     assert near(np.asarray(ex.output), model.decision_function(X))
     U, beta = model.support_vectors_, model.dual_coef_[0]
     z = 0.05 * X @ U.T + 0.1

@@ -235,7 +235,9 @@ def checked(function: Any) -> Any:
     kinds: dict[str, tuple[Kind, Any]] = {}
     for name, one in parameters.items():
         kind = None if one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) else _KINDS.get(name)
-        kind = kind or _annotated(one.annotation)
+        annotated = _annotated(one.annotation)
+        # a limit of regions is a count, one of a colour's scale is not
+        kind = annotated if kind is _COUNT and "float" in str(one.annotation) else kind or annotated
         if kind is not None:
             kinds[name] = kind, one.default
 

@@ -17,7 +17,6 @@ from backlight.classical.families.pyod import Make, Reading, reads
 from backlight.classical.layers import Layer
 from backlight.classical.layers.composition import Mean, Member
 from backlight.classical.layers.links import Secant
-from backlight.classical.layers.pools import Link
 from backlight.classical.network import Inputs
 from backlight.classical.neuralize import spec_of
 from backlight.errors import UnsupportedOption
@@ -27,12 +26,8 @@ __all__: list[str] = []
 
 
 def _inside(model: Any, function: Callable[[Tensor], Tensor] | None = None) -> Make:
-    """The outlierness of the model inside, behind a function; without one, minus its decision function."""
-    scores = spec_of(model).scores
-    if "outlierness" not in scores:
-        signed = scores["decision_function"].layer
-        return lambda inputs: Link(signed(inputs), lambda y: -y, lambda y: -torch.ones_like(y))
-    layer = scores["outlierness"].layer
+    """The outlierness of the model inside, behind a function."""
+    layer = spec_of(model).scores["outlierness"].layer
     return layer if function is None else lambda inputs: Secant(layer(inputs), function)
 
 
@@ -40,6 +35,8 @@ def _inside(model: Any, function: Callable[[Tensor], Tensor] | None = None) -> M
 def _ocsvm(model: Any) -> Reading:
     inner = model.detector_
     total, rho = float(np.sum(inner.dual_coef_)), float(np.ravel(inner.offset_)[0])
+    if spec_of(inner).scores["outlierness"].unit is PLAIN:  # without a radial kernel it is minus the decision function
+        return _inside(inner), inner.n_features_in_, PLAIN
     return _inside(inner, lambda o: rho - total * torch.exp(-o)), inner.n_features_in_, PLAIN
 
 

@@ -89,9 +89,10 @@ class _WholeStep(Step):
         self, y: Tensor, message: Message, sent: list[Message], held: dict[int, Any], book: LedgerRecorder
     ) -> None:
         """What came to constants that stand among the numbers, such as a start token, is a constant's."""
-        entering, leaving = book.total(y, message, self.rows), torch.zeros(())
-        for index, part in zip(self.carriers, sent, strict=True):
-            leaving = leaving + book.total(held[index], part, self.rows)
+        known = None not in (self.rows, *self.sources)
+        entering, leaving = book.total(y, message, self.rows if known else None), torch.zeros(())
+        for index, rows, part in zip(self.carriers, self.sources, sent, strict=True):
+            leaving = leaving + book.total(held[index], part, rows if known else None)
         kept = entering - leaving
         size = float(relevance(y, message).abs().sum()) * 8 * torch.finfo(kept.dtype).eps
         if bool((kept.abs() > size).any()):
