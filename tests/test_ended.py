@@ -46,7 +46,7 @@ def ended(folder, monkeypatch, capsys):
         # whoever runs the tests may ignore a signal, as under nohup
         theirs = signal.getsignal(asked)
         if theirs is signal.SIG_IGN:
-            signal.signal(asked, signal.SIG_DFL)
+            signal.signal(asked, signal.default_int_handler if asked == signal.SIGINT else signal.SIG_DFL)
         count, handling = iter(range(1, 100)), signal.getsignal(asked)
 
         def replace(self, target):
