@@ -36,7 +36,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 
 __all__ = [
     "ArgumentError",
@@ -148,6 +148,18 @@ class MissingDependency(BacklightError, ImportError):  # noqa: N818
 
 class BacklightWarning(UserWarning):
     """Something is worth knowing before the numbers are used."""
+
+
+def warn(said: str) -> None:
+    """A `BacklightWarning` at the user's own line that called into this package, however deep inside it is said."""
+    frame: FrameType | None = sys._getframe(1)
+    level, theirs = 2, 2
+    while frame is not None:
+        level += 1
+        if frame.f_globals.get("__name__", "").partition(".")[0] == __package__:
+            theirs = level
+        frame = frame.f_back
+    warnings.warn(said, BacklightWarning, stacklevel=theirs)
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +27,7 @@ from backlight._prototype.several import center_of_prior, several
 from backlight._prototype.subject import ModuleSubject, NetworkSubject, Subject, TreeSubject, subject_of
 from backlight.arguments import numbers_in, shown
 from backlight.constraints import Region, compiled, onehot
-from backlight.errors import ArgumentError, BacklightWarning, DataError, Infeasible, NoPrototype, NotFound, Unbounded
+from backlight.errors import ArgumentError, DataError, Infeasible, NoPrototype, NotFound, Unbounded, warn
 from backlight.models.explained import Progress, reporter
 from backlight.priors import L1, L2, Gaussian, Prior
 from backlight.priors.base import ordinary
@@ -207,7 +206,7 @@ def _solve(problems: list[Problem], options: Options, exact: str) -> list[Found]
         d = problems[t].dimension
         nothing = np.full(d, math.nan)
         found[t] = Found(nothing, status, Certificate("none", math.inf, False), None, notes=[str(reason)])
-        warnings.warn(f"target {problems[t].objective.name!r}: {reason}", BacklightWarning, stacklevel=3)
+        warn(f"target {problems[t].objective.name!r}: {reason}")
     return [found[t] for t in range(len(problems))]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +26,7 @@ from backlight.engine.outputs import Layout, Outputs
 from backlight.engine.plan import Plan
 from backlight.engine.run import Pass, finish, forward
 from backlight.engine.steps import LedgerRecorder
-from backlight.errors import ArgumentError, BacklightWarning, ConservationError, UnsupportedModel, listed
+from backlight.errors import ArgumentError, ConservationError, UnsupportedModel, listed, warn
 from backlight.references import Reference
 from backlight.rules import Message, dot, relevance, row_sums
 
@@ -282,7 +281,7 @@ class LayerwiseRelevance:
         )
         if self.strict:
             raise UnsupportedModel(said)
-        warnings.warn(said, BacklightWarning, stacklevel=7)
+        warn(said)
 
     def _places(self, plan: Plan, patterns: Sequence[str]) -> dict[str, int]:
         found: dict[str, int] = {}

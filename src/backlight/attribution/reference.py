@@ -32,7 +32,7 @@ from backlight.engine.checks import model_keeps_rows_apart
 from backlight.engine.copies import Inputs, called, run_once
 from backlight.engine.network import Network
 from backlight.engine.outputs import choose
-from backlight.errors import ArgumentError, BacklightWarning, UnsupportedModel, listed, require
+from backlight.errors import ArgumentError, UnsupportedModel, listed, require, warn
 from backlight.explanation.faces import as_words
 from backlight.references import Reference as Shared
 
@@ -132,7 +132,7 @@ class ReferenceMethod:
         )
         if self.strict:
             raise UnsupportedModel(said)
-        warnings.warn(said, BacklightWarning, stacklevel=7)
+        warn(said)
 
     def __call__(self, batch: Batch, targets: Targets) -> Attributed:
         words = embedded(self.model, batch, self.reference)

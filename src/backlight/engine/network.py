@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -26,7 +25,7 @@ from backlight.engine.precision import double_copy
 from backlight.engine.run import finish, forward
 from backlight.engine.simplify import simplify
 from backlight.engine.watch import Checksums, Structure
-from backlight.errors import BacklightError, BacklightWarning, DataError, UnsupportedModel
+from backlight.errors import BacklightError, DataError, UnsupportedModel, warn
 
 __all__ = ["Network"]
 
@@ -186,11 +185,9 @@ class Network:
         if key in self._exported and not any(exported.open for exported in known):
             if first != _signature(inputs) and not self._lengths_said:
                 self._lengths_said = True
-                warnings.warn(
+                warn(
                     f"{type(model).__name__} is captured anew for each length of its texts, since its forward goes by "
                     "their length or by the data: pad them to a few lengths",
-                    BacklightWarning,
-                    stacklevel=2,
                 )
             return
         exported = capture_lengths(model, inputs, outputs)

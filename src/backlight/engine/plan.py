@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +19,7 @@ from backlight.engine.operators import find
 from backlight.engine.presets import composite, follows_attention
 from backlight.engine.rows import RowsFound, follow_rows
 from backlight.engine.steps import LinearSite, LinearStep, Site, Step, Transposed, Values, fill
-from backlight.errors import ArgumentError, BacklightWarning, UnsupportedOperator, listed
+from backlight.errors import ArgumentError, UnsupportedOperator, listed, warn
 from backlight.explanation.faces import as_table
 from backlight.rules import Epsilon, Facts, Rule
 from backlight.rules.maps import FIRST, Rows
@@ -234,7 +233,7 @@ class _Planner:
         if self.known.note:
             if self.strict:
                 raise ArgumentError(f"strict=True leaves no choice open: {self.known.note}")
-            warnings.warn(self.known.note, BacklightWarning, stacklevel=2)
+            warn(self.known.note)
             words.append(self.known.note)
         if self.graph.note:
             self._say([self.graph.note])
@@ -279,11 +278,9 @@ class _Planner:
                 "gradient through with a warning; backlight.engine.operator registers a rule for it; another method, "
                 "such as method='integrated_gradients', needs no rules"
             )
-        warnings.warn(
+        warn(
             f"no rule is known for {where}: its plain gradient is used, and what that loses stands in the ledger "
             "(strict=True refuses instead)",
-            BacklightWarning,
-            stacklevel=2,
         )
         carriers = self.context.carriers(node)
         if not carriers:
@@ -325,7 +322,7 @@ class _Planner:
         if words and self.strict:
             raise ArgumentError(words[0])
         for word in words:
-            warnings.warn(word, BacklightWarning, stacklevel=2)
+            warn(word)
         self.notes += words
 
     def _describe(self, sites: dict[int, Site], order: list[int]) -> dict[int, Place]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from backlight.attribution.lrp import TARGET_LINE
 from backlight.attribution.requested import Targets
-from backlight.errors import BacklightWarning, ConservationError, DataError
+from backlight.errors import ConservationError, DataError, warn
 from backlight.explanation import Attribution, Explanation
 from backlight.explanation.versions import versions
 from backlight.models.protocol import Model, Query
@@ -123,7 +122,7 @@ def check_conservation(ex: Explanation, promise: str, strict: bool) -> None:
         return
     if strict:
         raise ConservationError(said)
-    warnings.warn(said, BacklightWarning, stacklevel=5)
+    warn(said)
 
 
 def _left_unexplained(ex: Explanation) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backlight.arguments import checked
-from backlight.errors import ArgumentError, BacklightWarning
+from backlight.errors import ArgumentError, warn
 
 __all__ = ["LogProb"]
 
@@ -48,7 +47,7 @@ class LogProb(Prior):
         owner = getattr(fn, "__self__", fn)
         self.name = name or f"LogProb({type(owner).__name__ if owner is not fn else getattr(fn, '__name__', 'fn')})"
         if isinstance(owner, torch.nn.Module):
-            warnings.warn(f"{self.name}: {FLOW_WARNING}", BacklightWarning, stacklevel=2)
+            warn(f"{self.name}: {FLOW_WARNING}")
 
     def energy(self, x: Tensor) -> Tensor:
         """−log p(x), (n,)."""

@@ -10,14 +10,13 @@ nonlinear classification decisions with deep Taylor decomposition", Pattern Reco
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from backlight.errors import ArgumentError, BacklightWarning, DataError
+from backlight.errors import ArgumentError, DataError, warn
 from backlight.rules.base import BoundRule, Facts, LinearRule, Message, divide, named, relevance
 from backlight.rules.maps import LinearMap
 
@@ -185,7 +184,7 @@ class _BoundBox(BoundRule):
             )
             if self.rule.outside == "raise":
                 raise DataError(said)
-            warnings.warn(said, BacklightWarning, stacklevel=2)
+            warn(said)
         return low.expand(1, *row), high.expand(1, *row), left
 
 
