@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -284,7 +285,8 @@ class NeuralizedModel(nn.Module):
             )
         e = self.front.elements(coded)
         z = self.front.pullback.embed(e)
-        if bool(torch.isfinite(z.detach().square().sum())):
+        flat = z.detach().reshape(-1)
+        if math.isfinite(float(flat.dot(flat))):
             return EncodedRows(coded, e, z)
         nothing = torch.isnan(z.detach())
         far = ~torch.isfinite(torch.where(nothing & self.takes_missing, 0.0, z.detach()).square().sum(1))
@@ -381,27 +383,24 @@ class NeuralizedModel(nn.Module):
             self.compare(X)
             asked.check_rows(len(coded))
             usual = self.reference_of(reference, rule)
-            level = usual if isinstance(usual, float) else None
+            usual, level = (None, usual) if isinstance(usual, float) else (usual, None)
             known = None if own is None else torch.as_tensor(own, device=coded.device)
             whole, step = self.point(coded), min(self._step, _BATCH)
-            known_places = places(self.layer) if layers else {}
-            inner = {name: (known_places[name].units, ended_at(self.layer, known_places[name])) for name in layers}
-            step = min([step, *(max(1, _NUMBERS // 4 // max(1, units)) for units, _ in inner.values())])
+            inside = {name: places(self.layer)[name] for name in layers}
+            inner = {name: ended_at(self.layer, place) for name, place in inside.items()}
+            step = min([step, *(max(1, _NUMBERS // 4 // max(1, place.units)) for place in inside.values())])
             parts = []
             for start in range(0, len(coded), step):
                 some = whole if step >= len(coded) else whole.take(slice(start, start + step))
-                ask = Query(
-                    rule,
-                    None if known is None else known[start : start + step],
-                    usual if isinstance(usual, EncodedRows) else None,
-                    level,
-                )
+                own_anchor = known[start : start + step] if known is not None else self._own_anchor(some, rule)
+                ask = Query(rule, own_anchor, usual, level)
                 part = Targets(wanted, asked.several).take(start, len(some))
-                found = self._relevance(some, ask, part, start)
-                parts.append(
-                    replace(found, layers={name: self._units(one, some, ask, part) for name, (_, one) in inner.items()})
-                )
+                parts.append(self._relevance(some, ask, part, start, inner))
         return Attribution.joined(parts)
+
+    def _own_anchor(self, x: EncodedRows, rule: Any) -> Tensor | None:
+        """Which anchor each row itself is, for rules that leave it out."""
+        return self.layer.self_index(x) if isinstance(rule, SoftMinRule) and rule.leave_self_out else None
 
     def _writes(self) -> int:
         """How often anything learnt was written to: a network that its user trains is compared no more."""
@@ -450,11 +449,12 @@ class NeuralizedModel(nn.Module):
             f"reference= does not apply: score {self.score.name!r} of this {self.kind} by rule {rule!r} takes {takes}"
         )
 
-    def _relevance(self, x: EncodedRows, ask: Query, targets: Targets, start: int) -> Attribution:
-        if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
-            ask = replace(ask, own=self.layer.self_index(x))
+    def _relevance(
+        self, x: EncodedRows, ask: Query, targets: Targets, start: int, inner: Mapping[str, Layer]
+    ) -> Attribution:
         got = self.layer.run_alone(x, ask)
-        if not bool(torch.isfinite(got.output.sum())) and bool((bad := ~torch.isfinite(got.output).all(1)).any()):
+        finite = math.isfinite(float(got.output.sum()))
+        if not finite and bool((bad := ~torch.isfinite(got.output).all(1)).any()):
             row = start + int(torch.nonzero(bad)[0])
             raise DataError(
                 f"row {row} lies outside the support of this {self.kind}: its score is infinite, and infinity cannot "
@@ -485,13 +485,12 @@ class NeuralizedModel(nn.Module):
             names=tuple(outputs.name(one) for one in targets.items),
             ledger=_ledger(ledgers, targets.several),
             annotations={key: _array(value) for key, value in annotations.items()},
+            layers={name: self._units(layer, x, ask, targets) for name, layer in inner.items()},
             facts=got.facts,
         )
 
     def _units(self, layer: Layer, x: EncodedRows, ask: Query, targets: Targets) -> np.ndarray:
         """Relevance of an inner layer, (n, units), of several targets (n, units, targets)."""
-        if ask.own is None and isinstance(ask.rule, SoftMinRule) and ask.rule.leave_self_out:
-            ask = replace(ask, own=self.layer.self_index(x))
         got, outputs = layer.run_alone(x, ask), self.score.outputs
         found = []
         for one in targets.items:
@@ -511,9 +510,11 @@ class NeuralizedModel(nn.Module):
     ) -> dict[str, Tensor]:
         """``others`` and ``index`` are of the only target; of several there are none."""
         outputs = self.score.outputs
-        never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
-        always = {} if outputs.names else {"self_anchor": never, "no_distance": never}
-        annotations = {"imputed": self.front.missing(x.coded), **always, **got.notes}
+        annotations = {"imputed": self.front.missing(x.coded)}
+        if not outputs.names:
+            never = torch.zeros(len(x), dtype=torch.bool, device=x.z.device)
+            annotations |= {"self_anchor": never, "no_distance": never}
+        annotations |= got.notes
         if others is not None:
             annotations["score_without_self"] = others
             if index is not None:
@@ -572,8 +573,8 @@ def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:
         return None  # a method without one
 
     def column(k: int) -> np.ndarray:
-        found = [np.stack([_array(line[k]) for line in one]) for one in lines]
-        return np.stack(found, -1) if several else found[0]
+        found = [torch.stack([line[k] for line in one]) for one in lines]  # type: ignore[misc]
+        return _array(torch.stack(found, -1) if several else found[0])
 
     first = lines[0]
     bias = None if first[0][4] is None else column(4)
@@ -581,5 +582,5 @@ def _ledger(lines: list[list[Line]], several: bool) -> Ledger | None:
 
 
 def _array(tensor: Any) -> np.ndarray:
-    found: np.ndarray = tensor.detach().cpu().numpy()
+    found: np.ndarray = tensor.numpy(force=True)
     return found

@@ -130,12 +130,12 @@ class Outputs:
             direction = one.direction.to(units)
             if self.directions is not None:
                 direction = direction @ torch.as_tensor(self.directions).to(units)
-            return Coefficients.of(direction.expand(len(units), -1))
+            return Coefficients(direction.expand(len(units), -1))
         if index is None:
-            return Coefficients.of(torch.ones_like(units))
+            return Coefficients(torch.ones_like(units))
         if self.directions is None:
-            return Coefficients(units[:0], (index[:, None], units.new_ones((len(units), 1))), units.shape[1])
-        return Coefficients.of(torch.as_tensor(self.directions).to(units)[index])
+            return Coefficients(units[:0], index)
+        return Coefficients(torch.as_tensor(self.directions).to(units)[index])
 
     def index(self, one: Requested, units: Tensor) -> Tensor | None:
         """Which output a target is for each row; None where it is none of them: one score, or a direction."""

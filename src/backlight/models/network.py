@@ -23,7 +23,7 @@ from backlight.explanation.score_units import ScoreUnit
 from backlight.models.protocol import Query, layer_names, refuse_output, refuse_rows
 from backlight.tables import Frame, in_batches
 
-__all__ = ["NetworkModel", "Table", "dressed", "tables"]
+__all__ = ["NetworkModel", "Table", "tables"]
 
 _STEP = 8192
 
@@ -59,23 +59,6 @@ def tables(X: Any, front: FrontEnd, size: int | str, names: Sequence[str] | None
         return Table(front.align(frame), frame.named or given is not None)
 
     return in_batches(X, read, size)
-
-
-def dressed(found: Attribution, batch: Table, front: FrontEnd, score: str, outputs: Outputs) -> Attribution:
-    """Attributions of the rows of a table, in its columns."""
-    one = found.names[0] if found.names else ""
-    told = score if found.several or not one else f"{score} of {'the predicted output' if one == 'predicted' else one}"
-    names = found.names if found.several else (score if one in ("", "predicted") else one,)
-    return replace(
-        found,
-        names=names,
-        target=told,
-        data=batch.frame.matrix() if batch.frame.whole is None else batch.frame.whole,
-        feature_names=batch.frame.names if batch.own_names else front.names,
-        labels=batch.frame.labels,
-        kind=batch.frame.kind,
-        facts={"outputs": list(outputs.names), **found.facts},
-    )
 
 
 class NetworkModel:
@@ -131,16 +114,31 @@ class NetworkModel:
 
     def attribute(self, batch: Table, targets: Targets, query: Query) -> Attribution:
         """See `Model.attribute`."""
-        network, rule = self.network, query.rules
-        found = network.relevance(batch.frame, rule, query.reference, target=targets, layers=query.layers)
-        facts = dict(found.facts)
+        network, rule, frame, score = self.network, query.rules, batch.frame, self.network.score.name
+        found = network.relevance(frame, rule, query.reference, target=targets, layers=query.layers)
+        facts = {"outputs": list(network.score.outputs.names), **found.facts}
         method = facts.pop("method", None) or getattr(rule, "method", None) or f"lrp ({getattr(rule, 'name', rule)})"
-        deep = isinstance(rule, Propagation)
-        promise = "sum" if not deep else "none" if found.ledger is None or found.ledger.bias is None else "ledger"
-        if not deep:
-            facts["rule"] = repr(rule)
-        found = replace(found, method=method, promise=promise, facts=facts)
-        return dressed(found, batch, network.front, network.score.name, network.score.outputs)
+        if isinstance(rule, Propagation):
+            promise = "none" if found.ledger is None or found.ledger.bias is None else "ledger"
+        else:
+            promise, facts["rule"] = "sum", repr(rule)
+        names, told = found.names, score
+        if not found.several:
+            one = names[0]
+            names = (score if one in ("", "predicted") else one,)
+            told = f"{score} of {'the predicted output' if one == 'predicted' else one}" if one else score
+        return replace(
+            found,
+            names=names,
+            target=told,
+            method=method,
+            promise=promise,
+            facts=facts,
+            data=frame.matrix() if frame.whole is None else frame.whole,
+            feature_names=frame.names if batch.own_names else network.front.names,
+            labels=frame.labels,
+            kind=frame.kind,
+        )
 
     def facts(self) -> dict[str, Any]:
         """See `Model.facts`."""

@@ -100,34 +100,32 @@ class Coefficients:
     ----------
     given : (n, U) tensor
         Of no rows where ``only`` says all.
-    only : pair of (n, 1) tensors, optional
-        The unit of each row that alone counts, and what it counts.
-    units : int
+    only : (n,) tensor of int, optional
+        The unit of each row that counts, once; the others count nothing.
     """
 
     given: Tensor
-    only: tuple[Tensor, Tensor] | None
-    units: int
-
-    @staticmethod
-    def of(c: Tensor) -> Coefficients:
-        """Any coefficients (n, U)."""
-        return Coefficients(c, None, c.shape[1])
+    only: Tensor | None = None
 
     @property
     def dense(self) -> Tensor:
         """All of them, (n, U)."""
         if self.only is None:
             return self.given
-        unit, amount = self.only
-        return amount if self.units == 1 else amount.new_zeros((len(amount), self.units)).scatter_(1, unit, amount)
+        return self.given.new_zeros((len(self.only), self.given.shape[1])).scatter_(1, self.only.unsqueeze(1), 1.0)
 
     def sum(self, values: Tensor) -> Tensor:
         """Σ_u c_u · values_u, (n,)."""
         if self.only is None:
-            return (self.dense * values).sum(1)
-        unit, amount = self.only
-        return (amount * (values if self.units == 1 else values.gather(1, unit)))[:, 0]
+            return (self.given * values).sum(1)
+        return values.gather(1, self.only.unsqueeze(1)).squeeze(1)
+
+    def times(self, matrix: Tensor) -> Tensor:
+        """Σ_u c_u · matrix_u, (n, K), of a matrix (U, K)."""
+        if self.only is None:
+            return self.given @ matrix
+        # rows that do not lie side by side are slow to pick
+        return matrix.contiguous().index_select(0, self.only)
 
 
 # a line of a ledger: layer, rule, what entered (n,), what left (n,), what a bias kept of it (n,) where that is known

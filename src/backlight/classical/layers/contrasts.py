@@ -87,19 +87,19 @@ class Contrasts(Wrapper):
         def account(c: Coefficients) -> Account:
             if c.only is None:
                 return Account.of(self.run(x, ask), c)
-            t, coefficient = c.only
+            t = c.only.unsqueeze(1)
             f = output.gather(1, t)
             h = (d - d.gather(1, t)).scatter_(1, t, torch.inf)
             p = torch.exp((f - h).mul_(self.beta))  # the smallest of all h is f
             inside = f > 0
             kept = p * (f / h) if bool(inside.all()) else torch.where(inside, p * (f / h), p)
-            w = kept * (coefficient / p.sum(1, keepdim=True))
+            w = kept * (1 / p.sum(1, keepdim=True))
             carried = (w * (below.carried - below.carried.gather(1, t))).sum(1)
-            flow = {"nearest rival": (coefficient * f)[:, 0], "differences of distances": carried}
+            flow = {"nearest rival": f[:, 0], "differences of distances": carried}
             return Account(below.back(w.scatter_(1, t, -w.sum(1, keepdim=True))), carried, flow)
 
         def back(c: Tensor) -> Tensor:
-            return account(Coefficients.of(c)).relevance
+            return account(Coefficients(c)).relevance
 
         return ForwardPass(output, output, back, output, account=account)
 

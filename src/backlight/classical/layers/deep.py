@@ -122,6 +122,6 @@ class Deep(Layer):
             return Account(self.pullback.columns(elements), (c * (output - base)).sum(1), {}, lines)
 
         return ForwardPass(
-            output, output - base, lambda c: account(Coefficients.of(c)).relevance, output,
+            output, output - base, lambda c: account(Coefficients(c)).relevance, output,
             {"hidden units": output - base}, account=account, facts=facts,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backlight.classical.layers.base import EncodedRows, ForwardPass, Layer, Query
+from backlight.classical.layers.base import Account, Coefficients, EncodedRows, ForwardPass, Layer, Query
 from backlight.classical.layers.pullback import Pullback, owned
 from backlight.errors import UnsupportedOption
 from backlight.rules.quadratic import QUADRATIC_RULES, PartialContribution, ReconstructionContribution
@@ -51,13 +51,18 @@ class Affine(Layer):
     def run(self, x: EncodedRows, ask: Query) -> ForwardPass:
         """See `Layer.run`."""
         start = self.reference if ask.usual is None else ask.usual.e.mean(0)
-        delta = x.e - start
-        if self.pullback.owned is not None:
-            delta = delta * self.pullback.owned
-        carried = delta @ self.weight.T
-        plain = ask.usual is None and self.pullback.owned is None
+        pullback, weight = self.pullback, self.weight
+        delta, of_columns = x.e - start, pullback.owned
+        if of_columns is not None:
+            delta = delta * of_columns
+        carried = delta @ weight.T
+        plain = ask.usual is None and of_columns is None
         output = carried + self.constant if plain else self.forward(x)
-        return ForwardPass(output, carried, lambda c: self.pullback.columns(delta * (c @ self.weight)), output)
+
+        def account(c: Coefficients) -> Account:
+            return Account(pullback.columns(delta * c.times(weight)), c.sum(carried), {})
+
+        return ForwardPass(output, carried, lambda c: account(Coefficients(c)).relevance, output, account=account)
 
 
 class Quadratics(Layer):

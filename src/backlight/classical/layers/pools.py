@@ -283,6 +283,7 @@ class Budget(Link):
             others=self.value(got.others),
             carried=slope * (given - got.carried),
             back=lambda c: c * slope * (usual - got.back(torch.ones_like(slope))),
+            account=None,
             flow={name: slope * (given - value) for name, value in got.flow.items()},
         )
 
@@ -364,16 +365,16 @@ class LogOdds(Layer):
         def account(c: Coefficients) -> Account:
             if c.only is None:
                 return Account.of(self.run(x, ask), c)
-            t, coefficient = c.only
+            t = c.only.unsqueeze(1)
             apart = energies.scatter(1, t, math.inf)
             p = torch.exp(apart.amin(1, keepdim=True) - apart)
-            w = p.mul_(coefficient / p.sum(1, keepdim=True)).scatter_(1, t, -coefficient)
+            w = p.mul_(1 / p.sum(1, keepdim=True)).scatter_(1, t, -1.0)
             flow = {name: (w * value).sum(1) for name, value in below.flow.items()}
             carried = (w * below.carried).sum(1)
             return Account(below.back(w), carried, {"log-odds": c.sum(output), **flow})
 
         def back(c: Tensor) -> Tensor:
-            return account(Coefficients.of(c)).relevance
+            return account(Coefficients(c)).relevance
 
         return ForwardPass(output, output, back, output, notes=below.notes, account=account)
 
