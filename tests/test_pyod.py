@@ -1,6 +1,8 @@
 """PyOD's detectors: their own decision functions, thresholds, and a score for every column."""
 
 import importlib
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -121,3 +123,25 @@ def test_axes_without_a_spread_are_refused_with_how_many_there_are():
     model = PCA(n_components=3).fit(X)
     ex = backlight.explain(model, X)
     assert np.allclose(ex.output, model.decision_function(X), rtol=1e-10)
+
+
+def test_rows_whose_score_rounding_decides_are_named():
+    from pyod.models.loda import LODA
+
+    rows = np.random.default_rng(1).normal(size=(60, 4)) * 3 + 1
+    model = LODA(random_state=1).fit(rows)
+    together = model.decision_function(rows)
+    # the library's own score of the least row of a cut, with other rows beside it: the same model, another product
+    alone = np.concatenate([model.decision_function(rows[i : i + 1]) for i in range(len(rows))])
+    differ = np.flatnonzero(np.abs(alone - together) > 1e-9)
+    assert len(differ)
+    with pytest.warns(backlight.errors.BacklightWarning, match="on an edge of LODA's histograms") as said:
+        ex = backlight.explain(model, rows)
+    assert np.allclose(ex.output, together, rtol=0, atol=1e-12)
+    found = re.search(r"\((.*?)\)", str(said[0].message))[1]
+    named = {int(row) for row in re.findall(r"\d+", found)}
+    assert "more" in found or set(differ) <= named
+    inside = rows + 1e-3 * np.random.default_rng(2).normal(size=rows.shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backlight.explain(model, inside[np.abs(inside - rows).min(1) > 1e-6][:20])

@@ -214,3 +214,36 @@ def test_a_target_as_people_write_it(rng):
     assert backlight.explain(model, X[:2], target=["Bern", "Rome"]).values.shape == (2, 5, 2)  # several targets
     with pytest.raises(backlight.errors.ArgumentError, match="one index a row"):
         backlight.explain(model, X[:4], target=["Bern", "Bern"])
+
+
+def test_rows_are_compared_all_over_a_table_and_in_later_tables(rng):
+    """A score that differs from its network's below row 4 of a table, or from the second table on, is not explained."""
+
+    class Bent(Ridge):
+        def predict(self, X):
+            return super().predict(X) + 5.0 * (np.asarray(X)[:, 0] > 9)
+
+    X, _ = table(rng)
+    far = np.concatenate([X, X[:1].copy()])
+    far[-1, 0] = 10
+    model = Bent().fit(X, X[:, 0])
+    explainer = backlight.Explainer(model)
+    explainer(X[:3])
+    with pytest.raises(backlight.errors.UnsupportedModel, match="is not its 'predict'"):
+        explainer(far[-1:])
+    with pytest.raises(backlight.errors.UnsupportedModel, match="is not its 'predict'"):
+        backlight.explain(model, far)
+    long = np.repeat(X, 1000 // len(X) + 1, axis=0)
+    long[500:, 0] = 10
+    with pytest.raises(backlight.errors.UnsupportedModel, match="is not its 'predict'"):
+        backlight.explain(model, long)
+
+
+def test_a_density_is_not_compared_with_a_number_that_has_lost_its_digits():
+    X = np.random.default_rng(0).normal(size=(1000, 10))
+    far = 3 * np.random.default_rng(1).normal(size=(20, 10))
+    model = KernelDensity(bandwidth=0.5).fit(X)
+    # one leaf adds the kernels up directly
+    exact = KernelDensity(bandwidth=0.5, leaf_size=1000).fit(X).score_samples(far)
+    assert np.abs(model.score_samples(far) - exact).max() > 1
+    assert np.allclose(backlight.explain(model, far, score="score_samples").output, exact, rtol=1e-9)

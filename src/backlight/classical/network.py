@@ -36,6 +36,8 @@ __all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score"]
 
 # Rows, and numbers, that go through at once; layers cut them further for the cache.
 _BATCH, _NUMBERS = 8192, 1 << 24
+# rows that a network is compared with its model on before it is believed
+_COMPARED = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,6 +78,8 @@ class Score:
         Names of the targets where there are several; by default there is one output.
     unit : ScoreUnit
         What it is counted in.
+    digits : bool
+        False where the library's method of that name loses digits that ``reference`` keeps: it is not compared with.
     """
 
     name: str
@@ -83,6 +87,7 @@ class Score:
     reference: Callable[[Any, Any], np.ndarray]
     outputs: Outputs = field(default_factory=Outputs)
     unit: ScoreUnit = PLAIN
+    digits: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,6 +175,7 @@ class NeuralizedModel(nn.Module):
         inputs = Inputs(features, len(front.names), front.pullback, dtype)
         others = [other for other in head.scores.values() if inherited and other.name != name]
         self._doubted = [(self.score, self.layer), *((other, other.layer(inputs).to(dtype)) for other in others)]
+        self._left, self._inherited = _COMPARED, inherited
         self.to(dtype)
         self._written = self._writes()
 
@@ -194,6 +200,7 @@ class NeuralizedModel(nn.Module):
         network._estimator = network._whole = network.columns = None
         network._transform = _no_original
         network._doubted, network._written = [], 0
+        network._left, network._inherited = 0, False
         return network
 
     @property
@@ -406,8 +413,11 @@ class NeuralizedModel(nn.Module):
         """How often anything learnt was written to: a network that its user trains is compared no more."""
         return sum(tensor._version for tensor in [*self.parameters(), *self.buffers()])
 
-    def compare(self, X: RowsLike, rows: int = 4) -> None:
-        """Compare the network with the model's own methods, once, on the first rows of a table.
+    def compare(self, X: RowsLike) -> None:
+        """Compare the network with the model's own methods, on the first rows that it sees and on some of all.
+
+        Every table is looked at until `_COMPARED` rows have been compared; of a long one the first and the last and
+        rows between them at equal steps, so that what begins further down is seen.
 
         Raises
         ------
@@ -416,21 +426,27 @@ class NeuralizedModel(nn.Module):
         """
         if not self._doubted:
             return
-        doubted, self._doubted = self._doubted, []
         frame = self.front.frame(X)
-        if not doubted or not len(frame) or self._writes() != self._written:
+        if self._writes() != self._written:
+            self._doubted = []
+        if not self._doubted or not len(frame):
             return
         if frame.kind == "torch" and self.front.vocabulary.codes:  # encoded already: the library cannot read it
-            self._doubted = doubted
             return
-        frame = frame.take(slice(0, rows))
+        doubted, left = self._doubted, self._left
+        self._left -= min(left, len(frame))
+        if not self._left:
+            self._doubted = []
+        if len(frame) > left:
+            frame = frame.take(np.unique(np.linspace(0, len(frame) - 1, left).round().astype(int)))
         with trust.quiet(), torch.no_grad():
             native, point = self.front.native(frame), self.point(self.encode(frame))
             for score, layer in doubted:
                 found = _array(score.outputs.native(layer(point))).astype(float)
                 try:
                     known = np.asarray(score.reference(self._estimator, self._transform(native)), dtype=float)
-                    whole = trust.own_method(self._whole, score.name, native)
+                    asked = score.digits or self._inherited
+                    whole = trust.own_method(self._whole, score.name, native) if asked else None
                 except Exception as error:
                     said = " ".join(str(error).split())[:120]
                     raise DataError(f"{type(self._whole).__name__} itself refuses these rows: {said}") from error

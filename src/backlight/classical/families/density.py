@@ -18,6 +18,7 @@ network equals.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def kernel_density(estimator: Any) -> ModelSpec:
     scores = {
         "outlierness": shifted("outlierness", make, constant, lambda model, z: -log_density(model, z), NATS),
         "inlierness": minus("inlierness", make, -constant, log_density),
-        "score_samples": minus("score_samples", make, -constant, log_density),
+        "score_samples": replace(minus("score_samples", make, -constant, log_density), digits=False),
     }
     if estimator.kernel in ("epanechnikov", "linear", "cosine"):
         scores["support_distance"] = plain(

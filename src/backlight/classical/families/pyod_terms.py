@@ -2,7 +2,9 @@
 
 * HBOS, ECOD, COPOD, MAD. ECOD and COPOD rank the rows that are given together, with the training rows, so that a row's
   score depends on the others beside it, as it does there;
-* LODA: each random cut's term, shared by the squares of the cut's weights, as the cut is a step of a projection.
+* LODA: each random cut's term, shared by the squares of the cut's weights, as the cut is a step of a projection. The
+  least training row of every cut stands on the first edge of its histogram, so that the last digit of a product decides
+  its bin, there as here: such rows are named.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from backlight.classical.families.pyod import Reading, reads
 from backlight.classical.layers.linear import Additive
-from backlight.errors import require
+from backlight.errors import listed, require, warn
 from backlight.explanation.score_units import PLAIN
 
 __all__: list[str] = []
@@ -74,17 +76,33 @@ def _mad(model: Any) -> Reading:
     return _terms(lambda z: 0.6745 * np.abs(z - model.median_) / model.median_diff_, 1)
 
 
+def _on_edges(unsure: np.ndarray) -> None:
+    """Name the rows whose score rounding decides."""
+    rows = np.flatnonzero(unsure > 1e-9)
+    if len(rows):
+        named = listed([str(row) for row in rows])
+        warn(
+            f"{len(rows)} of {len(unsure)} rows ({named}) stand on an edge of LODA's histograms to the last digit: its "
+            f"own score of them changes by up to {unsure.max():.2g} with the rows that are scored beside"
+        )
+
+
 @reads("LODA")
 def _loda(model: Any) -> Reading:
     cuts = np.asarray(model.projections_, dtype=float)
     shares = cuts**2 / (cuts**2).sum(1, keepdims=True)
 
     def terms(z: np.ndarray) -> np.ndarray:
-        each = []
+        each, unsure = [], np.zeros(len(z))
         for i, cut in enumerate(cuts):
             last = (model.n_bins_[i] if isinstance(model.n_bins, str) else model.n_bins) - 1
-            place = np.searchsorted(model.limits_[i][:last], cut.dot(z.T), side="left")
-            each.append(-model.weights[i] * np.log(model.histograms_[i][place]) / len(cuts))
+            edges, at = model.limits_[i][:last], cut.dot(z.T)
+            terms = -model.weights[i] * np.log(model.histograms_[i]) / len(cuts)
+            each.append(terms[np.searchsorted(edges, at, side="left")])
+            digits = (len(cut) + 1) * np.finfo(float).eps * (np.abs(z) @ np.abs(cut))
+            least, most = (np.searchsorted(edges, at + step, side="left") for step in (-digits, digits))
+            unsure += np.abs(terms[most] - terms[least])
+        _on_edges(unsure)
         return np.asarray(np.stack(each, 1) @ shares)
 
     return _terms(terms, cuts.shape[1])
