@@ -77,6 +77,22 @@ def test_what_is_no_table_is_refused(data, said):
         as_frame(data)
 
 
+def test_a_frame_with_a_name_twice_is_refused_by_that_name():
+    frame = pd.DataFrame(np.zeros((3, 3)), columns=["a", "b", "a"])
+    with pytest.raises(ColumnsError, match="occur twice: a: rename"):
+        as_frame(frame)
+
+
+@pytest.mark.parametrize("dtype", [float, int, np.float32, object])
+def test_what_is_under_a_mask_is_no_value(dtype):
+    table = np.ma.array(np.arange(6).reshape(3, 2).astype(dtype), mask=[[0, 0], [0, 1], [0, 0]])
+    found = as_frame(table).matrix().astype(float)
+    assert np.isnan(found[1, 1])
+    assert np.array_equal(found[[0, 0, 1, 2, 2], [0, 1, 0, 0, 1]], [0, 1, 2, 4, 5])
+    table.mask = np.ma.nomask
+    assert np.array_equal(as_frame(table).matrix().astype(float), np.arange(6).reshape(3, 2))
+
+
 def test_names_must_fit():
     with pytest.raises(ColumnsError, match="1 feature names for 2 columns"):
         as_frame(np.zeros((3, 2)), ["a"])

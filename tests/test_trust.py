@@ -247,3 +247,22 @@ def test_a_density_is_not_compared_with_a_number_that_has_lost_its_digits():
     exact = KernelDensity(bandwidth=0.5, leaf_size=1000).fit(X).score_samples(far)
     assert np.abs(model.score_samples(far) - exact).max() > 1
     assert np.allclose(backlight.explain(model, far, score="score_samples").output, exact, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Class Passive:FutureWarning")
+def test_every_kind_of_model_says_that_it_is_not_fitted():
+    """Also a Gaussian process, which the library takes as fitted: it predicts its prior."""
+    from sklearn.utils import all_estimators
+
+    known, seen = set(backlight.neuralize.supported), 0
+    for name, cls in all_estimators():
+        if f"{cls.__module__.rpartition('._')[0] or cls.__module__}.{name}" not in known:
+            continue
+        try:
+            model = cls()
+        except TypeError:  # it holds another model
+            continue
+        seen += 1
+        with pytest.raises(backlight.errors.NotFittedModel, match=f"{name} "):
+            backlight.explain(model, np.zeros((3, 2)))
+    assert seen > 50

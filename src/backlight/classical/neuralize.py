@@ -158,7 +158,13 @@ class Neuralize:
                 raise UnsupportedModel(f"{type(estimator).__name__} has no network: {why}")
             raise UnsupportedModel(_unknown(estimator))
         check_fitted(estimator)
-        return function(estimator)
+        try:
+            return function(estimator)
+        except AttributeError as error:
+            # a Gaussian process predicts its prior before it is fitted, and has learnt nothing that could be read
+            if error.obj is estimator and str(error.name).endswith("_"):
+                raise _unfitted(estimator) from error
+            raise
 
 
 def _travelling(network: NeuralizedModel) -> tuple[Any, ...]:
@@ -278,7 +284,11 @@ def _compared_early(network: NeuralizedModel) -> None:
 def check_fitted(estimator: Any) -> None:
     """Refuse an estimator that was not fitted."""
     if not is_fitted(estimator):
-        raise NotFittedModel(f"{type(estimator).__name__} is not fitted: call its fit(X) first")
+        raise _unfitted(estimator)
+
+
+def _unfitted(estimator: Any) -> NotFittedModel:
+    return NotFittedModel(f"{type(estimator).__name__} is not fitted: call its fit(X) first")
 
 
 neuralize = Neuralize()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import narwhals as nw
 import numpy as np
+from narwhals.exceptions import DuplicateError
 
 from backlight.arguments import shown
 from backlight.errors import ArgumentError, ColumnsError, DataError, MissingDependency, listed
@@ -20,6 +22,7 @@ __all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_missing"]
 _WITH_ZONES = 6.21e13
 # Numbers that a sparse table may become when it is made dense: four gigabytes of them.
 _DENSE = 1 << 29
+_TWICE = "column names occur twice: {}: rename them"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,7 +140,11 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
         return _from_array(X.toarray(), "scipy", names)
     if isinstance(X, np.ndarray | list | tuple):
         return _from_array(_array_of(X), "numpy", names)
-    native = nw.from_native(X, eager_only=True, pass_through=True)
+    try:
+        native = nw.from_native(X, eager_only=True, pass_through=True)
+    except DuplicateError as error:
+        twice = [name for name, count in Counter(map(str, X.columns)).items() if count > 1]
+        raise ColumnsError(_TWICE.format(listed(twice))) from error
     if isinstance(native, nw.DataFrame):
         return _from_dataframe(native)
     if hasattr(X, "iloc") or isinstance(nw.from_native(X, series_only=True, pass_through=True), nw.Series):
@@ -153,6 +160,10 @@ def as_frame(X: Any, names: Sequence[str] | None = None) -> Frame:
 def _array_of(X: Any) -> np.ndarray:
     if isinstance(X, list) and X and isinstance(X[0], dict):
         raise DataError("a list of dictionaries is no table: pandas.DataFrame(rows) makes one of it")
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):  # what is under the mask is no value
+        plain = np.array(X.data, dtype=float if X.dtype.kind in "fiub" else object)
+        plain[np.ma.getmaskarray(X)] = np.nan if plain.dtype == float else None
+        return plain
     try:
         return np.asarray(X)
     except ValueError as error:
@@ -184,7 +195,7 @@ def _from_dataframe(frame: nw.DataFrame[Any]) -> Frame:
     names = [str(name) for name in frame.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ColumnsError(f"column names occur twice: {listed(twice)}: rename them")
+        raise ColumnsError(_TWICE.format(listed(twice)))
     columns = tuple(_series(frame.get_column(name), str(name)) for name in frame.columns)
     kind = str(frame.implementation.value if hasattr(frame.implementation, "value") else frame.implementation)
     labels = None
