@@ -34,6 +34,7 @@ def imported(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "a module is imported by its whole name"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in FILES else node.module
@@ -61,6 +62,25 @@ def circle_in(graph):
 def test_a_circle_is_seen():
     assert circle_in({"a": ["b"], "b": ["c"], "c": ["a"]}) == ["a", "b", "c", "a"]
     assert circle_in({"a": ["b", "c"], "b": ["c"], "c": []}) is None
+
+
+def test_imports_are_seen_wherever_they_stand():
+    """At the top, inside a function, for types alone, of a module by its room, and several names at once."""
+    text = """
+import backlight.errors
+from backlight.tables import frame
+from backlight.arguments import checked, shown
+if TYPE_CHECKING:
+    from backlight.models.open import open_model
+def late():
+    from backlight import hints
+"""
+    found = set(imported(ast.parse(text)))
+    assert found == {
+        "backlight.errors", "backlight.tables.frame", "backlight.arguments", "backlight.models.open", "backlight.hints"
+    }  # fmt: skip
+    with pytest.raises(AssertionError, match="by its whole name"):
+        list(imported(ast.parse("from . import open")))
 
 
 def test_imports_form_no_circle():

@@ -86,7 +86,7 @@ class EnsembleSubject(Subject):
     categories: Categories
 
     def __init__(self, network: NeuralizedModel, trees: TreesOf, original: Any) -> None:
-        self.network, self.trees, self._original = network, trees, original
+        self.network, self.trees, self.model = network, trees, original
         self.kind, score = network.kind, network.score
         self.outputs = score.outputs.names or (score.name,)
         self.classifies = len(score.outputs.names) > 1
@@ -103,11 +103,6 @@ class EnsembleSubject(Subject):
                     f"column {front.names[j]!r} passes a step before the trees that neither rises with it nor tells "
                     "categories apart: encode the table before the model is fitted"
                 )
-
-    @property
-    def model(self) -> Any:
-        """What the user gave."""
-        return self._original
 
     def elements(self, x: np.ndarray) -> np.ndarray:
         """What the splits look at, as they compare it, (n, E)."""
@@ -140,12 +135,6 @@ class EnsembleSubject(Subject):
             return super().leads(output, wanted)
         assert self.network.threshold is not None
         return float(self.network.threshold) - output
-
-    def decide(self, x: Tensor) -> Tensor:
-        """The predicted output."""
-        out = self.see(x).output
-        assert out is not None
-        return out.argmax(1)
 
     def encode(self, X: Any) -> Tensor:
         """See `Subject.encode`; each category becomes a column of 0 and 1."""

@@ -36,6 +36,8 @@ class Subject(ABC):
     Attributes
     ----------
     kind : str
+    model : object
+        The user's own.
     names : tuple of str, optional
         The columns of a table.
     shape : tuple of int, optional
@@ -53,6 +55,7 @@ class Subject(ABC):
     """
 
     kind: str = ""
+    model: Any
     names: tuple[str, ...] | None = None
     shape: tuple[int, ...] | None = None
     outputs: tuple[str, ...] = ()
@@ -62,11 +65,6 @@ class Subject(ABC):
     dtype: torch.dtype = torch.float64
     device: torch.device = torch.device("cpu")
 
-    @property
-    @abstractmethod
-    def model(self) -> Any:
-        """The user's own model."""
-
     def prepare(self, example: Tensor) -> None:
         """Look at the outputs of a few inputs (n, *shape)."""
         return
@@ -75,9 +73,11 @@ class Subject(ABC):
     def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
         """One pass, no further than the last thing that is asked for."""
 
-    @abstractmethod
     def decide(self, x: Tensor) -> Tensor:
-        """The decided output's index, (n,)."""
+        """The decided output's index, (n,): by default the largest one."""
+        out = self.see(x).output
+        assert out is not None
+        return out.argmax(1)
 
     @property
     def decides(self) -> bool:
@@ -117,7 +117,7 @@ class ModuleSubject(Subject):
 
     def __init__(self, opened: TorchModel) -> None:
         self.opened, model = opened, opened.module
-        self._model = model
+        self.model = model
         self._copy = light_copy(model)
         self._modules = dict(self._copy.named_modules())
         _refuse_training(model)
@@ -128,11 +128,6 @@ class ModuleSubject(Subject):
         self.shape = (first.in_features,) if isinstance(first, nn.Linear) else None
         self.ends_in = ""
         self._last: nn.Module | None = None
-
-    @property
-    def model(self) -> nn.Module:
-        """The user's module."""
-        return self._model
 
     def prepare(self, example: Tensor) -> None:
         """See `Subject.prepare`."""
@@ -227,12 +222,6 @@ class ModuleSubject(Subject):
             for handle in handles:
                 handle.remove()
 
-    def decide(self, x: Tensor) -> Tensor:
-        """The largest output."""
-        out = self.see(x).output
-        assert out is not None
-        return out.argmax(1)
-
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""
         return self.opened.fingerprint()
@@ -248,7 +237,7 @@ class NetworkSubject(Subject):
     """
 
     def __init__(self, opened: NetworkModel, original: Any) -> None:
-        self.opened, self._original = opened, original
+        self.opened, self.model = opened, original
         self.network = network = opened.network
         front = network.front
         self.kind, self.names = opened.kind, network.feature_names
@@ -260,11 +249,6 @@ class NetworkSubject(Subject):
         score = network.score
         self.outputs = score.outputs.names or (score.name,)
         self.classifies = len(score.outputs.names) > 1
-
-    @property
-    def model(self) -> Any:
-        """What the user gave."""
-        return self._original
 
     def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
         """See `Subject.see`."""
@@ -309,8 +293,6 @@ class NetworkSubject(Subject):
         return self.network.score.outputs.choose(self._units(x))
 
     def _units(self, x: Tensor) -> Tensor:
-        if self.categories is None:
-            return self.opened.score(x)
         e = self.elements(x)
         units: Tensor = self.network.layer(EncodedRows(x, e, self.network.front.pullback.embed(e)))
         return units
@@ -335,7 +317,7 @@ class TreeSubject(Subject):
     """
 
     def __init__(self, estimator: Any) -> None:
-        self._estimator = estimator
+        self.model = estimator
         self.tree = estimator.tree_
         self.kind = f"{type(estimator).__name__} ({self.tree.n_leaves} leaves)"
         d = int(self.tree.n_features)
@@ -360,17 +342,12 @@ class TreeSubject(Subject):
             return super().encode(X)
         frame = as_frame(X)
         names = self.names or ()
-        if frame.named and hasattr(self._estimator, "feature_names_in_"):
+        if frame.named and hasattr(self.model, "feature_names_in_"):
             missing = [name for name in names if name not in frame.names]
             if missing:
                 raise ColumnsError(f"the table lacks columns of the tree: {listed(missing)}")
             frame = frame.select(names)
         return super().encode(frame.matrix())
-
-    @property
-    def model(self) -> Any:
-        """The fitted tree."""
-        return self._estimator
 
     def see(self, x: Tensor, layers: Sequence[str] = (), output: bool = True) -> Seen:
         """See `Subject.see`."""
@@ -378,12 +355,6 @@ class TreeSubject(Subject):
             raise ArgumentError("a tree has no layers: targets are its outputs")
         leaves = self.tree.apply(np.ascontiguousarray(x.detach().numpy(), dtype=np.float32))
         return Seen(torch.as_tensor(self.values[leaves]))
-
-    def decide(self, x: Tensor) -> Tensor:
-        """The predicted class."""
-        out = self.see(x).output
-        assert out is not None
-        return out.argmax(1)
 
     def fingerprint(self) -> str:
         """See `Subject.fingerprint`."""

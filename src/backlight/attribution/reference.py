@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,7 +24,6 @@ from torch.utils import _pytree as pytree
 
 from backlight.attribution.inputs import Batch
 from backlight.attribution.lrp import Attributed, outputs_for, point_of, whole_of
-from backlight.attribution.randomness import own_randomness
 from backlight.attribution.requested import Targets
 from backlight.attribution.targets import Seeds, resolve
 from backlight.attribution.tokens import last_tokens
@@ -195,7 +195,7 @@ class ReferenceMethod:
             self._refuse_unknown(known)
             found: list[tuple[Tensor, ...]] = []
             base = torch.zeros_like(seeds.scores)
-            with undisturbed(), own_randomness(self.seed), warnings.catch_warnings():
+            with undisturbed(), _own_randomness(self.seed), warnings.catch_warnings():
                 # captum warns of what it does to its own copies of the inputs
                 warnings.filterwarnings("ignore", module="captum")
                 for k in range(len(seeds.gradient)):
@@ -376,6 +376,14 @@ def _groups(x: Tensor, patch: Any) -> Tensor:
         columns = torch.arange(x.shape[3], device=x.device) // other
         return (rows[:, None] * (int(columns.max()) + 1) + columns)[None, None].expand(1, x.shape[1], -1, -1)
     return torch.arange(x[0].numel(), device=x.device).view(1, *x.shape[1:])
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """A seed for what draws inside; the user's random state is put back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def _captum(name: str) -> Any:

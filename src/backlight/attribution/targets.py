@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,6 @@ def resolve(
     targets: Targets,
     output: Tensor,
     finish: Callable[[Tensor], Any],
-    names: Sequence[str] = (),
     *,
     joint: bool = False,
     last: Tensor | None = None,
@@ -62,8 +61,6 @@ def resolve(
         The explained output.
     finish : callable
         From that to what the model returns; a target that is a function sees this.
-    names : sequence of str
-        Of the outputs, where they have some.
     joint : bool
         Every row's score is explained by all rows.
     last : Tensor of shape (n,), optional
@@ -74,7 +71,7 @@ def resolve(
         raise ArgumentError(f"target='all' needs one axis of outputs, not outputs of shape {tuple(output.shape[1:])}")
     outputs = output.shape[1 if last is None else 2] if output.dim() > 1 else 1
     items = targets.each(outputs)
-    made = [_at_last(item, output, finish, names, last) for item in items]
+    made = [_at_last(item, output, finish, last) for item in items]
     seeds = [seed for seed, _, _ in made]
     functions = [(item.function, seed) for item, seed in zip(items, seeds, strict=True) if item.function is not None]
     mixing = not joint and len(output) > 1 and any(_mixes(one, output, finish, seed) for one, seed in functions)
@@ -117,7 +114,7 @@ def _diagonal(seed: Tensor) -> Tensor:
 
 
 def _at_last(
-    target: Requested, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str], last: Tensor | None
+    target: Requested, output: Tensor, finish: Callable[[Tensor], Any], last: Tensor | None
 ) -> tuple[Tensor, Tensor, str]:
     """A target, of the output at each text's last token where it names no position."""
     if target.linear is not None:
@@ -125,9 +122,9 @@ def _at_last(
         return seed, (seed * output).flatten(1).sum(1), target.name
     everywhere = target.function is not None or (target.direction is not None and target.direction.dim() > 1)
     if last is None or everywhere:
-        return _one(target, output, finish, names)
+        return _one(target, output, finish)
     n = torch.arange(len(output), device=output.device)
-    at, score, name = _one(target, output[n, last], finish, names)
+    at, score, name = _one(target, output[n, last], finish)
     seed = torch.zeros_like(output)
     seed[n, last] = at
     return seed, score, _AT_A_TOKEN.get(name, name).replace("output ", "token ")
@@ -136,9 +133,7 @@ def _at_last(
 _AT_A_TOKEN = {"predicted class": "predicted token", "given class": "given token"}
 
 
-def _one(
-    target: Requested, output: Tensor, finish: Callable[[Tensor], Any], names: Sequence[str]
-) -> tuple[Tensor, Tensor, str]:
+def _one(target: Requested, output: Tensor, finish: Callable[[Tensor], Any]) -> tuple[Tensor, Tensor, str]:
     if target.function is not None:
         return _function(target.function, target.name, output, finish)
     if target.direction is not None:
@@ -146,10 +141,10 @@ def _one(
     if target.predicted:
         return _predicted(output)
     outputs = output.shape[1] if output.dim() > 1 else 1
-    index = target.index(names, outputs, len(output))
+    index = target.index((), outputs, len(output))
     if target.labels is not None:
         return _index(index, output, "given class")
-    return _index(index, output, names[int(index[0])] if names else f"output {target.label}")
+    return _index(index, output, f"output {target.label}")
 
 
 def _predicted(output: Tensor) -> tuple[Tensor, Tensor, str]:

@@ -32,7 +32,7 @@ from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.rules.trees import TreePath
 
-__all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score"]
+__all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score", "no_original"]
 
 # Rows, and numbers, that go through at once; layers cut them further for the cache.
 _BATCH, _NUMBERS = 8192, 1 << 24
@@ -198,7 +198,7 @@ class NeuralizedModel(nn.Module):
         network.kind, network.threshold, network.dtype = kind, threshold, dtype
         network.takes_missing = takes_missing
         network._estimator = network._whole = network.columns = None
-        network._transform = _no_original
+        network._transform = no_original
         network._doubted, network._written = [], 0
         network._left, network._inherited = 0, False
         return network
@@ -579,7 +579,8 @@ class NeuralizedModel(nn.Module):
         return _array(torch.cat(parts).squeeze(1))
 
 
-def _no_original(*_rows: Any) -> Any:
+def no_original(*_: Any) -> Any:
+    """Stands where a network that was read from a file has nothing of the model that it was made of."""
     raise UnsupportedModel("this network was read from a file, which does not hold the model that it was made of")
 
 

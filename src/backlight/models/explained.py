@@ -75,7 +75,6 @@ def assembled(model: Model, parts: Sequence[Attribution], query: Query) -> Expla
             "model": model.kind,
             "seed": query.seed,
             "versions": versions(),
-            **model.facts(),
             **found.facts,
             **({} if query.counted_from is None else {"reference": query.counted_from}),
         },

@@ -16,7 +16,7 @@ from backlight.classical.layers import EncodedRows
 from backlight.classical.targets import Outputs
 from backlight.errors import ArgumentError, UnsupportedModel
 from backlight.explanation import Attribution
-from backlight.models.protocol import Query, refuse_output, refuse_rows
+from backlight.models.protocol import Query, refuse_of_modules
 from backlight.models.torch import TorchModel, dims_of
 from backlight.rules import Gamma
 
@@ -51,8 +51,7 @@ class HeadModel:
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
-        refuse_output(query, self.kind)
-        refuse_rows(query, self.kind)
+        refuse_of_modules(query, self.kind)
         given = {"layers": query.layers, "reference": query.reference, "device": query.device}
         gamma = query.rules.gamma if type(query.rules) is Gamma else None
         given["rules"] = None if query.rules == "auto" or gamma is not None else query.rules
@@ -108,10 +107,6 @@ class HeadModel:
             method=f"lrp (paired reference, γ = {query.rules:g})", promise="sum", labels=batch.labels, kind=batch.kind,
             facts={"references": len(head.data)},
         )  # fmt: skip
-
-    def facts(self) -> dict[str, Any]:
-        """See `Model.facts`."""
-        return {}
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -15,12 +15,12 @@ from backlight.classical.frontend.columns import FrontEnd
 from backlight.classical.layers.base import EncodedRows, Layer, Propagation
 from backlight.classical.layers.expansion import Levelled
 from backlight.classical.layers.inside import places, selected
-from backlight.classical.network import Score
+from backlight.classical.network import Score, no_original
 from backlight.classical.targets import Outputs
-from backlight.errors import ArgumentError, FileError, UnsupportedModel
+from backlight.errors import ArgumentError, FileError
 from backlight.explanation import Attribution
 from backlight.explanation.score_units import ScoreUnit
-from backlight.models.protocol import Query, layer_names, refuse_output, refuse_rows
+from backlight.models.protocol import Query, layer_names, refuse_of_modules
 from backlight.tables import Frame, in_batches
 
 __all__ = ["NetworkModel", "Table", "tables"]
@@ -90,8 +90,7 @@ class NetworkModel:
 
     def prepare(self, query: Query) -> Query:
         """See `Model.prepare`."""
-        refuse_output(query, self.kind)
-        refuse_rows(query, self.kind)
+        refuse_of_modules(query, self.kind)
         if str(query.device) not in ("None", "cpu"):
             raise ArgumentError(
                 f"device={query.device!r} does not apply to a neuralized model in this version: leave it out"
@@ -140,10 +139,6 @@ class NetworkModel:
             kind=frame.kind,
         )
 
-    def facts(self) -> dict[str, Any]:
-        """See `Model.facts`."""
-        return {}
-
     @property
     def layers(self) -> tuple[str, ...]:
         """See `Model.layers`."""
@@ -179,13 +174,9 @@ class NetworkModel:
         fits = isinstance(front, FrontEnd) and isinstance(layer, Layer) and isinstance(outputs, Outputs)
         if not fits or not isinstance(unit, ScoreUnit) or not isinstance(dtype, torch.dtype):
             raise FileError("the file does not hold a network")
-        score = Score(str(name), _gone, _gone, outputs, unit)
+        score = Score(str(name), no_original, no_original, outputs, unit)
         return cls(
             NeuralizedModel.assembled(
                 front, layer, score, kind=str(kind), threshold=threshold, takes_missing=bool(takes_missing), dtype=dtype
             )
         )
-
-
-def _gone(*_parts: Any) -> Any:
-    raise UnsupportedModel("this network was read from a file, which does not hold the model that it was made of")

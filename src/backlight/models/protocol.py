@@ -14,7 +14,7 @@ from backlight.attribution.requested import Targets
 from backlight.errors import ArgumentError
 from backlight.explanation import Attribution
 
-__all__ = ["Batch", "Model", "Query", "layer_names", "refuse_output", "refuse_rows"]
+__all__ = ["Batch", "Model", "Query", "layer_names", "refuse_of_modules"]
 
 
 class Batch(Protocol):
@@ -45,14 +45,16 @@ class Query:
     rows: str = "separate"
 
 
-def refuse_output(query: Query, kind: str) -> None:
-    """Refuse the choice of an output for a model that has one."""
+def refuse_of_modules(query: Query, kind: str) -> None:
+    """Refuse what only modules have: a choice of outputs, and scores that depend on other rows.
+
+    Raises
+    ------
+    ArgumentError
+    """
     if query.output is not None:
         raise ArgumentError(f"output={shown(query.output)} does not apply to a {kind}: leave it out, or give target=")
 
-
-def refuse_rows(query: Query, kind: str) -> None:
-    """Refuse joint rows for a model that scores every row by itself."""
     if not isinstance(query.rows, str) or query.rows != "separate":
         raise ArgumentError(f"rows={shown(query.rows)} does not apply to a {kind}, which scores every row by itself")
 
@@ -97,9 +99,6 @@ class Model(Protocol):
 
     def attribute(self, batch: Any, targets: Targets, query: Query) -> Attribution:
         """Attributions of one batch, by a prepared query."""
-
-    def facts(self) -> dict[str, Any]:
-        """For the provenance: what the model is."""
 
     @property
     def layers(self) -> tuple[str, ...]:

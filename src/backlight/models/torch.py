@@ -122,10 +122,6 @@ class TorchModel:
         made = as_arrays(found, batch, method, "ledger" if name == "lrp" else "none", facts)
         return replace(made, dims=(made.dims[0], "input row", *dims_of(len(made.dims) - 1)[1:])) if joint else made
 
-    def facts(self) -> dict[str, Any]:
-        """See `Model.facts`."""
-        return {}
-
     @property
     def layers(self) -> tuple[str, ...]:
         """See `Model.layers`."""
