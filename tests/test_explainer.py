@@ -198,7 +198,10 @@ def test_a_classical_model_is_read_once(X):
     explainer = backlight.Explainer(model)
     before = explainer(X).values
     model.cluster_centers_ += 1.0
+    assert np.array_equal(explainer(X).values, before)
     model.fit(X + 5)
+    assert np.array_equal(explainer(X).values, before)
+    model.fit(X[:, :1])  # it refuses the old rows now
     assert np.array_equal(explainer(X).values, before)
 
 

@@ -11,9 +11,10 @@ import sklearn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.decomposition import PCA, KernelPCA
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import (
@@ -279,6 +280,17 @@ def test_columns_are_matched_by_name_and_named_when_they_differ():
         backlight.errors.ColumnsError, match="3 columns, but the model was fitted on 2: temperature, code"
     ):
         backlight.explain(model, np.zeros((2, 3)))
+
+
+def test_a_table_of_another_library_than_the_one_fitted_on():
+    """scikit-learn's column transformers take no Arrow table; here it is the same table as the others."""
+    frame = pd.DataFrame({"size": ["s", "m", "l"] * 20, "weight": np.arange(60.0)})
+    front = make_column_transformer((OneHotEncoder(), ["size"]), remainder="passthrough")
+    model = make_pipeline(front, Ridge()).fit(frame, frame["weight"])
+    wanted = backlight.explain(model, frame).values
+    for other in (pl.DataFrame, pa.table):
+        found = backlight.explain(model, other(frame.to_dict("list")))
+        np.testing.assert_allclose(found.values, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_an_unseen_category_is_zero_or_an_error_as_the_encoder_says():

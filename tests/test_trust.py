@@ -266,3 +266,25 @@ def test_every_kind_of_model_says_that_it_is_not_fitted():
         with pytest.raises(backlight.errors.NotFittedModel, match=f"{name} "):
             backlight.explain(model, np.zeros((3, 2)))
     assert seen > 50
+
+
+def test_a_model_that_differs_is_refused_at_every_call(rng):
+    """An error is no comparison that was passed: neither of a score that differs, nor of rows that the model refuses."""
+
+    class Picky(Ridge):
+        def predict(self, X):
+            if np.isnan(np.asarray(X)).any() or (np.asarray(X) > 9).any():
+                raise ValueError("too large")
+            return super().predict(X) + 5.0
+
+    X, _ = table(rng)
+    model = Ridge().fit(X, X[:, 0])
+    explainer = backlight.Explainer(model)
+    model.__class__ = Picky  # what a subclass would have said is only seen when the first rows come
+    large = X[:1] + 100
+    for _ in range(3):
+        with pytest.raises(backlight.errors.DataError, match="itself refuses these rows: too large"):
+            explainer(large)
+    for _ in range(70):
+        with pytest.raises(backlight.errors.UnsupportedModel, match="is not its 'predict'"):
+            explainer(X[:1])

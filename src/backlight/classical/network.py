@@ -31,6 +31,7 @@ from backlight.references import Reference
 from backlight.rules.expansion import Midpoint, SignedPools
 from backlight.rules.softmin import SoftMinRule
 from backlight.rules.trees import TreePath
+from backlight.tables import Frame
 
 __all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score", "no_original"]
 
@@ -38,6 +39,8 @@ __all__ = ["Inputs", "ModelSpec", "NeuralizedModel", "Score", "no_original"]
 _BATCH, _NUMBERS = 8192, 1 << 24
 # rows that a network is compared with its model on before it is believed
 _COMPARED = 64
+# what a model says of rows: its last step, and the whole where it has a method of the score's name
+_Known = tuple[np.ndarray, np.ndarray | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,6 +179,7 @@ class NeuralizedModel(nn.Module):
         others = [other for other in head.scores.values() if inherited and other.name != name]
         self._doubted = [(self.score, self.layer), *((other, other.layer(inputs).to(dtype)) for other in others)]
         self._left, self._inherited = _COMPARED, inherited
+        self._first: tuple[Frame, list[_Known]] | None = None
         self.to(dtype)
         self._written = self._writes()
 
@@ -200,7 +204,7 @@ class NeuralizedModel(nn.Module):
         network._estimator = network._whole = network.columns = None
         network._transform = no_original
         network._doubted, network._written = [], 0
-        network._left, network._inherited = 0, False
+        network._left, network._inherited, network._first = 0, False, None
         return network
 
     @property
@@ -434,24 +438,58 @@ class NeuralizedModel(nn.Module):
         if frame.kind == "torch" and self.front.vocabulary.codes:  # encoded already: the library cannot read it
             return
         doubted, left = self._doubted, self._left
-        self._left -= min(left, len(frame))
+        if len(frame) > left:
+            rows = np.unique(np.linspace(0, len(frame) - 1, left).round().astype(int))
+        else:
+            rows = np.arange(len(frame))
+        frame = frame.take(rows)  # a copy
+        try:
+            with trust.quiet(), torch.no_grad():
+                point = self.point(self.encode(frame))
+                found = [_array(score.outputs.native(layer(point))).astype(float) for score, layer in doubted]
+            known = self._known(frame, doubted)
+            for (score, _), ours, theirs in zip(doubted, found, known, strict=True):
+                pairs = [(ours, wanted) for wanted in theirs]
+                trust.compared(type(self._whole).__name__, score.name, pairs, self.dtype == torch.float64)
+        except (DataError, UnsupportedModel):
+            if not self._fitted_anew(doubted):
+                raise
+            self._doubted = []  # the network is of the model as it was read
+            return
+        self._first = (frame, known) if self._first is None else self._first
+        self._left = left - len(rows)
         if not self._left:
             self._doubted = []
-        if len(frame) > left:
-            frame = frame.take(np.unique(np.linspace(0, len(frame) - 1, left).round().astype(int)))
-        with trust.quiet(), torch.no_grad():
-            native, point = self.front.native(frame), self.point(self.encode(frame))
-            for score, layer in doubted:
-                found = _array(score.outputs.native(layer(point))).astype(float)
+
+    def _known(self, frame: Frame, doubted: Sequence[tuple[Score, Layer]]) -> list[_Known]:
+        """What the model's own methods say of rows: each score of its last step, and of the whole where it has it."""
+        native = self.front.native(frame)
+        said = []
+        with trust.quiet():
+            for score, _ in doubted:
                 try:
                     known = np.asarray(score.reference(self._estimator, self._transform(native)), dtype=float)
-                    asked = score.digits or self._inherited
-                    whole = trust.own_method(self._whole, score.name, native) if asked else None
                 except Exception as error:
-                    said = " ".join(str(error).split())[:120]
-                    raise DataError(f"{type(self._whole).__name__} itself refuses these rows: {said}") from error
-                pairs = [(found, known), (found, whole)]
-                trust.compared(type(self._whole).__name__, score.name, pairs, self.dtype == torch.float64)
+                    told = " ".join(str(error).split())[:120]
+                    raise DataError(f"{type(self._whole).__name__} itself refuses these rows: {told}") from error
+                asked = score.digits or self._inherited
+                said.append((known, trust.own_method(self._whole, score.name, native) if asked else None))
+        return said
+
+    def _fitted_anew(self, doubted: Sequence[tuple[Score, Layer]]) -> bool:
+        """Whether the model says something else of the rows that it was compared on first."""
+        if self._first is None:
+            return False
+        frame, before = self._first
+        try:
+            now = self._known(frame, doubted)
+        except DataError:
+            return True
+        return not all(
+            np.array_equal(one, other, equal_nan=True) if one is not None and other is not None else one is other
+            for old, new in zip(before, now, strict=True)
+            for one, other in zip(old, new, strict=True)
+        )
 
     def _check_reference(self, is_level: bool, rule: Any) -> None:
         reads = self.layer.references

@@ -15,7 +15,7 @@ from narwhals.exceptions import DuplicateError
 from backlight.arguments import shown
 from backlight.errors import ArgumentError, ColumnsError, DataError, MissingDependency, listed
 
-__all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_missing"]
+__all__ = ["Frame", "Unreadable", "as_frame", "frame_like", "is_installed", "is_missing"]
 
 
 # Milliseconds from 1970 within which the libraries know zones: the years 2 to 3938. Beyond, moments stay in UTC.
@@ -295,7 +295,7 @@ def frame_like(columns: dict[str, np.ndarray], kind: str, labels: np.ndarray | N
     if not isinstance(kind, str) or kind not in ("pandas", "polars", "pyarrow", "modin", "cudf"):
         if not isinstance(kind, str) or kind not in ("numpy", "torch", "scipy", "file"):
             raise ArgumentError(f"{shown(kind)} is no kind of data frame: choose 'pandas', 'polars' or 'pyarrow'")
-        library = next((name for name in ("pandas", "polars", "pyarrow") if _installed(name)), "")
+        library = next((name for name in ("pandas", "polars", "pyarrow") if is_installed(name)), "")
         if not library:
             raise MissingDependency(
                 "a data frame needs pandas, polars or pyarrow, and none is installed: pip install pyarrow"
@@ -311,7 +311,8 @@ def _listed_if_object(column: np.ndarray) -> Any:
     return column.tolist() if column.dtype == object else column
 
 
-def _installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Whether a library can be imported, without importing it."""
     from importlib.util import find_spec
 
     return sys.modules[name] is not None if name in sys.modules else find_spec(name) is not None

@@ -21,6 +21,7 @@ from backlight.classical.frontend.features import Features
 from backlight.classical.frontend.native_frames import category_text
 from backlight.errors import ColumnsError, DataError, listed
 from backlight.tables import Frame, as_frame, frame_like
+from backlight.tables.frame import is_installed
 
 __all__ = ["FrontEnd", "TableReader"]
 
@@ -193,12 +194,16 @@ class FrontEnd(nn.Module):
             return aligned.matrix()
         texts = {j for j, column in enumerate(aligned.columns) if column.dtype == object}
         known = texts & set(self.vocabulary.knows_nan)
-        if frame.kind == "pyarrow" and known:
-            # scikit-learn would read a null as None, another category than the NaN that it was fitted on
+        if frame.kind == "pyarrow" and (known or is_installed("pandas")):
+            # scikit-learn's column transformers take no Arrow table, and of others it would read a null as None,
+            # another category than the NaN that it was fitted on
+            import pandas
+
             cells = [
                 np.where(c == np.array(None), math.nan, c) if j in known else c for j, c in enumerate(aligned.columns)
             ]
-            return frame_like(dict(zip(aligned.names, cells, strict=True)), "pandas")
+            named = zip(aligned.names, cells, strict=True)
+            return pandas.DataFrame({name: pandas.Series(column, dtype=column.dtype) for name, column in named})
         if frame.source is None:
             return frame_like(dict(zip(aligned.names, aligned.columns, strict=True)), frame.kind)
         ordered = frame.source.select(list(aligned.names))
