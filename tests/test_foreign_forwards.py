@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import backlight
 from backlight.errors import BacklightWarning, DataError, UnsupportedModel
+from backlight.rules import Epsilon
 
 METHODS = ["lrp", "gradient", "integrated_gradients"]
 
@@ -269,6 +270,7 @@ def test_operators_of_functions_are_refused_by_name():
         lambda s, x: s.b(torch.func.vmap(lambda row: torch.cumsum(row, 0))(s.a(x).relu())),
         lambda s, x: s.b(s.a(x).relu()) * len(torch.unique(x.round())),
         lambda s, x: s.b(s.a(x) * torch.heaviside(s.a(x), x.new_zeros(1))),
+        lambda s, x: torch.func.jvp(lambda h: s.b(s.a(h).square()), (x,), (torch.ones_like(x),))[1],
     ],
 )
 def test_forwards_of_functions_and_counts_close(run):
@@ -278,6 +280,34 @@ def test_forwards_of_functions_and_counts_close(run):
     np.testing.assert_allclose(
         ex.base_values + ex.values.sum(1) + ex.ledger.absorbed.sum(0), ex.output, rtol=1e-9, atol=1e-12
     )
+
+
+def by_itself(s, x):
+    return torch.stack([s.b(s.a(row).relu()) if row[0] > 0 else s.b(s.a(row)) for row in x])
+
+
+def anew(s, x):
+    h = s.a(x)
+    h.unsqueeze_(1).transpose_(1, 2).squeeze_(2).mul_(2)
+    return s.b(h.relu()) if x.sum() < 1e9 else h
+
+
+def without_ones(s, x):
+    h = s.a(x)[:, None] * 2
+    h.squeeze_()
+    return s.b(h) if x.sum() < 1e9 else h
+
+
+@pytest.mark.parametrize("run", [by_itself, anew, without_ones])
+def test_shapes_that_change_in_place_where_a_branch_looks_at_the_data(run):
+    """A trace of one run holds operators that change the shape of the tensor that they are called on."""
+    net, x = free(run)
+    ex = backlight.explain(net, x, 0, rules=Epsilon(0.0))
+    leaf = x.clone().requires_grad_()
+    net(leaf)[:, 0].sum().backward()
+
+    np.testing.assert_allclose(ex.output, net(x)[:, 0].detach(), rtol=1e-12)
+    np.testing.assert_allclose(ex.values, (leaf.grad * x).numpy(), rtol=1e-9, atol=1e-12)
 
 
 def test_an_operator_that_fails_on_numbers_that_are_none_is_explained():

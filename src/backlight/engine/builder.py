@@ -49,7 +49,7 @@ class Builder:
         if self._lengths and (number := self._number(node.meta.get("val"))) is not None:
             self._numbers[node] = number
             return
-        target = node.target
+        target = _without_place(node.target)
         op = _operator_name(target)
         path = _module_path(node)
         module = None
@@ -170,6 +170,17 @@ def _name(nodes: list[Node]) -> None:
             name = f"{node.path}.{node.op}".lstrip(".")
         seen[name] = seen.get(name, 0) + 1
         node.name = name if seen[name] == 1 else f"{name}@{seen[name]}"
+
+
+def _without_place(target: Any) -> Any:
+    """The pure form of an operator that changes nothing but the shape of the tensor that it is called on.
+
+    Whoever uses that tensor afterwards uses the operator's result in a graph of torch, so that nothing else sees it.
+    """
+    if torch.Tag.inplace_view not in getattr(target, "tags", ()):
+        return target
+    packet = getattr(torch.ops.aten, target._schema.name.removeprefix("aten::")[:-1], None)
+    return getattr(packet, target._overloadname, target)
 
 
 def _operator_name(target: Any) -> str:

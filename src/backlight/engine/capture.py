@@ -103,9 +103,9 @@ def capture(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) ->
 
 
 def _require_no_levels(graph: Graph) -> None:
-    """A program may hold the marks at which torch.func begins and ends, but what lies between is not batched there."""
-    if any(node.op.startswith("_vmap_") for node in graph.nodes):
-        raise UnsupportedModel("the program holds the marks of vmap: a trace of one run has what it does")
+    """A program may hold the marks at which torch.func begins and ends: what lies between is not batched, nor dual."""
+    if any(node.op.startswith(("_vmap_", "_jvp_")) for node in graph.nodes):
+        raise UnsupportedModel("the program holds the marks of torch.func: a trace of one run has what lies between")
 
 
 def capture_lengths(model: nn.Module, inputs: Inputs, outputs: Outputs | None = None) -> Exported | None:

@@ -165,7 +165,7 @@ def _require_deterministic(node: Node) -> None:
         what = "drops out at random" if dropout else "normalises by the statistics of the batch"
         raise UnsupportedModel(
             f"the model is in training mode: {node.name} ({node.op}) {what}, so that a row has no explanation of its "
-            "own; call model.eval() first"
+            "own; call model.eval() first, and give a functional form in its forward training=self.training"
         )
     if node.op == "_pack_padded_sequence":
         raise UnsupportedModel(

@@ -40,7 +40,7 @@ MOVES = frozenset({
     "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "view", "_unsafe_view", "where", "pad",
     "constant_pad_nd", "slice_scatter", "select_scatter", "tensor_split", "unsafe_split", "unsafe_chunk",
     "_reshape_copy", "view_copy", "numpy_T", "mT", "moveaxis", "ravel", "_reshape_alias", "rot90", "take",
-    "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "squeeze_", "float", "double", "half", "bfloat16",
+    "take_along_dim", "atleast_1d", "atleast_2d", "atleast_3d", "float", "double", "half", "bfloat16",
     "index_put", "index_fill", "masked_scatter", "scatter", "fill", "unsafe_split_with_sizes", "column_stack", "hstack",
     "vstack", "expand_copy", "max_unpool2d", "max_unpool3d", "index_copy", "diagonal_scatter", "tile", "fliplr",
     "flipud", "positive", "nan_to_num", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d",
